@@ -1,0 +1,1 @@
+//! Reports, evidence and their appraisal, one module per TEE.

@@ -1,0 +1,1 @@
+//! A container image from its registry to a verified root filesystem, inside the guest.

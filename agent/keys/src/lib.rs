@@ -1,0 +1,1 @@
+//! Keys that the owner releases to a proven guest.

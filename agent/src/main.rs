@@ -1,0 +1,3 @@
+//! The guest's first process: it judges what the host asks and runs the pod.
+
+fn main() {}

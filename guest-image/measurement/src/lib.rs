@@ -1,0 +1,1 @@
+//! What a genuine VM reports about what it booted, computed before anything runs.

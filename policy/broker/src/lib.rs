@@ -1,0 +1,1 @@
+//! The owner's key broker: appraises evidence and releases keys.

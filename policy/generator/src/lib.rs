@@ -1,0 +1,1 @@
+//! Derives a policy document from a pod's YAML.

@@ -1,0 +1,3 @@
+//! The containerd shim: starts the pod's VM on the node and forwards requests to the guest.
+
+fn main() {}

@@ -1,0 +1,1 @@
+//! Which crate may depend on which: the trust boundary, checked.

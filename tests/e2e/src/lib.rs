@@ -1,0 +1,1 @@
+//! Pods on a real containerd, from outside.
