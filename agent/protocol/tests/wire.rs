@@ -36,7 +36,7 @@ fn create_container_has_golden_bytes() {
         sandbox_pidns: true,
         ..Default::default()
     };
-    let mut golden = b"\x0a\x02c1\x12\x02c1\x2a\x29\x0a\x10image_guest_pull".to_vec();
+    let mut golden = b"\x0a\x02c1\x12\x02c1\x2a\x28\x0a\x10image_guest_pull".to_vec();
     golden.extend_from_slice(b"\x1a\x05r/i:1\x22\x07overlay\x32\x02/r\x40\x01");
     golden.extend_from_slice(b"\x32\x0e\x0a\x011\x12\x09\x08\x01\x22\x02sh\x32\x01/\x38\x01");
     assert_wire(&request, &golden);
