@@ -1,0 +1,27 @@
+//! A containerd proxy snapshotter that keeps image layers off the node.
+//!
+//! Containers of the runtime have their images pulled inside their VMs, so the node
+//! needs none of the layers and must not see them. containerd still wants a snapshot
+//! of each; this crate answers for all of them without having any:
+//!
+//! 1. `Prepare` for a layer answers that its snapshot exists, so containerd fetches
+//!    the manifest and the configuration and never a layer ([`service`]);
+//! 2. every chain id is a committed snapshot, also after the state directory was
+//!    wiped: the name says all there is to know ([`names`]);
+//! 3. a container's snapshot is one mount that names the volume for the shim and is
+//!    harmless on the node (`mounts`), and one small record ([`store`]).
+//!
+//! It lives on the node and is trusted by nobody in the VM: a lie told here starts a
+//! container whose root the agent still takes from the image it verified itself.
+//!
+//! Limits: a user given by name (`USER app` in the image, no `runAsUser` in the pod)
+//! cannot be looked up on a node without the image, and containerd refuses such a
+//! container; image volumes (`volumes[].image`) have no files on the node; an image
+//! that containerd knows only through another snapshotter, and whose layers it has
+//! dropped since, has to be pulled again for this one.
+
+mod mounts;
+pub mod names;
+pub mod service;
+pub mod store;
+pub mod wire;
