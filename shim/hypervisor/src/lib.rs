@@ -4,7 +4,7 @@
 //! [`Vm`], the one owner of every process and file that the VM is made of. QEMU is the first
 //! hypervisor ([`Qemu`]). Nothing outside this crate sees a command line, a monitor or a process.
 //!
-//! Whom it distrusts: the guest. What the guest prints is capped, escaped and never parsed; what
+//! Whom it distrusts: the guest. What the guest prints is capped and stripped of control characters; what
 //! it does to the hypervisor is confined by the hypervisor's own sandbox. The node's
 //! administrator, who chose the binaries, is trusted here; the guest does not trust this crate
 //! at all and measures what it was booted with.
@@ -12,12 +12,23 @@
 //! Where to start: [`VmConfig`], then [`Hypervisor::start`], then [`Vm`]. After a crash of the
 //! process that held a [`Vm`], [`clean_up`] removes what is left.
 
+mod argv;
 mod config;
+mod device;
+mod output;
+mod probe;
+mod process;
+mod qemu;
 mod qmp;
+mod record;
+mod running;
 mod vm;
+mod vsock;
 
 pub use config::{Accelerator, Confidential, Disk, Nic, VmConfig, Vsock};
+pub use qemu::Qemu;
 pub use qmp::QmpError;
+pub use record::clean_up;
 pub use vm::{
     ConnectError, Hypervisor, ProcessExit, StartError, StopError, Vm, VmExit, VmExitCause,
 };

@@ -41,6 +41,12 @@ pub enum QmpError {
         /// QEMU's words.
         reason: String,
     },
+    /// The VM is there but its CPUs do not run.
+    #[error("the VM does not run: {status}")]
+    NotRunning {
+        /// The answer to `query-status`.
+        status: String,
+    },
     /// The connection is gone.
     #[error("the monitor closed the connection")]
     Closed,
@@ -91,13 +97,15 @@ impl Qmp {
     }
 
     /// Leaves negotiation mode, then asks whether the CPUs run.
-    pub(crate) async fn negotiate(&self, deadline: Duration) -> Result<bool, QmpError> {
+    pub(crate) async fn negotiate(&self, deadline: Duration) -> Result<(), QmpError> {
         self.execute("qmp_capabilities", deadline).await?;
         let status = self.execute("query-status", deadline).await?;
-        Ok(status
-            .get("running")
-            .and_then(serde_json::Value::as_bool)
-            .unwrap_or(false))
+        if status.get("running").and_then(serde_json::Value::as_bool) == Some(true) {
+            return Ok(());
+        }
+        Err(QmpError::NotRunning {
+            status: status.to_string(),
+        })
     }
 
     /// Runs a command without arguments.
@@ -317,7 +325,7 @@ mod tests {
                 .unwrap();
         };
         let (running, ()) = tokio::join!(qmp.negotiate(SECOND), server);
-        assert!(running.unwrap());
+        running.unwrap();
     }
 
     #[tokio::test]

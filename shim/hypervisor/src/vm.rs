@@ -4,7 +4,7 @@
 //! returns; every wait has a deadline or ends with the VM.
 
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -72,7 +72,7 @@ impl std::fmt::Display for VmExit {
         match self.cause {
             VmExitCause::Requested => write!(f, "the VM was stopped")?,
             VmExitCause::GuestShutdown => write!(f, "the guest powered off")?,
-            VmExitCause::GuestReset => write!(f, "the guest asked for a reboot")?,
+            VmExitCause::GuestReset => write!(f, "the guest reset itself")?,
             VmExitCause::GuestPanicked => write!(f, "the guest's kernel panicked")?,
             VmExitCause::Died => write!(f, "the hypervisor died: {}", self.status)?,
         }
@@ -90,7 +90,7 @@ pub enum VmExitCause {
     Requested,
     /// The guest powered off.
     GuestShutdown,
-    /// The guest asked for a reboot, which also follows a panic; a VM never boots twice.
+    /// The guest asked for a reboot, as it does after a panic; a VM never boots twice.
     GuestReset,
     /// The guest's kernel told of a panic.
     GuestPanicked,
@@ -253,15 +253,6 @@ pub enum StopError {
         /// What the system said.
         source: io::Error,
     },
-}
-
-impl StopError {
-    pub(crate) fn remove(path: &Path, source: io::Error) -> Self {
-        Self::Remove {
-            path: path.to_owned(),
-            source,
-        }
-    }
 }
 
 struct Said<'a>(&'a str);

@@ -1,0 +1,256 @@
+//! QEMU's command line, as a pure function.
+//!
+//! Everything that was probed, opened or chosen comes in as a value, so that each combination is
+//! a row in a table of tests. Names of objects are ours (`disk0`, `nic0`), never the caller's.
+//! Options that take paths with commas are given as JSON or with the comma doubled.
+//!
+//! The oldest QEMU that knows each option, as far as it is newer than 4.2:
+//!
+//! | option | oldest | why |
+//! |---|---|---|
+//! | `-blockdev`, `-device` as JSON | 6.2 | paths may hold commas |
+//! | `hpet=off` | 6.0 | the guest has better clocks, and the probe costs time |
+//! | `smbus=off`, `sata=off`, `usb=off`, `vmport=off` | – | devices that nobody uses |
+//! | `-chardev socket,fd=` | – | monitor and vsock device without a path to race for |
+//! | `-object memory-backend-memfd` | – | a vhost-user device must see the guest's memory |
+//! | `-device vhost-user-vsock-pci` | 5.1 | nodes without `/dev/vhost-vsock` |
+//! | `-sandbox …,spawn=deny` | – | QEMU has no reason to start programs |
+//! | `-object sev-snp-guest` | 9.1 | |
+
+use std::ffi::OsString;
+use std::os::fd::RawFd;
+use std::path::Path;
+
+use serde_json::json;
+
+use crate::config::{Disk, VmConfig};
+use crate::probe::Chosen;
+
+/// What is known when the command line is written: the wish and what became of it.
+#[derive(Debug)]
+pub(crate) struct Launch<'a> {
+    pub(crate) config: &'a VmConfig,
+    pub(crate) accelerator: Chosen,
+    /// Our monitor: one end of a socket pair.
+    pub(crate) monitor: RawFd,
+    pub(crate) vsock: Vsock,
+    /// For each disk, whether its path is a block device.
+    pub(crate) block_devices: Vec<bool>,
+    /// For each interface, its open tap files.
+    pub(crate) taps: Vec<Vec<RawFd>>,
+    /// The node has a usable `/dev/vhost-net`.
+    pub(crate) vhost_net: bool,
+}
+
+/// The vsock device that was set up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Vsock {
+    /// Open vhost-vsock file with a reserved CID.
+    Vhost { fd: RawFd, cid: u32 },
+    /// Connection to the vhost-user device.
+    VhostUser { fd: RawFd },
+}
+
+/// QEMU's arguments, without the program itself.
+pub(crate) fn arguments(launch: &Launch<'_>) -> Vec<OsString> {
+    let config = launch.config;
+    let mut arguments = Arguments(Vec::new());
+    arguments.flags(&["-nodefaults", "-no-user-config", "-nographic", "-no-reboot"]);
+    arguments.option("-vga", "none");
+    arguments.option(
+        "-name",
+        format!("{},debug-threads=on", doubled_commas(&config.id)),
+    );
+    if !config.disable_sandbox {
+        let denied = "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny";
+        arguments.option("-sandbox", denied);
+    }
+    processor(&mut arguments, launch);
+    memory(&mut arguments, launch);
+    monitor_and_console(&mut arguments, launch);
+    for (index, disk) in config.disks.iter().enumerate() {
+        let block_device = launch.block_devices.get(index).copied().unwrap_or(false);
+        block(&mut arguments, index, disk, block_device);
+    }
+    for index in 0..config.nics.len() {
+        network(&mut arguments, launch, index);
+    }
+    vsock(&mut arguments, launch.vsock);
+    if let Some(source) = &config.entropy_source {
+        let filename = source.to_string_lossy();
+        arguments.json(
+            "-object",
+            &json!({"qom-type": "rng-random", "id": "rng0", "filename": filename}),
+        );
+        arguments.option("-device", "virtio-rng-pci,rng=rng0");
+    }
+    boot(&mut arguments, config);
+    arguments.0
+}
+
+struct Arguments(Vec<OsString>);
+
+impl Arguments {
+    fn flags(&mut self, flags: &[&str]) {
+        self.0.extend(flags.iter().map(OsString::from));
+    }
+
+    fn option(&mut self, name: &str, value: impl Into<OsString>) {
+        self.0.push(name.into());
+        self.0.push(value.into());
+    }
+
+    fn json(&mut self, name: &str, value: &serde_json::Value) {
+        self.option(name, value.to_string());
+    }
+
+    fn path(&mut self, name: &str, path: &Path) {
+        self.option(name, path.as_os_str());
+    }
+}
+
+fn processor(arguments: &mut Arguments, launch: &Launch<'_>) {
+    let config = launch.config;
+    // Guest memory stays out of core dumps, and identical pages are not merged with other VMs'.
+    let mut machine = format!("{},dump-guest-core=off,mem-merge=off", config.machine_type);
+    if config.machine_type.starts_with("q35") || config.machine_type.starts_with("pc-q35") {
+        machine.push_str(",hpet=off,sata=off,smbus=off,vmport=off,usb=off");
+    }
+    if launch.accelerator == Chosen::Kvm {
+        machine.push_str(",kernel-irqchip=split");
+    }
+    if shares_memory(launch) {
+        machine.push_str(",memory-backend=ram");
+    }
+    append(&mut machine, &config.machine_accelerators);
+    arguments.option("-machine", machine);
+
+    let (accelerator, default_model) = match launch.accelerator {
+        Chosen::Kvm => ("kvm", "host"),
+        Chosen::Tcg => ("tcg,thread=multi", "max"),
+    };
+    arguments.option("-accel", accelerator);
+    let mut cpu = config
+        .cpu_model
+        .as_deref()
+        .unwrap_or(default_model)
+        .to_owned();
+    append(&mut cpu, &config.cpu_features);
+    arguments.option("-cpu", cpu);
+    let vcpus = config.vcpus;
+    arguments.option(
+        "-smp",
+        format!("{vcpus},maxcpus={vcpus},sockets=1,cores={vcpus},threads=1"),
+    );
+}
+
+fn append(list: &mut String, more: &str) {
+    if !more.is_empty() {
+        list.push(',');
+        list.push_str(more);
+    }
+}
+
+fn shares_memory(launch: &Launch<'_>) -> bool {
+    matches!(launch.vsock, Vsock::VhostUser { .. })
+}
+
+fn memory(arguments: &mut Arguments, launch: &Launch<'_>) {
+    let mib = launch.config.memory_mib;
+    arguments.option("-m", format!("{mib}M"));
+    if shares_memory(launch) {
+        arguments.option(
+            "-object",
+            format!("memory-backend-memfd,id=ram,size={mib}M,share=on"),
+        );
+    }
+}
+
+fn monitor_and_console(arguments: &mut Arguments, launch: &Launch<'_>) {
+    arguments.option(
+        "-chardev",
+        format!("socket,id=monitor,fd={}", launch.monitor),
+    );
+    arguments.option("-mon", "chardev=monitor,mode=control");
+    arguments.option("-chardev", "stdio,id=console,signal=off");
+    arguments.option("-serial", "chardev:console");
+}
+
+fn block(arguments: &mut Arguments, index: usize, disk: &Disk, block_device: bool) {
+    let driver = if block_device { "host_device" } else { "file" };
+    arguments.json(
+        "-blockdev",
+        &json!({
+            "driver": "raw",
+            "node-name": format!("disk{index}"),
+            "read-only": disk.read_only,
+            "discard": "unmap",
+            "file": {
+                "driver": driver,
+                "filename": disk.path.to_string_lossy(),
+                "read-only": disk.read_only,
+                "discard": "unmap",
+            },
+        }),
+    );
+    let mut device = format!("virtio-blk-pci,drive=disk{index}");
+    if let Some(serial) = &disk.serial {
+        device.push_str(",serial=");
+        device.push_str(serial);
+    }
+    arguments.option("-device", device);
+}
+
+fn network(arguments: &mut Arguments, launch: &Launch<'_>, index: usize) {
+    let (Some(nic), Some(taps)) = (launch.config.nics.get(index), launch.taps.get(index)) else {
+        return;
+    };
+    let fds: Vec<String> = taps.iter().map(RawFd::to_string).collect();
+    let (key, multiqueue) = match fds.len() {
+        1 => ("fd", String::new()),
+        // Two vectors per queue pair, one for the configuration, one for the control queue.
+        pairs => ("fds", format!(",mq=on,vectors={}", 2 * pairs + 2)),
+    };
+    let vhost = if launch.vhost_net { ",vhost=on" } else { "" };
+    arguments.option(
+        "-netdev",
+        format!("tap,id=nic{index},{key}={}{vhost}", fds.join(":")),
+    );
+    let [a, b, c, d, e, f] = nic.mac;
+    let mac = format!("{a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{f:02x}");
+    // Without the boot ROM: the firmware would look for a network to boot from.
+    let device = format!(
+        "virtio-net-pci,netdev=nic{index},mac={mac},host_mtu={}",
+        nic.mtu
+    );
+    arguments.option("-device", format!("{device}{multiqueue},romfile="));
+}
+
+fn vsock(arguments: &mut Arguments, vsock: Vsock) {
+    match vsock {
+        Vsock::Vhost { fd, cid } => {
+            let device = format!("vhost-vsock-pci,guest-cid={cid},vhostfd={fd}");
+            arguments.option("-device", device);
+        }
+        Vsock::VhostUser { fd } => {
+            arguments.option("-chardev", format!("socket,id=vsock,fd={fd}"));
+            arguments.option("-device", "vhost-user-vsock-pci,chardev=vsock");
+        }
+    }
+}
+
+fn boot(arguments: &mut Arguments, config: &VmConfig) {
+    if let Some(firmware) = &config.firmware {
+        arguments.path("-bios", firmware);
+    }
+    arguments.path("-kernel", &config.kernel);
+    arguments.path("-initrd", &config.initrd);
+    arguments.option("-append", &config.cmdline);
+}
+
+fn doubled_commas(text: &str) -> String {
+    text.replace(',', ",,")
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,342 @@
+//! Child processes that cannot outlive us unnoticed.
+//!
+//! Each child is started, awaited and reaped by a thread of its own. The thread is what
+//! `PR_SET_PDEATHSIG` refers to: the kernel sends the signal when the *thread* that forked ends,
+//! not when the process does, so a worker of the async runtime must not be the parent. The thread
+//! ends after the child, or with our process, and then the child is killed with it.
+//!
+//! Signals go through a pidfd, so that a pid that was reused meanwhile is never hit.
+
+#![expect(
+    unsafe_code,
+    reason = "fork hooks and pidfd system calls have no safe form in std or nix"
+)]
+
+use std::ffi::OsString;
+use std::io;
+use std::os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd, RawFd};
+use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::Duration;
+
+use nix::errno::Errno;
+use nix::fcntl::{FcntlArg, FdFlag};
+use nix::sys::signal::Signal;
+use tokio::sync::{oneshot, watch};
+
+use crate::vm::ProcessExit;
+
+/// The waiting thread runs little more than `fork` and `waitpid`.
+const THREAD_STACK: usize = 256 * 1024;
+
+/// What to run.
+#[derive(Debug)]
+pub(crate) struct Program {
+    pub(crate) path: PathBuf,
+    pub(crate) arguments: Vec<OsString>,
+    /// Open files that the child gets, under the same numbers as here.
+    pub(crate) inherited: Vec<OwnedFd>,
+    pub(crate) stdout: Stdout,
+}
+
+/// What becomes of a child's standard output.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Stdout {
+    Captured,
+    Discarded,
+}
+
+/// A running child; dropping it kills the child.
+#[derive(Debug)]
+pub(crate) struct Process {
+    pid: u32,
+    pidfd: OwnedFd,
+    exit: watch::Receiver<Option<ProcessExit>>,
+}
+
+/// The read ends of a child's standard output and error.
+#[derive(Debug)]
+pub(crate) struct Output {
+    /// `None` when it is discarded.
+    pub(crate) stdout: Option<OwnedFd>,
+    pub(crate) stderr: OwnedFd,
+}
+
+impl Process {
+    /// Starts a child with an empty environment, `/` as its directory and nothing on its input.
+    pub(crate) async fn spawn(program: Program) -> io::Result<(Self, Output)> {
+        let (started_sender, started) = oneshot::channel();
+        let (exit_sender, exit) = watch::channel(None);
+        std::thread::Builder::new()
+            .name("vm-process".to_owned())
+            .stack_size(THREAD_STACK)
+            .spawn(move || {
+                let mut child = match start(program) {
+                    Ok((child, pidfd, output)) => {
+                        // A caller that is gone drops its receiver, and with it kills the child.
+                        let _gone = started_sender.send(Ok((child.id(), pidfd, output)));
+                        child
+                    }
+                    Err(error) => {
+                        let _gone = started_sender.send(Err(error));
+                        return;
+                    }
+                };
+                let exit = child.wait().map_or(ProcessExit::Unknown, exit_of);
+                exit_sender.send_replace(Some(exit));
+            })?;
+        let ended = || io::Error::other("the thread that starts processes ended");
+        let (pid, pidfd, output) = started.await.map_err(|_| ended())??;
+        Ok((Self { pid, pidfd, exit }, output))
+    }
+
+    pub(crate) fn pid(&self) -> u32 {
+        self.pid
+    }
+
+    /// Resolves once the child is reaped.
+    pub(crate) fn exited(&self) -> impl Future<Output = ProcessExit> + Send + use<> {
+        let mut exit = self.exit.clone();
+        async move {
+            exit.wait_for(Option::is_some)
+                .await
+                .ok()
+                .and_then(|exit| *exit)
+                .unwrap_or(ProcessExit::Unknown)
+        }
+    }
+
+    /// Whether the child is reaped.
+    pub(crate) fn is_gone(&self) -> bool {
+        self.exit.borrow().is_some()
+    }
+
+    /// Sends SIGKILL; a child that is gone already is no error.
+    pub(crate) fn kill(&self) -> io::Result<()> {
+        kill(&self.pidfd)
+    }
+
+    /// Kills and waits; false when the child is still there after `patience`.
+    pub(crate) async fn kill_and_wait(&self, patience: Duration) -> io::Result<bool> {
+        self.kill()?;
+        Ok(tokio::time::timeout(patience, self.exited()).await.is_ok())
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        if !self.is_gone()
+            && let Err(error) = self.kill()
+        {
+            tracing::warn!(pid = self.pid, %error, "process could not be killed");
+        }
+    }
+}
+
+fn start(program: Program) -> io::Result<(Child, OwnedFd, Output)> {
+    let mut command = Command::new(&program.path);
+    command
+        .args(&program.arguments)
+        .env_clear()
+        .current_dir("/")
+        .stdin(Stdio::null())
+        .stdout(match program.stdout {
+            Stdout::Captured => Stdio::piped(),
+            Stdout::Discarded => Stdio::null(),
+        })
+        .stderr(Stdio::piped())
+        .process_group(0);
+    let parent = nix::unistd::getpid();
+    let inherited: Vec<RawFd> = program.inherited.iter().map(|fd| fd.as_raw_fd()).collect();
+    let in_child = move || {
+        nix::sys::prctl::set_pdeathsig(Signal::SIGKILL)?;
+        // The parent may have died before the signal was set; then nobody would send it.
+        if nix::unistd::getppid() != parent {
+            return Err(io::Error::from(Errno::ESRCH));
+        }
+        close_on_exec_from(libc::STDERR_FILENO + 1)?;
+        for fd in &inherited {
+            // SAFETY: the numbers are those of `program.inherited`, which lives until the child
+            // runs; the borrow does not outlive this call.
+            let fd = unsafe { std::os::fd::BorrowedFd::borrow_raw(*fd) };
+            nix::fcntl::fcntl(fd, FcntlArg::F_SETFD(FdFlag::empty()))?;
+        }
+        Ok(())
+    };
+    // SAFETY: between fork and exec the closure makes four kinds of system call (prctl, getppid,
+    // close_range, fcntl), all async-signal-safe, and neither allocates nor takes a lock.
+    unsafe { command.pre_exec(in_child) };
+    let mut child = command.spawn()?;
+    match (pidfd_open(child.id()), child.stderr.take()) {
+        (Ok(pidfd), Some(stderr)) => {
+            let stdout = child.stdout.take().map(OwnedFd::from);
+            Ok((
+                child,
+                pidfd,
+                Output {
+                    stdout,
+                    stderr: stderr.into(),
+                },
+            ))
+        }
+        (pidfd, _) => {
+            child.kill()?;
+            child.wait()?;
+            Err(pidfd
+                .err()
+                .unwrap_or_else(|| io::Error::other("no pipe to the child")))
+        }
+    }
+}
+
+/// Marks every open file from `first` on as not to be inherited, whoever opened it.
+fn close_on_exec_from(first: RawFd) -> io::Result<()> {
+    let flags = libc::CLOSE_RANGE_CLOEXEC;
+    // SAFETY: close_range(2) takes three integers; with this flag it closes nothing by itself.
+    match unsafe { libc::syscall(libc::SYS_close_range, first, libc::c_uint::MAX, flags) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+fn exit_of(status: ExitStatus) -> ProcessExit {
+    match (status.code(), status.signal()) {
+        (Some(code), _) => ProcessExit::Code(code),
+        (None, Some(signal)) => ProcessExit::Signal(signal),
+        (None, None) => ProcessExit::Unknown,
+    }
+}
+
+/// A handle on whatever process has this pid now.
+pub(crate) fn pidfd_open(pid: u32) -> io::Result<OwnedFd> {
+    // SAFETY: pidfd_open(2) takes two integers and touches no memory of ours.
+    let fd = unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) };
+    let fd = RawFd::try_from(fd).map_err(io::Error::other)?;
+    if fd < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the kernel just made this descriptor and nobody else knows it.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// Sends SIGKILL to the process behind a handle; one that is gone is no error.
+pub(crate) fn kill(pidfd: &OwnedFd) -> io::Result<()> {
+    let no_info = std::ptr::null::<libc::siginfo_t>();
+    // SAFETY: pidfd_send_signal(2) with a null siginfo reads no memory of ours.
+    let sent = unsafe {
+        libc::syscall(
+            libc::SYS_pidfd_send_signal,
+            pidfd.as_raw_fd(),
+            libc::SIGKILL,
+            no_info,
+            0,
+        )
+    };
+    match (sent, Errno::last()) {
+        (0, _) | (_, Errno::ESRCH) => Ok(()),
+        (_, errno) => Err(errno.into()),
+    }
+}
+
+/// When a process started, in clock ticks since boot: with the pid, a name that is not reused.
+pub(crate) fn start_time(pid: u32) -> io::Result<u64> {
+    let path = Path::new("/proc").join(pid.to_string()).join("stat");
+    parse_start_time(&std::fs::read_to_string(path)?)
+        .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "unexpected /proc/<pid>/stat"))
+}
+
+/// Field 22 of proc_pid_stat(5); the command in field 2 may hold anything, `)` included.
+fn parse_start_time(stat: &str) -> Option<u64> {
+    let (_, after_command) = stat.rsplit_once(')')?;
+    after_command.split_ascii_whitespace().nth(19)?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read as _;
+
+    use super::*;
+
+    const PATIENCE: Duration = Duration::from_secs(10);
+
+    fn shell(script: &str) -> Program {
+        Program {
+            path: PathBuf::from("/bin/sh"),
+            arguments: vec!["-c".into(), script.into()],
+            inherited: Vec::new(),
+            stdout: Stdout::Captured,
+        }
+    }
+
+    async fn exit(process: &Process) -> ProcessExit {
+        tokio::time::timeout(PATIENCE, process.exited())
+            .await
+            .unwrap()
+    }
+
+    #[test]
+    fn start_time_ignores_the_command_name() {
+        let stat = "7 (a) 1 2) R 1 7 7 0 -1 4194304 1 0 0 0 0 0 0 0 20 0 1 0 4711 0 0";
+        assert_eq!(parse_start_time(stat), Some(4711));
+        assert_eq!(parse_start_time("7 (sh) R 1"), None);
+        assert_eq!(parse_start_time(""), None);
+    }
+
+    #[tokio::test]
+    async fn every_waiter_learns_the_exit_status() {
+        let (process, _output) = Process::spawn(shell("exit 3")).await.unwrap();
+        let (first, second) = tokio::join!(exit(&process), exit(&process));
+        assert_eq!(
+            (first, second),
+            (ProcessExit::Code(3), ProcessExit::Code(3))
+        );
+        assert!(process.is_gone());
+        process.kill().unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_program_that_is_not_there_is_an_error() {
+        let program = Program {
+            path: "/nonexistent".into(),
+            ..shell("")
+        };
+        let error = Process::spawn(program).await.unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::NotFound);
+    }
+
+    #[tokio::test]
+    async fn dropping_kills() {
+        let (process, _output) = Process::spawn(shell("exec sleep 1000")).await.unwrap();
+        let exited = process.exited();
+        drop(process);
+        let exit = tokio::time::timeout(PATIENCE, exited).await.unwrap();
+        assert_eq!(exit, ProcessExit::Signal(libc::SIGKILL));
+    }
+
+    #[tokio::test]
+    async fn the_child_gets_named_files_and_nothing_else() {
+        let (mut reader, writer) = io::pipe().unwrap();
+        let number = writer.as_raw_fd();
+        let mut program = shell(&format!(
+            "echo inherited >/proc/self/fd/{number}; ls /proc/self/fd; env"
+        ));
+        program.inherited.push(writer.into());
+        let (process, output) = Process::spawn(program).await.unwrap();
+        assert_eq!(exit(&process).await, ProcessExit::Code(0));
+        let mut text = String::new();
+        reader.read_to_string(&mut text).unwrap();
+        assert_eq!(text, "inherited\n");
+        let mut text = String::new();
+        std::fs::File::from(output.stdout.unwrap())
+            .read_to_string(&mut text)
+            .unwrap();
+        // Input, output, error, the inherited file, and the directory that `ls` itself opened.
+        let open = text
+            .lines()
+            .filter(|line| line.parse::<u32>().is_ok())
+            .count();
+        assert_eq!(open, 5, "{text}");
+        assert!(!text.contains("CARGO"), "{text}");
+    }
+}

@@ -1,0 +1,178 @@
+//! Starts a VM with QEMU.
+//!
+//! The order is: check, probe, vsock device, record, QEMU, monitor. Whatever fails, the values
+//! made so far are dropped and take their processes and sockets with them.
+
+use std::io;
+use std::os::fd::{AsRawFd as _, OwnedFd};
+use std::os::unix::fs::DirBuilderExt as _;
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::time::Duration;
+
+use async_trait::async_trait;
+
+use crate::argv::{self, Launch};
+use crate::config::VmConfig;
+use crate::device::{self, Device, LAST_OUTPUT};
+use crate::output::Capture;
+use crate::probe::{self, Chosen};
+use crate::process::{Process, Program, Stdout};
+use crate::qmp::{Qmp, QmpError};
+use crate::record::Files;
+use crate::running::{QemuVm, Remains};
+use crate::vm::{Hypervisor, StartError, Vm};
+
+/// How long QEMU may take until its monitor answers; on a busy node that is seconds.
+const MONITOR_PATIENCE: Duration = Duration::from_secs(30);
+/// Both halves of the console log.
+const CONSOLE_LIMIT: usize = 1024 * 1024;
+/// Both halves of the log of QEMU's own messages.
+const MESSAGES_LIMIT: usize = 64 * 1024;
+
+/// QEMU as a [`Hypervisor`]; needs 6.2 or later.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Qemu;
+
+#[async_trait]
+impl Hypervisor for Qemu {
+    #[tracing::instrument(skip_all, fields(vm.id = %config.id))]
+    async fn start(&self, config: VmConfig) -> Result<Box<dyn Vm>, StartError> {
+        probe::preflight(&config)?;
+        let accelerator = probe::accelerator(config.accelerator)?;
+        make_directory(&config.state_dir)?;
+        let remains = Remains::new(Files::new(&config.state_dir));
+        let device = device::set_up(&config.vsock, remains.files()).await?;
+        record(
+            &config,
+            remains.files(),
+            device.process.as_ref().map(Process::pid).as_slice(),
+        )?;
+        let vm = launch(config, accelerator, device, remains).await?;
+        Ok(Box::new(vm))
+    }
+}
+
+fn make_directory(path: &Path) -> Result<(), StartError> {
+    let made = std::fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(path);
+    made.map_err(|source| StartError::StateDirectory {
+        path: path.to_owned(),
+        source,
+    })
+}
+
+fn record(config: &VmConfig, files: &Files, pids: &[u32]) -> Result<(), StartError> {
+    files
+        .write_record(pids)
+        .map_err(|source| StartError::StateDirectory {
+            path: config.state_dir.clone(),
+            source,
+        })
+}
+
+async fn launch(
+    mut config: VmConfig,
+    accelerator: Chosen,
+    device: Device,
+    remains: Remains,
+) -> Result<QemuVm, StartError> {
+    let program = config.path.clone();
+    let spawn_failed = |source| StartError::Spawn {
+        program: program.clone(),
+        source,
+    };
+    let (ours, monitor) = UnixStream::pair().map_err(spawn_failed)?;
+    let monitor = OwnedFd::from(monitor);
+    let arguments = argv::arguments(&Launch {
+        config: &config,
+        accelerator,
+        monitor: monitor.as_raw_fd(),
+        vsock: device.argument,
+        block_devices: config
+            .disks
+            .iter()
+            .map(|d| probe::is_block_device(&d.path))
+            .collect(),
+        taps: config
+            .nics
+            .iter()
+            .map(|n| n.tap.iter().map(|tap| tap.as_raw_fd()).collect())
+            .collect(),
+        vhost_net: config.vhost_net && accelerator == Chosen::Kvm && probe::has_vhost_net(),
+    });
+    let mut inherited = vec![monitor, device.fd];
+    inherited.extend(config.nics.iter_mut().flat_map(|nic| nic.tap.drain(..)));
+    let program = Program {
+        path: program.clone(),
+        arguments,
+        inherited,
+        stdout: Stdout::Captured,
+    };
+    let (qemu, output) = Process::spawn(program).await.map_err(spawn_failed)?;
+
+    let pids = [Some(qemu.pid()), device.process.as_ref().map(Process::pid)];
+    let pids: Vec<u32> = pids.into_iter().flatten().collect();
+    record(&config, remains.files(), &pids)?;
+    let files = remains.files();
+    let messages = Capture::start(output.stderr, files.hypervisor_log(), MESSAGES_LIMIT);
+    let messages = messages.map_err(spawn_failed)?;
+    let no_console = || io::Error::other("QEMU has no standard output");
+    let console = output.stdout.ok_or_else(no_console).map_err(spawn_failed)?;
+    let console = Capture::start(console, files.console_log(), CONSOLE_LIMIT);
+    let console = console.map_err(spawn_failed)?;
+    let qmp = Qmp::new(connection(ours).map_err(spawn_failed)?);
+    await_running(&config, &qemu, &messages, &qmp).await?;
+    tracing::info!(pid = qemu.pid(), ?accelerator, "vm started");
+    Ok(QemuVm::new(
+        (qemu, device.process),
+        qmp,
+        device.address,
+        (console, messages),
+        remains,
+    ))
+}
+
+fn connection(stream: UnixStream) -> io::Result<tokio::net::UnixStream> {
+    stream.set_nonblocking(true)?;
+    tokio::net::UnixStream::from_std(stream)
+}
+
+/// Waits until the CPUs run. When QEMU ends instead, its own words are the error.
+async fn await_running(
+    config: &VmConfig,
+    qemu: &Process,
+    messages: &Capture,
+    qmp: &Qmp,
+) -> Result<(), StartError> {
+    let program = config.path.clone();
+    match qmp.negotiate(MONITOR_PATIENCE).await {
+        Ok(()) => return Ok(()),
+        // A QEMU that gives up closes the monitor first.
+        Err(QmpError::Closed | QmpError::Io(_)) => {}
+        Err(source) => return Err(StartError::Monitor { program, source }),
+    }
+    let Ok(status) = tokio::time::timeout(MONITOR_PATIENCE, qemu.exited()).await else {
+        return Err(StartError::Monitor {
+            program,
+            source: QmpError::Closed,
+        });
+    };
+    messages.finished(LAST_OUTPUT).await;
+    let message = messages.excerpt();
+    if message.contains("Cannot allocate memory") {
+        let needed_mib = u64::from(config.memory_mib.get());
+        let available_mib = probe::available_mib().unwrap_or(0);
+        return Err(StartError::Memory {
+            needed_mib,
+            available_mib,
+        });
+    }
+    Err(StartError::Exited {
+        program,
+        status,
+        message,
+    })
+}

@@ -1,0 +1,245 @@
+//! Boots real VMs: QEMU, the guest image, the vsock device of this node.
+//!
+//! Needs `KATA_CC_GUEST_IMAGE`, a directory made by `kata-cc-image build`, and on nodes without
+//! `/dev/vhost-vsock` also `KATA_CC_VHOST_DEVICE_VSOCK`, the path of that binary. Without them
+//! the tests print why they are skipped.
+
+#![expect(clippy::unwrap_used, reason = "this is all test code")]
+
+use std::num::NonZeroU32;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use shim_hypervisor::{
+    ConnectError, Hypervisor as _, ProcessExit, Qemu, StartError, Vm, VmConfig, VmExitCause, Vsock,
+    clean_up,
+};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::UnixStream;
+
+/// Emulated guests on a busy machine need time.
+const BOOT: Duration = Duration::from_secs(120);
+const GRACE: Duration = Duration::from_secs(5);
+const AGENT_PORT: u32 = 1024;
+
+struct Bed {
+    image: PathBuf,
+    cmdline: String,
+    device: Option<PathBuf>,
+    state: tempfile::TempDir,
+}
+
+impl Bed {
+    fn open() -> Option<Self> {
+        let Some(image) = std::env::var_os("KATA_CC_GUEST_IMAGE").map(PathBuf::from) else {
+            eprintln!("skipped: KATA_CC_GUEST_IMAGE names no guest image");
+            return None;
+        };
+        let device = std::env::var_os("KATA_CC_VHOST_DEVICE_VSOCK").map(PathBuf::from);
+        if device.is_none() && !Path::new("/dev/vhost-vsock").exists() {
+            eprintln!(
+                "skipped: no /dev/vhost-vsock, and KATA_CC_VHOST_DEVICE_VSOCK names no binary"
+            );
+            return None;
+        }
+        let manifest = std::fs::read(image.join("manifest.json")).unwrap();
+        let manifest: serde_json::Value = serde_json::from_slice(&manifest).unwrap();
+        let cmdline = manifest["cmdline"].as_str().unwrap().to_owned();
+        Some(Self {
+            image,
+            cmdline,
+            device,
+            state: tempfile::tempdir().unwrap(),
+        })
+    }
+
+    fn config(&self) -> VmConfig {
+        VmConfig {
+            memory_mib: NonZeroU32::new(512).unwrap(),
+            kernel: self.image.join("vmlinuz"),
+            initrd: self.image.join("initrd.img"),
+            cmdline: self.cmdline.clone(),
+            vsock: Vsock::Auto {
+                device: self.device.clone(),
+            },
+            ..VmConfig::new("test", self.state.path().to_owned())
+        }
+    }
+
+    async fn start(&self) -> Box<dyn Vm> {
+        Qemu.start(self.config()).await.unwrap()
+    }
+
+    fn files(&self) -> Vec<String> {
+        let entries = std::fs::read_dir(self.state.path()).unwrap();
+        entries
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .collect()
+    }
+}
+
+/// `grpc.Health/Check` as ttrpc puts it on the wire: a ten-byte header, then the request with
+/// service in field 1, method in field 2, and a timeout in field 4.
+async fn health_check(stream: &mut UnixStream) -> Vec<u8> {
+    let mut payload = vec![0x0a, 11];
+    payload.extend(b"grpc.Health");
+    payload.extend([0x12, 5]);
+    payload.extend(b"Check");
+    let mut frame = u32::try_from(payload.len()).unwrap().to_be_bytes().to_vec();
+    frame.extend([0, 0, 0, 1, 1, 0]);
+    frame.extend(payload);
+    stream.write_all(&frame).await.unwrap();
+    let mut header = [0; 10];
+    stream.read_exact(&mut header).await.unwrap();
+    assert_eq!(header[4..9], [0, 0, 0, 1, 2], "a response on stream 1");
+    let length = u32::from_be_bytes(header[..4].try_into().unwrap());
+    let mut response = vec![0; usize::try_from(length).unwrap()];
+    stream.read_exact(&mut response).await.unwrap();
+    response
+}
+
+fn alive(pid: u32) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"));
+    stat.is_ok_and(|stat| !stat.contains(") Z "))
+}
+
+#[tokio::test]
+async fn the_agent_answers_and_stop_leaves_nothing() {
+    let Some(bed) = Bed::open() else { return };
+    let start = Instant::now();
+    let vm = bed.start().await;
+    eprintln!("vm started after {:?}", start.elapsed());
+    let mut stream = vm.connect(AGENT_PORT, BOOT).await.unwrap();
+    eprintln!("agent connected after {:?}", start.elapsed());
+    let response = health_check(&mut stream).await;
+    // HealthCheckResponse.status = SERVING (1), in the payload (field 2) of the ttrpc response.
+    assert!(
+        response.windows(4).any(|bytes| bytes == [0x12, 2, 0x08, 1]),
+        "{response:02x?}"
+    );
+    // A second connection beside the first, and a port where nobody listens.
+    vm.connect(AGENT_PORT, BOOT).await.unwrap();
+    let refused = vm.connect(4000, Duration::from_secs(1)).await.unwrap_err();
+    assert!(
+        matches!(refused, ConnectError::Deadline { port: 4000, .. }),
+        "{refused}"
+    );
+
+    let pids = vm.processes();
+    assert_eq!(pids[0], vm.pid());
+    assert!(pids.iter().all(|pid| alive(*pid)));
+    vm.stop(GRACE).await.unwrap();
+    vm.stop(GRACE).await.unwrap();
+    let (first, second) = tokio::join!(vm.exited(), vm.exited());
+    assert_eq!(first, second);
+    assert_eq!(
+        (first.cause, first.status),
+        (VmExitCause::Requested, ProcessExit::Code(0))
+    );
+    assert!(!pids.iter().any(|pid| alive(*pid)));
+    assert!(
+        bed.files().iter().all(|name| name.ends_with(".log")),
+        "{:?}",
+        bed.files()
+    );
+}
+
+#[tokio::test]
+async fn a_killed_hypervisor_is_noticed_at_once() {
+    let Some(bed) = Bed::open() else { return };
+    let vm = bed.start().await;
+    let pid = i32::try_from(vm.pid()).unwrap();
+    let kill = async {
+        nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::SIGKILL).unwrap();
+        Instant::now()
+    };
+    // The connection attempt ends with the VM and not with its own deadline.
+    let (connected, killed) = tokio::join!(vm.connect(4000, BOOT), kill);
+    assert!(
+        killed.elapsed() < Duration::from_secs(3),
+        "{:?}",
+        killed.elapsed()
+    );
+    let Err(ConnectError::Exited { exit, .. }) = connected else {
+        panic!("{connected:?}")
+    };
+    assert_eq!(
+        (exit.cause, exit.status),
+        (VmExitCause::Died, ProcessExit::Signal(9))
+    );
+    vm.stop(GRACE).await.unwrap();
+}
+
+#[tokio::test]
+async fn dropping_a_vm_kills_its_processes() {
+    let Some(bed) = Bed::open() else { return };
+    let vm = bed.start().await;
+    let pids = vm.processes();
+    drop(vm);
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while pids.iter().any(|pid| alive(*pid)) {
+        assert!(Instant::now() < deadline, "{pids:?} are still there");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    assert!(
+        bed.files().iter().all(|name| name.ends_with(".log")),
+        "{:?}",
+        bed.files()
+    );
+}
+
+#[tokio::test]
+async fn clean_up_kills_what_the_record_names() {
+    let Some(bed) = Bed::open() else { return };
+    let vm = bed.start().await;
+    let pids = vm.processes();
+    let directory = bed.state.path().to_owned();
+    tokio::task::spawn_blocking(move || clean_up(&directory))
+        .await
+        .unwrap()
+        .unwrap();
+    assert_eq!(vm.exited().await.cause, VmExitCause::Died);
+    assert!(!pids.iter().any(|pid| alive(*pid)));
+    assert!(bed.files().is_empty(), "{:?}", bed.files());
+}
+
+#[tokio::test]
+async fn a_guest_that_cannot_boot_is_quoted() {
+    let Some(bed) = Bed::open() else { return };
+    let broken = bed.state.path().join("broken-initrd");
+    std::fs::write(&broken, "this is no cpio archive").unwrap();
+    let cmdline = "console=ttyS0 panic=-1 rdinit=/init root=/dev/none".to_owned();
+    let vm = Qemu
+        .start(VmConfig {
+            initrd: broken,
+            cmdline,
+            ..bed.config()
+        })
+        .await
+        .unwrap();
+    let error = vm.connect(AGENT_PORT, BOOT).await.unwrap_err();
+    let ConnectError::Exited { exit, console, .. } = &error else {
+        panic!("{error}")
+    };
+    assert_eq!(exit.cause, VmExitCause::GuestReset);
+    assert!(console.contains("anic"), "{console}");
+    let log = std::fs::read_to_string(bed.state.path().join("console.log")).unwrap();
+    assert!(log.contains("Linux version"), "{log}");
+}
+
+#[tokio::test]
+async fn a_hypervisor_that_refuses_its_arguments_is_quoted() {
+    let Some(bed) = Bed::open() else { return };
+    let config = VmConfig {
+        machine_type: "pdp11".to_owned(),
+        ..bed.config()
+    };
+    let error = Qemu.start(config).await.map(|vm| vm.pid()).unwrap_err();
+    assert!(matches!(error, StartError::Exited { .. }), "{error}");
+    assert!(error.to_string().contains("pdp11"), "{error}");
+    assert!(
+        bed.files().iter().all(|name| name.ends_with(".log")),
+        "{:?}",
+        bed.files()
+    );
+}
