@@ -1,1 +1,171 @@
 //! Which crate may depend on which: the trust boundary, checked.
+//!
+//! The node's side (`shim/`) may be malicious and the guest's side (`agent/`) is
+//! measured; they share `agent/protocol` and nothing else. [`ALLOWED`] says so in
+//! full, and [`forbidden`] reads `cargo metadata` and names every arrow that is
+//! not in it. Test crates may depend on anything; nothing but tests depends on them.
+
+use std::{collections::BTreeSet, path::Path};
+
+use serde::Deserialize;
+
+/// Each crate's folder and the folders it may depend on.
+pub const ALLOWED: [(&str, &[&str]); 14] = [
+    ("agent/protocol", &[]),
+    ("policy/engine", &["agent/protocol"]),
+    ("policy/generator", &["policy/engine", "agent/protocol"]),
+    ("policy/broker", &["agent/evidence"]),
+    (
+        "policy/cli",
+        &[
+            "policy/engine",
+            "policy/generator",
+            "policy/broker",
+            "agent/evidence",
+            "guest-image/measurement",
+        ],
+    ),
+    ("agent/evidence", &[]),
+    ("agent/image", &["agent/keys"]),
+    ("agent/keys", &["agent/evidence"]),
+    (
+        "agent",
+        &[
+            "agent/protocol",
+            "policy/engine",
+            "agent/evidence",
+            "agent/image",
+            "agent/keys",
+        ],
+    ),
+    ("guest-image/measurement", &[]),
+    ("guest-image/builder", &["guest-image/measurement"]),
+    ("shim/hypervisor", &[]),
+    ("shim/snapshotter", &[]),
+    ("shim", &["agent/protocol", "shim/hypervisor"]),
+];
+
+/// The folder whose crates may depend on anything.
+const TESTS: &str = "tests/";
+
+#[derive(Debug, Deserialize)]
+struct Metadata {
+    workspace_root: String,
+    packages: Vec<Package>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Package {
+    manifest_path: String,
+    dependencies: Vec<Dependency>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Dependency {
+    /// Set for a dependency in the workspace.
+    path: Option<String>,
+}
+
+/// The arrows, as `from -> to`, that `cargo metadata --no-deps` has and [`ALLOWED`] has not;
+/// a crate that [`ALLOWED`] does not know is listed by itself.
+///
+/// # Errors
+/// When `metadata` is not what cargo prints.
+pub fn forbidden(metadata: &str) -> Result<BTreeSet<String>, serde_json::Error> {
+    let metadata: Metadata = serde_json::from_str(metadata)?;
+    let root = Path::new(&metadata.workspace_root);
+    let mut found = BTreeSet::new();
+    for package in &metadata.packages {
+        let manifest = Path::new(&package.manifest_path);
+        let from = folder(root, manifest.parent().unwrap_or(root));
+        if from.starts_with(TESTS) {
+            continue;
+        }
+        let Some((_, allowed)) = ALLOWED.iter().find(|(folder, _)| *folder == from) else {
+            found.insert(from);
+            continue;
+        };
+        for path in package
+            .dependencies
+            .iter()
+            .filter_map(|one| one.path.as_ref())
+        {
+            let to = folder(root, Path::new(path));
+            if !allowed.contains(&to.as_str()) {
+                found.insert(format!("{from} -> {to}"));
+            }
+        }
+    }
+    Ok(found)
+}
+
+fn folder(root: &Path, path: &Path) -> String {
+    path.strip_prefix(root)
+        .unwrap_or(path)
+        .to_string_lossy()
+        .into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn metadata(from: &str, to: &str) -> String {
+        format!(
+            r#"{{"workspace_root": "/w", "packages": [{{
+                "manifest_path": "/w/{from}/Cargo.toml",
+                "dependencies": [{{"path": null}}, {{"path": "/w/{to}"}}]
+            }}]}}"#
+        )
+    }
+
+    #[test]
+    fn each_allowed_arrow_passes() {
+        for (from, allowed) in ALLOWED {
+            for to in allowed {
+                assert!(
+                    forbidden(&metadata(from, to)).unwrap().is_empty(),
+                    "{from} -> {to}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn an_arrow_across_the_trust_boundary_is_named() {
+        for (from, to) in [
+            ("agent", "shim"),
+            ("shim", "agent"),
+            ("agent", "policy/generator"),
+        ] {
+            let found = forbidden(&metadata(from, to)).unwrap();
+            assert_eq!(
+                found.into_iter().collect::<Vec<_>>(),
+                [format!("{from} -> {to}")]
+            );
+        }
+    }
+
+    #[test]
+    fn a_product_crate_cannot_depend_on_tests_but_tests_on_anything() {
+        assert!(
+            !forbidden(&metadata("agent", "tests/harness"))
+                .unwrap()
+                .is_empty()
+        );
+        assert!(
+            forbidden(&metadata("tests/e2e", "agent"))
+                .unwrap()
+                .is_empty()
+        );
+    }
+
+    #[test]
+    fn a_crate_that_the_table_does_not_know_is_named() {
+        assert!(
+            !forbidden(&metadata("agent/new", "agent/protocol"))
+                .unwrap()
+                .is_empty()
+        );
+    }
+}

@@ -1,1 +1,45 @@
 //! A node in namespaces of its own: containerd, registry and network for tests and demo.
+//!
+//! The bed is what a platform engineer's node is to this product: a real
+//! containerd with its CNI plug-ins and a registry that speaks TLS. Everything
+//! runs in fresh PID, mount, network, cgroup, UTS and IPC namespaces over
+//! `tmpfs`, so that ending one process — the bed's first — takes all of it away:
+//! processes, interfaces, mounts and files. The machine's own network and
+//! directories are never touched.
+//!
+//! Start with [`Bed::up`]; then [`Bed::command`] runs a program inside and
+//! [`Cri`] speaks to containerd as kubelet does.
+
+mod access_log;
+mod authority;
+mod bed;
+mod cgroups;
+mod containerd;
+mod cri;
+mod first;
+mod guest;
+mod images;
+mod keeper;
+mod leftovers;
+mod network;
+mod node;
+mod pod;
+mod registry;
+mod run;
+mod tools;
+
+pub use access_log::{AccessLog, Request};
+pub use authority::Authority;
+pub use bed::{Bed, BedOptions, Handler, wait_until};
+pub use cgroups::join;
+pub use containerd::{Containerd, Release};
+pub use cri::Cri;
+pub use first::first_process;
+pub use images::{Image, TestImages};
+pub use keeper::{KeeperOptions, keep};
+pub use leftovers::Leftovers;
+pub use node::Node;
+pub use pod::{Container, ContainerRequest, Exit, Pod, PodRequest};
+pub use registry::{REGISTRY, Registry};
+pub use run::{Ran, run, run_ok};
+pub use tools::{Prefix, cache_dir};
