@@ -9,15 +9,16 @@
 /// * `cgroup_no_v1=all`: the agent uses the unified hierarchy only.
 /// * `random.trust_cpu=on`: no wait for entropy; the host's generator is not to be trusted.
 /// * `random.trust_bootloader=off`: a seed from the host's loader is mixed in, not counted.
-/// * `i8042.…`, `no_timer_check`, `tsc_early_khz` unset, `8250.nr_uarts=1`: no probing for
-///   devices of old machines.
+/// * `i8042.…`, `8250.nr_uarts=1`, `no_timer_check`: no probing for devices of old machines.
+/// * `noreplace-smp`: locks stay as they are when there is one processor; rewriting them costs
+///   a tenth of an emulated boot.
 /// * `cryptomgr.notests`: the self tests of algorithms cost boot time; they guard against
 ///   faulty accelerators, not against the host.
 ///
 /// Nothing that weakens the guest (such as `mitigations=off`) belongs here.
 pub const DEFAULT: &str = "console=ttyS0 quiet panic=1 reboot=t cgroup_no_v1=all \
 random.trust_cpu=on random.trust_bootloader=off no_timer_check i8042.noaux i8042.nomux \
-i8042.nopnp i8042.dumbkbd 8250.nr_uarts=1 cryptomgr.notests net.ifnames=0";
+i8042.nopnp i8042.dumbkbd 8250.nr_uarts=1 noreplace-smp cryptomgr.notests net.ifnames=0";
 
 /// The kernel's `COMMAND_LINE_SIZE` on x86, less the terminating zero.
 const MAX_BYTES: usize = 2047;
