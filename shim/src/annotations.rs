@@ -1,0 +1,271 @@
+//! What a pod may change about its own VM.
+//!
+//! Pods carry Kata's annotations. Those of the hypervisor are honoured only when the
+//! node's configuration lists them (`enable_annotations`, regular expressions that
+//! must match the whole base name) and fail the pod otherwise: a pod that asked for
+//! something and silently runs without it is worse than one that does not run.
+
+use regex_lite::Regex;
+use thiserror::Error;
+
+use crate::{config::Config, oci::Spec};
+
+const HYPERVISOR: &str = "io.katacontainers.config.hypervisor.";
+const RUNTIME: &str = "io.katacontainers.config.runtime.";
+const AGENT: &str = "io.katacontainers.config.agent.";
+
+/// Why a pod's annotations were refused.
+#[derive(Debug, Error)]
+pub(crate) enum AnnotationError {
+    /// The node does not allow it.
+    #[error(
+        "annotation {key} is not allowed on this node: remove it, or list {name:?} in enable_annotations of [hypervisor.qemu]"
+    )]
+    NotAllowed {
+        /// The annotation.
+        key: String,
+        /// Its base name.
+        name: String,
+    },
+    /// The node allows it, but it means nothing here.
+    #[error("annotation {key} is not supported: {why}")]
+    Unsupported {
+        /// The annotation.
+        key: String,
+        /// Why.
+        why: &'static str,
+    },
+    /// The value does not fit.
+    #[error("annotation {key} is {value:?}: expected {expected}")]
+    BadValue {
+        /// The annotation.
+        key: String,
+        /// Its value.
+        value: String,
+        /// What would fit.
+        expected: &'static str,
+    },
+    /// The node's list holds something that is no regular expression.
+    #[error(
+        "enable_annotations of [hypervisor.qemu] holds {pattern:?}, which is no regular expression"
+    )]
+    BadPattern {
+        /// The entry.
+        pattern: String,
+        /// The cause.
+        #[source]
+        source: regex_lite::Error,
+    },
+}
+
+/// Changes the configuration as the pod's annotations say.
+///
+/// # Errors
+///
+/// [`AnnotationError`] names the first annotation that cannot be honoured.
+pub(crate) fn apply(spec: &Spec, config: &mut Config) -> Result<(), AnnotationError> {
+    let allowed = patterns(&config.qemu().enable_annotations)?;
+    for (key, value) in &spec.annotations {
+        let annotation = Annotation { key, value };
+        if let Some(name) = key.strip_prefix(HYPERVISOR) {
+            if !allowed.iter().any(|pattern| pattern.is_match(name)) {
+                return Err(AnnotationError::NotAllowed {
+                    key: key.clone(),
+                    name: name.to_owned(),
+                });
+            }
+            hypervisor(&annotation, name, config)?;
+        } else if let Some(name) = key.strip_prefix(RUNTIME) {
+            runtime(&annotation, name, config)?;
+        } else if key.starts_with(AGENT) {
+            return Err(annotation.unsupported("the guest's agent takes no options from pods"));
+        }
+    }
+    Ok(())
+}
+
+fn patterns(texts: &[String]) -> Result<Vec<Regex>, AnnotationError> {
+    let anchored = |text: &String| {
+        Regex::new(&format!("^(?:{text})$")).map_err(|source| AnnotationError::BadPattern {
+            pattern: text.clone(),
+            source,
+        })
+    };
+    texts.iter().map(anchored).collect()
+}
+
+fn hypervisor(
+    annotation: &Annotation<'_>,
+    name: &str,
+    config: &mut Config,
+) -> Result<(), AnnotationError> {
+    let qemu = config.qemu_mut();
+    match name {
+        "default_vcpus" => {
+            let vcpus: f32 = annotation.parse("a positive number of CPUs")?;
+            if !(vcpus.is_finite() && vcpus > 0.0) {
+                return Err(annotation.bad("a positive number of CPUs"));
+            }
+            qemu.default_vcpus = vcpus;
+        }
+        "default_memory" => {
+            let memory: u32 = annotation.parse("a positive number of MiB")?;
+            if memory == 0 {
+                return Err(annotation.bad("a positive number of MiB"));
+            }
+            qemu.default_memory = memory;
+        }
+        "cc_init_data" => {
+            return Err(annotation.unsupported("initdata is not delivered to the guest yet"));
+        }
+        "kernel_params" | "kernel_verity_params" | "kernel" | "initrd" | "image" | "firmware" => {
+            return Err(annotation.unsupported(
+                "what boots is the node's installed guest image, unchanged and measured",
+            ));
+        }
+        _ => return Err(annotation.unsupported("this runtime has no such setting")),
+    }
+    Ok(())
+}
+
+fn runtime(
+    annotation: &Annotation<'_>,
+    name: &str,
+    config: &mut Config,
+) -> Result<(), AnnotationError> {
+    match name {
+        "create_container_timeout" => {
+            let seconds: u32 = annotation.parse("a number of seconds")?;
+            config.set_create_container_timeout(seconds.into());
+        }
+        "disable_guest_seccomp" => config.runtime.disable_guest_seccomp = annotation.flag()?,
+        "sandbox_cgroup_only" => config.runtime.sandbox_cgroup_only = annotation.flag()?,
+        "experimental_force_guest_pull" => {
+            config.runtime.experimental_force_guest_pull = annotation.flag()?;
+        }
+        "experimental" if annotation.value == "force_guest_pull" => {
+            config.runtime.experimental_force_guest_pull = true;
+        }
+        _ => return Err(annotation.unsupported("this runtime has no such setting")),
+    }
+    Ok(())
+}
+
+struct Annotation<'a> {
+    key: &'a str,
+    value: &'a str,
+}
+
+impl Annotation<'_> {
+    fn parse<T: std::str::FromStr>(&self, expected: &'static str) -> Result<T, AnnotationError> {
+        self.value.parse().map_err(|_| self.bad(expected))
+    }
+
+    fn flag(&self) -> Result<bool, AnnotationError> {
+        self.parse("true or false")
+    }
+
+    fn bad(&self, expected: &'static str) -> AnnotationError {
+        AnnotationError::BadValue {
+            key: self.key.to_owned(),
+            value: self.value.to_owned(),
+            expected,
+        }
+    }
+
+    fn unsupported(&self, why: &'static str) -> AnnotationError {
+        AnnotationError::Unsupported {
+            key: self.key.to_owned(),
+            why,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    fn applied(enabled: &[&str], annotations: &[(&str, &str)]) -> Result<Config, AnnotationError> {
+        let mut config = Config::default();
+        config.qemu_mut().enable_annotations = enabled.iter().map(|s| (*s).to_owned()).collect();
+        let mut spec = Spec::default();
+        for (key, value) in annotations {
+            spec.annotations.insert(
+                format!("io.katacontainers.config.{key}"),
+                (*value).to_owned(),
+            );
+        }
+        apply(&spec, &mut config).map(|()| config)
+    }
+
+    #[test]
+    fn enabled_annotations_change_the_vm() {
+        let config = applied(
+            &["default_.*"],
+            &[
+                ("hypervisor.default_memory", "768"),
+                ("hypervisor.default_vcpus", "1.5"),
+            ],
+        )
+        .unwrap();
+        assert_eq!(config.qemu().default_memory, 768);
+        assert!((config.qemu().default_vcpus - 1.5).abs() < f32::EPSILON);
+    }
+
+    #[test]
+    fn a_pattern_must_match_the_whole_name() {
+        for (pattern, allowed) in [
+            ("default_memory", true),
+            ("default_.*", true),
+            ("other|default_memory", true),
+            ("default", false),
+            ("memory", false),
+        ] {
+            let result = applied(&[pattern], &[("hypervisor.default_memory", "768")]);
+            assert_eq!(result.is_ok(), allowed, "{pattern}");
+        }
+        assert!(matches!(
+            applied(&[], &[("hypervisor.default_memory", "768")]),
+            Err(AnnotationError::NotAllowed { .. })
+        ));
+    }
+
+    #[test]
+    fn what_cannot_be_honoured_fails_the_pod() {
+        let all = &[".*"];
+        for (key, value) in [
+            ("hypervisor.default_memory", "0"),
+            ("hypervisor.default_memory", "-1"),
+            ("hypervisor.default_vcpus", "NaN"),
+            ("hypervisor.kernel_params", "quiet"),
+            ("hypervisor.cc_init_data", "x"),
+            ("hypervisor.path", "/bin/sh"),
+            ("hypervisor.virtio_fs_extra_args", "[]"),
+            ("runtime.sandbox_cgroup_only", "yes"),
+            ("runtime.internetworking_model", "none"),
+            ("agent.kernel_modules", "x"),
+        ] {
+            assert!(applied(all, &[(key, value)]).is_err(), "{key} {value}");
+        }
+        assert!(matches!(
+            applied(&["("], &[]),
+            Err(AnnotationError::BadPattern { .. })
+        ));
+    }
+
+    #[test]
+    fn runtime_annotations_need_no_permission() {
+        let config = applied(
+            &[],
+            &[
+                ("runtime.create_container_timeout", "5"),
+                ("runtime.experimental", "force_guest_pull"),
+            ],
+        )
+        .unwrap();
+        assert_eq!(config.create_container_timeout(), Duration::from_secs(5));
+        assert!(config.force_guest_pull());
+    }
+}

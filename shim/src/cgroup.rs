@@ -1,0 +1,313 @@
+//! The pod's cgroup on the host.
+//!
+//! With `sandbox_cgroup_only` the shim joins the cgroup that the sandbox's spec
+//! names before it starts the VM, so that everything it starts is in it from the first
+//! instruction. Works on cgroup v2 and on v1 controllers, together if mounted so:
+//! the path is made below every cgroup mount. The shim leaves again before it removes
+//! the directories that it made.
+
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+};
+
+use thiserror::Error;
+
+/// v1's cpuset starts with no CPU at all and would refuse every process.
+const UNUSABLE: &str = "cpuset";
+
+/// Why the pod's cgroup cannot be had.
+#[derive(Debug, Error)]
+pub(crate) enum CgroupError {
+    /// The list of mounts cannot be read.
+    #[error("cannot read {path}")]
+    Mounts {
+        /// The list.
+        path: &'static str,
+        /// The cause.
+        #[source]
+        source: io::Error,
+    },
+    /// The spec's path would leave the hierarchy.
+    #[error("the sandbox's cgroup path {path:?} is not a plain path")]
+    BadPath {
+        /// The path.
+        path: String,
+    },
+    /// A directory cannot be made or joined.
+    #[error(
+        "cannot use cgroup {path}: make it writable, or set sandbox_cgroup_only = false in [runtime]"
+    )]
+    Use {
+        /// The directory.
+        path: PathBuf,
+        /// The cause.
+        #[source]
+        source: io::Error,
+    },
+}
+
+/// Where the shim is going to be, and where it was.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct PodCgroup {
+    /// For each hierarchy the pod's directory and the shim's own before.
+    places: Vec<Place>,
+    /// Directories that do not exist yet, parents first.
+    made: Vec<PathBuf>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Place {
+    pod: PathBuf,
+    origin: PathBuf,
+}
+
+impl PodCgroup {
+    /// Finds out what joining would make. Changes nothing.
+    ///
+    /// # Errors
+    ///
+    /// [`CgroupError`] for a path that is none.
+    pub(crate) fn plan(cgroups_path: &str) -> Result<Self, CgroupError> {
+        let read = |path: &'static str| {
+            fs::read_to_string(path).map_err(|source| CgroupError::Mounts { path, source })
+        };
+        let mounts = read("/proc/self/mounts")?;
+        let own = read("/proc/self/cgroup")?;
+        let relative = relative(cgroups_path)?;
+        let mut plan = Self {
+            places: Vec::new(),
+            made: Vec::new(),
+        };
+        for hierarchy in hierarchies(&mounts) {
+            let pod = hierarchy.mount.join(&relative);
+            let below = pod.ancestors().take_while(|path| *path != hierarchy.mount);
+            let mut missing: Vec<PathBuf> = below
+                .filter(|path| !path.exists())
+                .map(Path::to_owned)
+                .collect();
+            missing.reverse();
+            plan.made.extend(missing);
+            plan.places.push(Place {
+                origin: hierarchy.mount.join(hierarchy.own_path(&own)),
+                pod,
+            });
+        }
+        Ok(plan)
+    }
+
+    /// The directories that joining makes, parents first, for the record.
+    pub(crate) fn made(&self) -> &[PathBuf] {
+        &self.made
+    }
+
+    /// Moves this process, and so what it starts from now on, into the pod's cgroup.
+    ///
+    /// # Errors
+    ///
+    /// [`CgroupError::Use`] names the directory.
+    pub(crate) fn join(&self) -> Result<(), CgroupError> {
+        for place in &self.places {
+            let failed = |source| CgroupError::Use {
+                path: place.pod.clone(),
+                source,
+            };
+            make(&place.pod).map_err(failed)?;
+            enter(&place.pod).map_err(failed)?;
+        }
+        Ok(())
+    }
+
+    /// Moves this process back and removes what was made.
+    pub(crate) fn leave(&self) {
+        for place in &self.places {
+            if let Err(error) = enter(&place.origin) {
+                tracing::warn!(cgroup = %place.origin.display(), %error, "cgroup not left");
+            }
+        }
+        remove(&self.made);
+    }
+}
+
+/// Another pod may remove a shared parent between two steps, so try a few times.
+fn make(path: &Path) -> io::Result<()> {
+    let mut result = fs::create_dir_all(path);
+    for _ in 0..3 {
+        match &result {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                result = fs::create_dir_all(path);
+            }
+            _ => break,
+        }
+    }
+    result
+}
+
+fn enter(path: &Path) -> io::Result<()> {
+    fs::write(path.join("cgroup.procs"), std::process::id().to_string())
+}
+
+/// Removes directories that a record names, children first. What other pods still use
+/// stays.
+pub(crate) fn remove(made: &[PathBuf]) {
+    for path in made.iter().rev() {
+        match fs::remove_dir(path) {
+            Ok(()) => {}
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => {
+                tracing::debug!(cgroup = %path.display(), %error, "cgroup stays");
+            }
+        }
+    }
+}
+
+#[derive(Debug, PartialEq, Eq)]
+struct Hierarchy<'a> {
+    mount: PathBuf,
+    /// v1 controllers; `None` for v2.
+    controllers: Option<Vec<&'a str>>,
+}
+
+/// Every usable cgroup mount of `/proc/self/mounts`.
+fn hierarchies(mounts: &str) -> Vec<Hierarchy<'_>> {
+    let mut found: Vec<Hierarchy<'_>> = Vec::new();
+    for line in mounts.lines() {
+        let mut fields = line.split(' ').skip(1);
+        let (Some(mount), Some(kind), Some(options)) =
+            (fields.next(), fields.next(), fields.next())
+        else {
+            continue;
+        };
+        let controllers = match kind {
+            "cgroup2" => None,
+            "cgroup" => Some(options.split(',').collect::<Vec<_>>()),
+            _ => continue,
+        };
+        let unusable = options
+            .split(',')
+            .any(|option| option == UNUSABLE || option == "ro");
+        // A hierarchy may be mounted twice; once is enough.
+        let known = found.iter().any(|other| other.controllers == controllers);
+        if !unusable && !known {
+            found.push(Hierarchy {
+                mount: mount.into(),
+                controllers,
+            });
+        }
+    }
+    found
+}
+
+impl Hierarchy<'_> {
+    /// This process's path out of `/proc/self/cgroup`, relative.
+    fn own_path<'a>(&self, own: &'a str) -> &'a str {
+        let mine = own.lines().find_map(|line| {
+            let mut fields = line.splitn(3, ':');
+            let (_, names, path) = (fields.next()?, fields.next()?, fields.next()?);
+            let matches = match &self.controllers {
+                None => names.is_empty(),
+                Some(controllers) => names
+                    .split(',')
+                    .any(|name| !name.is_empty() && controllers.contains(&name)),
+            };
+            matches.then_some(path)
+        });
+        mine.unwrap_or("/").trim_start_matches('/')
+    }
+}
+
+/// The path below each mount: cgroupfs form as it is, systemd form (`slice:prefix:name`)
+/// as the directories that systemd would make.
+fn relative(cgroups_path: &str) -> Result<PathBuf, CgroupError> {
+    let parts: Vec<&str> = cgroups_path.split(':').collect();
+    let path = match parts.as_slice() {
+        [slice, prefix, name] => {
+            let scope = if prefix.is_empty() {
+                format!("{name}.scope")
+            } else {
+                format!("{prefix}-{name}.scope")
+            };
+            slice_path(slice).join(scope)
+        }
+        _ => PathBuf::from(cgroups_path.trim_start_matches('/')),
+    };
+    let plain = path
+        .components()
+        .all(|part| matches!(part, std::path::Component::Normal(_)));
+    if plain && path.components().next().is_some() {
+        Ok(path)
+    } else {
+        Err(CgroupError::BadPath {
+            path: cgroups_path.to_owned(),
+        })
+    }
+}
+
+/// `a-b.slice` lies in `a.slice` (systemd.slice(5)).
+fn slice_path(slice: &str) -> PathBuf {
+    let name = slice.strip_suffix(".slice").unwrap_or(slice);
+    let mut path = PathBuf::new();
+    if name.is_empty() || name == "-" {
+        return path;
+    }
+    let mut prefix = String::new();
+    for part in name.split('-') {
+        if !prefix.is_empty() {
+            prefix.push('-');
+        }
+        prefix.push_str(part);
+        path.push(format!("{prefix}.slice"));
+    }
+    path
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HYBRID: &str = "\
+tmpfs /sys/fs/cgroup tmpfs ro 0 0
+cgroup2 /sys/fs/cgroup/unified cgroup2 rw,nosuid 0 0
+cgroup /sys/fs/cgroup/cpu,cpuacct cgroup rw,cpu,cpuacct 0 0
+cgroup /sys/fs/cgroup/memory cgroup rw,memory 0 0
+cgroup /sys/fs/cgroup/cpuset cgroup rw,cpuset 0 0
+cgroup /other/memory cgroup rw,memory 0 0
+proc /proc proc rw 0 0
+";
+
+    #[test]
+    fn every_hierarchy_is_found_once() {
+        let found = hierarchies(HYBRID);
+        let mounts: Vec<_> = found.iter().map(|h| h.mount.to_str().unwrap()).collect();
+        assert_eq!(
+            mounts,
+            [
+                "/sys/fs/cgroup/unified",
+                "/sys/fs/cgroup/cpu,cpuacct",
+                "/sys/fs/cgroup/memory"
+            ]
+        );
+        let own = "5:memory:/a/b\n4:cpu,cpuacct:/c\n0::/u\n";
+        let paths: Vec<_> = found.iter().map(|h| h.own_path(own)).collect();
+        assert_eq!(paths, ["u", "c", "a/b"]);
+        assert_eq!(found[2].own_path(""), "");
+    }
+
+    #[test]
+    fn both_spellings_of_a_path_are_read() {
+        for (text, expected) in [
+            ("/kubepods/pod1/c1", "kubepods/pod1/c1"),
+            ("k8s.io/c1", "k8s.io/c1"),
+            (
+                "kubepods-burstable-podx.slice:cri-containerd:c1",
+                "kubepods.slice/kubepods-burstable.slice/kubepods-burstable-podx.slice/cri-containerd-c1.scope",
+            ),
+            ("system.slice:docker:c1", "system.slice/docker-c1.scope"),
+        ] {
+            assert_eq!(relative(text).unwrap(), Path::new(expected), "{text}");
+        }
+        for text in ["", "/", "../x", "/a/../../b"] {
+            assert!(relative(text).is_err(), "{text:?}");
+        }
+    }
+}

@@ -1,0 +1,222 @@
+//! The shim's configuration: where it is found, what it may say, what it means.
+//!
+//! Table and key names are those of Kata Containers, so that a Kata file can be
+//! trimmed into ours. [`schema`] lists every key there is; [`load`] finds the files,
+//! checks each by itself (so that a mistake is reported with its file and line),
+//! and merges them; this module holds the typed result. The files are the node
+//! operator's, who is trusted by the shim, though not by the workload.
+
+mod load;
+mod options;
+mod schema;
+
+use std::{path::PathBuf, time::Duration};
+
+use serde::Deserialize;
+
+pub(crate) use self::{load::Source, options::TaskOptions};
+
+/// All of the configuration, defaults filled in.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default)]
+pub(crate) struct Config {
+    hypervisor: Hypervisors,
+    agent: Agents,
+    /// `[runtime]`.
+    pub(crate) runtime: Runtime,
+}
+
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default)]
+struct Hypervisors {
+    qemu: Qemu,
+}
+
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default)]
+struct Agents {
+    kata: Agent,
+}
+
+impl Config {
+    /// `[hypervisor.qemu]`.
+    pub(crate) fn qemu(&self) -> &Qemu {
+        &self.hypervisor.qemu
+    }
+
+    /// `[hypervisor.qemu]`, for what a pod's annotations may change.
+    pub(crate) fn qemu_mut(&mut self) -> &mut Qemu {
+        &mut self.hypervisor.qemu
+    }
+
+    /// `[agent.kata]`.
+    pub(crate) fn agent(&self) -> &Agent {
+        &self.agent.kata
+    }
+
+    /// Whether the guest pulls images whatever the snapshotter delivered.
+    pub(crate) fn force_guest_pull(&self) -> bool {
+        let runtime = &self.runtime;
+        runtime.experimental_force_guest_pull
+            || runtime
+                .experimental
+                .iter()
+                .any(|name| name == "force_guest_pull")
+    }
+
+    /// How long a container may take to be created, the image's pull included.
+    pub(crate) fn create_container_timeout(&self) -> Duration {
+        let seconds = self.runtime.create_container_timeout;
+        Duration::from_secs(seconds.unwrap_or(self.agent().create_container_timeout))
+    }
+
+    /// Sets [`Config::create_container_timeout`].
+    pub(crate) fn set_create_container_timeout(&mut self, seconds: u64) {
+        self.runtime.create_container_timeout = Some(seconds);
+    }
+}
+
+/// What kind of hardware protects the VM from its host.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Tee {
+    /// None: the guest does all it does, but the host could look inside.
+    #[default]
+    None,
+    /// AMD SEV-SNP.
+    Snp,
+    /// The secure processor that tests simulate.
+    Simulated,
+}
+
+/// What runs the guest's instructions.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Accelerator {
+    /// KVM where the CPU can, TCG with a warning where it cannot.
+    #[default]
+    Auto,
+    /// KVM or nothing.
+    Kvm,
+    /// Emulation.
+    Tcg,
+}
+
+/// `[hypervisor.qemu]`.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(default)]
+pub(crate) struct Qemu {
+    /// The QEMU binary.
+    pub(crate) path: PathBuf,
+    /// Directory of an installed guest image (`manifest.json`, kernel, initrd).
+    pub(crate) guest_image: PathBuf,
+    /// The vhost-user vsock device, used where `/dev/vhost-vsock` is missing.
+    pub(crate) vhost_user_vsock_device: PathBuf,
+    /// What protects the VM.
+    pub(crate) tee: Tee,
+    /// What runs the VM.
+    pub(crate) accelerator: Accelerator,
+    /// vCPUs of a pod without CPU limit; negative means all of the host's.
+    pub(crate) default_vcpus: f32,
+    /// Memory of a pod without memory limit, in MiB.
+    pub(crate) default_memory: u32,
+    /// vCPUs added to a pod's CPU limit.
+    pub(crate) overhead_vcpus: f32,
+    /// Memory added to a pod's memory limit, in MiB.
+    pub(crate) overhead_memory: u32,
+    /// Regular expressions of the hypervisor annotations that pods may use.
+    pub(crate) enable_annotations: Vec<String>,
+    /// Whether packets are moved by QEMU itself instead of the kernel.
+    pub(crate) disable_vhost_net: bool,
+    /// Whether the console and QEMU's messages are logged at length.
+    pub(crate) enable_debug: bool,
+}
+
+impl Default for Qemu {
+    fn default() -> Self {
+        Self {
+            path: "/usr/bin/qemu-system-x86_64".into(),
+            guest_image: "/opt/kata-cc/guest/default".into(),
+            vhost_user_vsock_device: "/opt/kata-cc/bin/vhost-device-vsock".into(),
+            tee: Tee::None,
+            accelerator: Accelerator::Auto,
+            default_vcpus: 1.0,
+            default_memory: 2048,
+            overhead_vcpus: 0.2,
+            // More than Kata's: root file systems live in the guest's memory.
+            overhead_memory: 256,
+            enable_annotations: Vec::new(),
+            disable_vhost_net: false,
+            enable_debug: false,
+        }
+    }
+}
+
+/// `[agent.kata]`.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(default)]
+pub(crate) struct Agent {
+    /// Deadline of one attempt to reach the agent, in milliseconds.
+    pub(crate) dial_timeout_ms: u64,
+    /// Deadline of all attempts together, in milliseconds.
+    pub(crate) reconnect_timeout_ms: u64,
+    /// Deadline of a health check, in milliseconds.
+    pub(crate) health_check_request_timeout_ms: u64,
+    /// Deadline of CreateContainer, image pull included, in seconds.
+    create_container_timeout: u64,
+}
+
+impl Default for Agent {
+    fn default() -> Self {
+        Self {
+            dial_timeout_ms: 1000,
+            reconnect_timeout_ms: 45_000,
+            health_check_request_timeout_ms: 90_000,
+            create_container_timeout: 60,
+        }
+    }
+}
+
+/// How the pod's network reaches the VM.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Internetworking {
+    /// Traffic-control redirection between each link and a tap.
+    #[default]
+    Tcfilter,
+    /// No network.
+    None,
+}
+
+/// `[runtime]`.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(default)]
+pub(crate) struct Runtime {
+    /// Log at debug level.
+    pub(crate) enable_debug: bool,
+    /// How the pod's network reaches the VM.
+    pub(crate) internetworking_model: Internetworking,
+    /// Drop the system call filter from specs.
+    pub(crate) disable_guest_seccomp: bool,
+    /// Put the shim, the VM and its helpers into the pod's cgroup.
+    pub(crate) sandbox_cgroup_only: bool,
+    experimental: Vec<String>,
+    /// The Go shim's spelling of `experimental = ["force_guest_pull"]`.
+    pub(crate) experimental_force_guest_pull: bool,
+    /// The Go shim's place for the agent's key of the same name.
+    create_container_timeout: Option<u64>,
+}
+
+impl Default for Runtime {
+    fn default() -> Self {
+        Self {
+            enable_debug: false,
+            internetworking_model: Internetworking::Tcfilter,
+            disable_guest_seccomp: true,
+            sandbox_cgroup_only: true,
+            experimental: Vec::new(),
+            experimental_force_guest_pull: false,
+            create_container_timeout: None,
+        }
+    }
+}

@@ -1,0 +1,367 @@
+//! A pod's VM with everything on the host that belongs to it.
+//!
+//! [`boot`] makes the resources one by one, each written to the [`Record`] before it
+//! is made, and [`Resources`] owns them: whatever fails or is cancelled in between,
+//! [`Resources::release`] undoes what there is. A [`Sandbox`] is a VM whose agent
+//! answered and took the pod's configuration.
+
+use std::{
+    fs, io,
+    num::NonZeroU32,
+    path::{Path, PathBuf},
+    sync::Arc,
+    thread,
+    time::Duration,
+};
+
+use agent_protocol::{id::SandboxId, limits::AGENT_PORT, rpc::agent::CreateSandboxRequest};
+use shim_hypervisor::{Hypervisor, Nic, Vm, VmConfig};
+use thiserror::Error;
+
+use crate::{
+    agent_client::{AgentClient, AgentError},
+    annotations::{self, AnnotationError},
+    cgroup::{CgroupError, PodCgroup},
+    config::{Accelerator, Config, Internetworking, Tee},
+    guest_image::{GuestImage, GuestImageError},
+    network::{self, GuestNetwork, NetworkError, PodNetwork},
+    oci::Spec,
+    pod::Role,
+    record::{Record, RecordError, StateDir},
+    sizing::{Limits, Size, SizingError},
+    timing::{Step, Timing},
+    volumes,
+};
+
+/// How long the hypervisor may take to go by itself.
+const STOP_GRACE: Duration = Duration::from_secs(2);
+const DESTROY_DEADLINE: Duration = Duration::from_secs(3);
+/// The most bytes of a resolv.conf.
+const RESOLV_BYTES_MAX: u64 = 64 << 10;
+
+/// Why a pod has no VM.
+#[derive(Debug, Error)]
+#[allow(
+    missing_docs,
+    reason = "the variants carry the errors of the modules they name"
+)]
+pub(crate) enum BootError {
+    #[error(transparent)]
+    Annotation(#[from] AnnotationError),
+    #[error(transparent)]
+    Sizing(#[from] SizingError),
+    #[error(transparent)]
+    GuestImage(#[from] GuestImageError),
+    #[error(transparent)]
+    Record(#[from] RecordError),
+    #[error(transparent)]
+    Cgroup(#[from] CgroupError),
+    #[error(transparent)]
+    Network(#[from] NetworkError),
+    /// The configuration asks for protection that this build cannot give.
+    #[error("tee = {0:?} is not implemented yet: set tee = \"none\" in [hypervisor.qemu]")]
+    Tee(&'static str),
+    /// The spec has no network of its own.
+    #[error(
+        "the pod uses the host's network, which a VM cannot: remove hostNetwork, or set internetworking_model = \"none\" in [runtime]"
+    )]
+    HostNetwork,
+    #[error("cannot start the VM")]
+    Start(#[source] shim_hypervisor::StartError),
+    #[error("the guest does not answer")]
+    Connect(#[source] shim_hypervisor::ConnectError),
+    #[error(transparent)]
+    Agent(#[from] AgentError),
+    /// A file that describes the pod cannot be read.
+    #[error("cannot read {path} of the pod")]
+    PodFile {
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
+}
+
+/// Everything on the host that a pod needs, made or not.
+pub(crate) struct Resources {
+    state: StateDir,
+    record: Record,
+    cgroup: Option<PodCgroup>,
+    network: Option<PodNetwork>,
+    vm: Option<Arc<dyn Vm>>,
+}
+
+impl Resources {
+    /// Nothing yet but a record of the shim itself.
+    pub(crate) fn new(state: StateDir, record: Record) -> Self {
+        Self {
+            state,
+            record,
+            cgroup: None,
+            network: None,
+            vm: None,
+        }
+    }
+
+    /// Ends the VM and removes all else, as far as it goes.
+    pub(crate) async fn release(&mut self) {
+        if let Some(vm) = self.vm.take()
+            && let Err(error) = vm.stop(STOP_GRACE).await
+        {
+            tracing::error!(%error, "vm not stopped cleanly");
+        }
+        // A start that was cancelled half-way has left only its record.
+        if let Err(error) = shim_hypervisor::clean_up(&self.state.vm()) {
+            tracing::error!(%error, "vm not cleaned up");
+        }
+        if let Some(network) = self.network.take() {
+            network.detach().await;
+        } else if let Some(netns) = self.record.netns.take() {
+            network::detach(netns, std::mem::take(&mut self.record.links)).await;
+        }
+        if let Some(cgroup) = self.cgroup.take() {
+            cgroup.leave();
+        }
+        match fs::remove_dir_all(self.state.path()) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                tracing::error!(%error, "state directory not removed");
+            }
+            _ => {}
+        }
+    }
+}
+
+/// What [`boot`] needs to know.
+pub(crate) struct Pod<'a> {
+    /// The pod.
+    pub(crate) id: &'a SandboxId,
+    /// The part of the container that brings it up.
+    pub(crate) role: Role,
+    /// That container's spec.
+    pub(crate) spec: &'a Spec,
+    /// The node's configuration.
+    pub(crate) config: Config,
+    /// The clock.
+    pub(crate) timing: Arc<Timing>,
+}
+
+/// A running pod.
+pub(crate) struct Sandbox {
+    id: SandboxId,
+    /// The pod's agent.
+    pub(crate) agent: AgentClient,
+    /// The VM.
+    pub(crate) vm: Arc<dyn Vm>,
+    /// The pod's configuration.
+    pub(crate) config: Config,
+    /// The clock.
+    pub(crate) timing: Arc<Timing>,
+    /// The pod's files.
+    pub(crate) state: StateDir,
+    resources: tokio::sync::Mutex<Resources>,
+}
+
+impl Sandbox {
+    /// Takes over what [`boot`] made.
+    pub(crate) fn new(booted: Booted, resources: Resources) -> Self {
+        Self {
+            id: booted.id,
+            agent: booted.agent,
+            vm: booted.vm,
+            config: booted.config,
+            timing: booted.timing,
+            state: resources.state.clone(),
+            resources: tokio::sync::Mutex::new(resources),
+        }
+    }
+
+    /// The pod.
+    pub(crate) fn id(&self) -> &SandboxId {
+        &self.id
+    }
+
+    /// Process id of the hypervisor, containerd's idea of a task's pid.
+    pub(crate) fn pid(&self) -> u32 {
+        self.vm.pid()
+    }
+
+    /// Ends the pod. Further calls find nothing to do.
+    pub(crate) async fn stop(&self) {
+        if let Err(error) = self.agent.destroy_sandbox(DESTROY_DEADLINE).await {
+            tracing::debug!(%error, "guest not asked to end");
+        }
+        self.resources.lock().await.release().await;
+    }
+}
+
+/// What [`boot`] hands back beside the resources.
+pub(crate) struct Booted {
+    id: SandboxId,
+    agent: AgentClient,
+    vm: Arc<dyn Vm>,
+    config: Config,
+    timing: Arc<Timing>,
+}
+
+/// Brings a pod's VM up, up to the point where containers can be made.
+///
+/// # Errors
+///
+/// [`BootError`]; the caller releases the resources.
+pub(crate) async fn boot(
+    mut pod: Pod<'_>,
+    hypervisor: &dyn Hypervisor,
+    resources: &mut Resources,
+) -> Result<Booted, BootError> {
+    annotations::apply(pod.spec, &mut pod.config)?;
+    let size = size(&pod)?;
+    let image = GuestImage::open(&pod.config.qemu().guest_image)?;
+    match pod.config.qemu().tee {
+        Tee::None => {}
+        Tee::Snp => return Err(BootError::Tee("snp")),
+        Tee::Simulated => return Err(BootError::Tee("simulated")),
+    }
+    let dns = dns(pod.spec)?;
+
+    resources.record.save(&resources.state)?;
+    join_cgroup(&pod, resources)?;
+    let (guest_network, nics) = attach_network(&pod, resources).await?;
+    let config = vm_config(&pod, image, size, nics, resources.state.vm());
+    let vm = hypervisor.start(config).await.map_err(BootError::Start)?;
+    let vm: Arc<dyn Vm> = Arc::from(vm);
+    resources.vm = Some(Arc::clone(&vm));
+    pod.timing.done(&resources.state, Step::VmStarted);
+
+    let agent = connect(&*vm, &pod.config).await?;
+    pod.timing.done(&resources.state, Step::AgentReady);
+    if let Some(network) = guest_network {
+        agent.configure_network(&network).await?;
+    }
+    let request = CreateSandboxRequest {
+        hostname: pod.spec.hostname.clone(),
+        dns,
+        storages: vec![volumes::shm_storage()],
+        sandbox_id: pod.id.to_string(),
+        ..CreateSandboxRequest::default()
+    };
+    agent.create_sandbox(&request).await?;
+    pod.timing.done(&resources.state, Step::SandboxReady);
+    Ok(Booted {
+        id: pod.id.clone(),
+        agent,
+        vm,
+        config: pod.config,
+        timing: pod.timing,
+    })
+}
+
+fn size(pod: &Pod<'_>) -> Result<Size, BootError> {
+    let limits = Limits::of(pod.role, pod.spec)?;
+    let cpus = thread::available_parallelism()
+        .map_or(1, |cpus| u32::try_from(cpus.get()).unwrap_or(u32::MAX));
+    let host = NonZeroU32::new(cpus).unwrap_or(NonZeroU32::MIN);
+    Ok(Size::of(limits, pod.config.qemu(), host)?)
+}
+
+fn join_cgroup(pod: &Pod<'_>, resources: &mut Resources) -> Result<(), BootError> {
+    let path = pod
+        .spec
+        .linux
+        .as_ref()
+        .map_or("", |linux| linux.cgroups_path.as_str());
+    if !pod.config.runtime.sandbox_cgroup_only || path.is_empty() {
+        return Ok(());
+    }
+    let cgroup = PodCgroup::plan(path)?;
+    resources.record.cgroups = cgroup.made().to_vec();
+    resources.record.save(&resources.state)?;
+    let joined = cgroup.join();
+    resources.cgroup = Some(cgroup);
+    Ok(joined?)
+}
+
+async fn attach_network(
+    pod: &Pod<'_>,
+    resources: &mut Resources,
+) -> Result<(Option<GuestNetwork>, Vec<Nic>), BootError> {
+    if pod.config.runtime.internetworking_model == Internetworking::None {
+        return Ok((None, Vec::new()));
+    }
+    let netns: PathBuf = match pod.spec.namespace("network") {
+        None => return Err(BootError::HostNetwork),
+        // A new namespace has no links, and nobody will put any there.
+        Some("") => return Ok((None, Vec::new())),
+        Some(path) => path.into(),
+    };
+    let network = network::scan(netns.clone()).await?;
+    resources.record.netns = Some(netns.clone());
+    resources.record.links = network::planned(&network);
+    resources.record.save(&resources.state)?;
+    let (owner, nics) = PodNetwork::attach(netns, &network).await?;
+    resources.network = Some(owner);
+    Ok((Some(network), nics))
+}
+
+fn vm_config(
+    pod: &Pod<'_>,
+    image: GuestImage,
+    size: Size,
+    nics: Vec<Nic>,
+    state_dir: PathBuf,
+) -> VmConfig {
+    let qemu = pod.config.qemu();
+    let device = Some(qemu.vhost_user_vsock_device.clone());
+    VmConfig {
+        path: qemu.path.clone(),
+        vcpus: size.vcpus,
+        memory_mib: size.memory_mib,
+        kernel: image.kernel,
+        initrd: image.initrd,
+        cmdline: image.cmdline,
+        nics,
+        vsock: shim_hypervisor::Vsock::Auto {
+            device: device.filter(|path| path.exists()),
+        },
+        accelerator: match qemu.accelerator {
+            Accelerator::Auto => shim_hypervisor::Accelerator::Auto,
+            Accelerator::Kvm => shim_hypervisor::Accelerator::Kvm,
+            Accelerator::Tcg => shim_hypervisor::Accelerator::Tcg,
+        },
+        vhost_net: !qemu.disable_vhost_net,
+        entropy_source: Some("/dev/urandom".into()),
+        ..VmConfig::new(pod.id.as_str(), state_dir)
+    }
+}
+
+async fn connect(vm: &dyn Vm, config: &Config) -> Result<AgentClient, BootError> {
+    let agent = config.agent();
+    let budget = Duration::from_millis(agent.reconnect_timeout_ms);
+    let stream = vm
+        .connect(AGENT_PORT, budget)
+        .await
+        .map_err(BootError::Connect)?;
+    let client = AgentClient::new(stream);
+    let deadline = Duration::from_millis(agent.health_check_request_timeout_ms);
+    client.check(deadline).await?;
+    Ok(client)
+}
+
+/// The lines of the resolv.conf that the sandbox mounts.
+fn dns(spec: &Spec) -> Result<Vec<String>, BootError> {
+    let mounted = spec
+        .mounts
+        .iter()
+        .find(|mount| mount.destination == "/etc/resolv.conf");
+    let Some(mount) = mounted else {
+        return Ok(Vec::new());
+    };
+    let path = Path::new(&mount.source);
+    let mut text = String::new();
+    let read = fs::File::open(path).and_then(|file| {
+        io::Read::read_to_string(&mut io::Read::take(file, RESOLV_BYTES_MAX), &mut text)
+    });
+    read.map_err(|source| BootError::PodFile {
+        path: path.to_owned(),
+        source,
+    })?;
+    Ok(text.lines().map(str::to_owned).collect())
+}

@@ -1,0 +1,341 @@
+//! What a container's mounts become in the guest.
+//!
+//! Nothing of the host is shared with the guest, so each bind mount of the spec is
+//! replaced: files and configuration volumes are copied in ([`copy`]), `/dev/shm`
+//! becomes the pod's, an `emptyDir` becomes a directory or tmpfs of the guest. What
+//! cannot be had without sharing (sockets, devices) is refused by name. Root file
+//! systems are pulled in the guest ([`guest_pull`]).
+
+pub(crate) mod copy;
+pub(crate) mod guest_pull;
+
+use std::{
+    fs, io,
+    os::unix::fs::{FileTypeExt, MetadataExt},
+    path::{Path, PathBuf},
+};
+
+use agent_protocol::{
+    id::{ContainerId, SandboxId},
+    rpc::agent::Storage,
+};
+use nix::sys::statfs::{TMPFS_MAGIC, statfs};
+use thiserror::Error;
+
+use self::copy::CopyPlan;
+use crate::oci::{Mount, Spec};
+
+/// Where copied files go.
+const SHARE: &str = "/run/kata-containers/shared/containers";
+/// The pod's shared memory in the guest.
+pub(crate) const GUEST_SHM: &str = "/run/kata-containers/sandbox/shm";
+const GUEST_EPHEMERAL: &str = "/run/kata-containers/sandbox/ephemeral";
+/// Size of the pod's shared memory, in bytes; what containerd gives without a VM.
+const SHM_BYTES: u64 = 64 << 20;
+const EMPTY_DIR: &str = "kubernetes.io~empty-dir";
+const TERMINATION_PATH: &str = "io.kubernetes.container.terminationMessagePath";
+
+/// Why a mount cannot be had.
+#[derive(Debug, Error)]
+pub(crate) enum VolumeError {
+    /// The source cannot be looked at.
+    #[error("cannot read {mount_source}, mounted at {destination}")]
+    Source {
+        /// Host path.
+        mount_source: String,
+        /// Path in the container.
+        destination: String,
+        /// The cause.
+        #[source]
+        source: io::Error,
+    },
+    /// The source is something that only the host can serve.
+    #[error(
+        "{mount_source}, mounted at {destination}, is a {kind} of the host: a confidential pod cannot use it, so remove the volume"
+    )]
+    HostOnly {
+        /// Host path.
+        mount_source: String,
+        /// Path in the container.
+        destination: String,
+        /// What it is.
+        kind: &'static str,
+    },
+    /// Copying failed.
+    #[error("cannot copy {mount_source}, mounted at {destination}, into the guest")]
+    Copy {
+        /// Host path.
+        mount_source: String,
+        /// Path in the container.
+        destination: String,
+        /// The cause.
+        #[source]
+        source: Box<copy::CopyError>,
+    },
+}
+
+/// What to do before `CreateContainer`, and what to say in it.
+#[derive(Debug, Default)]
+pub(crate) struct VolumePlan {
+    /// The mounts of the guest's spec.
+    pub(crate) mounts: Vec<Mount>,
+    /// Volumes that the guest makes itself.
+    pub(crate) storages: Vec<Storage>,
+    /// Files to copy first.
+    pub(crate) copies: Vec<CopyPlan>,
+    /// Where the container's termination message goes on the host.
+    pub(crate) termination_log: Option<PathBuf>,
+}
+
+/// The pod's `/dev/shm`, as policies expect it in `CreateSandbox`.
+pub(crate) fn shm_storage() -> Storage {
+    let options = ["noexec", "nosuid", "nodev", "mode=1777"];
+    Storage {
+        driver: "ephemeral".to_owned(),
+        source: "shm".to_owned(),
+        fstype: "tmpfs".to_owned(),
+        options: options
+            .iter()
+            .map(|option| (*option).to_owned())
+            .chain([format!("size={SHM_BYTES}")])
+            .collect(),
+        mount_point: GUEST_SHM.to_owned(),
+        ..Storage::default()
+    }
+}
+
+/// Decides every mount of a container. Looks at the host's files, changes nothing.
+///
+/// # Errors
+///
+/// [`VolumeError`] names the mount that cannot be had.
+pub(crate) fn plan(
+    id: &ContainerId,
+    sandbox: &SandboxId,
+    spec: &Spec,
+) -> Result<VolumePlan, VolumeError> {
+    let mut plan = VolumePlan::default();
+    let termination = spec.annotation(TERMINATION_PATH);
+    for mount in &spec.mounts {
+        if !is_bind(mount) {
+            plan.mounts.push(mount.clone());
+            continue;
+        }
+        let mut replaced = mount.clone();
+        if mount.destination == "/dev/shm" {
+            replaced.source = GUEST_SHM.to_owned();
+            replaced.options = vec!["rbind".to_owned()];
+        } else {
+            if termination == Some(mount.destination.as_str()) {
+                plan.termination_log = Some(mount.source.clone().into());
+            }
+            replaced.source = bind(id, sandbox, mount, &mut plan)?;
+        }
+        plan.mounts.push(replaced);
+    }
+    Ok(plan)
+}
+
+fn is_bind(mount: &Mount) -> bool {
+    mount.kind == "bind" || mount.options.iter().any(|o| o == "bind" || o == "rbind")
+}
+
+/// Plans one bind mount; answers with its source in the guest.
+fn bind(
+    id: &ContainerId,
+    sandbox: &SandboxId,
+    mount: &Mount,
+    plan: &mut VolumePlan,
+) -> Result<String, VolumeError> {
+    let failed = |source| VolumeError::Source {
+        mount_source: mount.source.clone(),
+        destination: mount.destination.clone(),
+        source,
+    };
+    let host = Path::new(&mount.source);
+    // A volume may be a link (kubelet's subPath); inside a tree links stay links.
+    let metadata = fs::metadata(host).map_err(failed)?;
+    let kind = metadata.file_type();
+    if let Some(name) = empty_dir(host).filter(|_| kind.is_dir()) {
+        let in_memory = statfs(host).is_ok_and(|fs| fs.filesystem_type() == TMPFS_MAGIC);
+        let storage = empty_dir_storage(sandbox, &name, in_memory, metadata.gid());
+        let guest = storage.mount_point.clone();
+        plan.storages.push(storage);
+        return Ok(guest);
+    }
+    let only = |kind| {
+        Err(VolumeError::HostOnly {
+            mount_source: mount.source.clone(),
+            destination: mount.destination.clone(),
+            kind,
+        })
+    };
+    if kind.is_socket() {
+        return only("socket");
+    }
+    if kind.is_fifo() {
+        return only("fifo");
+    }
+    if kind.is_block_device() || kind.is_char_device() {
+        return only("device");
+    }
+    let name = guest_name(id, &mount.destination).map_err(failed)?;
+    let guest = format!("{SHARE}/{name}");
+    plan.copies.push(CopyPlan {
+        host: host.to_owned(),
+        guest: guest.clone(),
+        destination: mount.destination.clone(),
+    });
+    Ok(guest)
+}
+
+/// The volume's name if the path is (in) an `emptyDir` of kubelet's.
+fn empty_dir(host: &Path) -> Option<String> {
+    let mut parts = host.iter();
+    parts.find(|part| *part == EMPTY_DIR)?;
+    let name = parts.next()?.to_str()?;
+    // A subPath below it is not the volume itself.
+    parts.next().is_none().then(|| name.to_owned())
+}
+
+fn empty_dir_storage(sandbox: &SandboxId, name: &str, in_memory: bool, gid: u32) -> Storage {
+    let group = (gid != 0).then(|| format!("fsgid={gid}"));
+    if in_memory {
+        return Storage {
+            driver: "ephemeral".to_owned(),
+            source: "tmpfs".to_owned(),
+            fstype: "tmpfs".to_owned(),
+            options: group.into_iter().collect(),
+            mount_point: format!("{GUEST_EPHEMERAL}/{name}"),
+            ..Storage::default()
+        };
+    }
+    Storage {
+        driver: "local".to_owned(),
+        source: "local".to_owned(),
+        fstype: "local".to_owned(),
+        options: [Some("mode=0777".to_owned()), group]
+            .into_iter()
+            .flatten()
+            .collect(),
+        mount_point: format!("{SHARE}/{sandbox}/rootfs/local/{name}"),
+        ..Storage::default()
+    }
+}
+
+/// `<container>-<16 hex digits>-<last part of the destination>`.
+fn guest_name(id: &ContainerId, destination: &str) -> io::Result<String> {
+    let mut random = [0; 8];
+    io::Read::read_exact(&mut fs::File::open("/dev/urandom")?, &mut random)?;
+    let digits: String = random.iter().map(|byte| format!("{byte:02x}")).collect();
+    let last = Path::new(destination).file_name();
+    let last = last.and_then(|name| name.to_str()).unwrap_or("volume");
+    Ok(format!("{id}-{digits}-{last}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ids() -> (ContainerId, SandboxId) {
+        (
+            ContainerId::parse("c1").unwrap(),
+            SandboxId::parse("s1").unwrap(),
+        )
+    }
+
+    fn spec(mounts: &[(&str, &Path)]) -> Spec {
+        let mounts = mounts.iter().map(|(destination, source)| Mount {
+            destination: (*destination).to_owned(),
+            source: source.display().to_string(),
+            kind: "bind".to_owned(),
+            options: vec!["rbind".to_owned(), "ro".to_owned()],
+        });
+        Spec {
+            mounts: mounts.collect(),
+            ..Spec::default()
+        }
+    }
+
+    fn planned(spec: &Spec) -> Result<VolumePlan, VolumeError> {
+        let (id, sandbox) = ids();
+        plan(&id, &sandbox, spec)
+    }
+
+    #[test]
+    fn shared_memory_is_the_pods_and_system_mounts_stay() {
+        let mut spec = spec(&[("/dev/shm", Path::new("/host/shm"))]);
+        spec.mounts.push(Mount {
+            destination: "/proc".into(),
+            source: "proc".into(),
+            kind: "proc".into(),
+            options: vec![],
+        });
+        let plan = planned(&spec).unwrap();
+        assert_eq!(plan.mounts[0].source, GUEST_SHM);
+        assert_eq!(plan.mounts[0].options, ["rbind"]);
+        assert_eq!(plan.mounts[1].source, "proc");
+        assert!(plan.copies.is_empty() && plan.storages.is_empty());
+    }
+
+    #[test]
+    fn files_and_directories_are_copied_under_a_name_that_policies_know() {
+        let folder = tempfile::tempdir().unwrap();
+        let hosts = folder.path().join("etc-hosts");
+        fs::write(&hosts, "x").unwrap();
+        let mut spec = spec(&[("/etc/hosts", &hosts), ("/config", folder.path())]);
+        spec.annotations
+            .insert(TERMINATION_PATH.into(), "/etc/hosts".into());
+        let plan = planned(&spec).unwrap();
+        assert_eq!(plan.copies.len(), 2);
+        let guest = &plan.copies[0].guest;
+        assert_eq!(guest, &plan.mounts[0].source);
+        let name = guest.strip_prefix(&format!("{SHARE}/c1-")).unwrap();
+        let (digits, last) = name.split_once('-').unwrap();
+        assert_eq!((digits.len(), last), (16, "hosts"));
+        assert_eq!(plan.mounts[0].options, ["rbind", "ro"]);
+        assert_eq!(plan.termination_log, Some(hosts));
+    }
+
+    #[test]
+    fn an_empty_dir_becomes_a_directory_of_the_guest() {
+        let folder = tempfile::tempdir().unwrap();
+        let volume = folder.path().join(EMPTY_DIR).join("cache");
+        fs::create_dir_all(&volume).unwrap();
+        let plan = planned(&spec(&[("/cache", &volume)])).unwrap();
+        assert!(plan.copies.is_empty());
+        let storage = &plan.storages[0];
+        assert!(["local", "ephemeral"].contains(&storage.driver.as_str()));
+        assert_eq!(plan.mounts[0].source, storage.mount_point);
+        assert!(storage.mount_point.ends_with("/cache"));
+
+        let below = volume.join("sub");
+        fs::create_dir(&below).unwrap();
+        let plan = planned(&spec(&[("/cache", &below)])).unwrap();
+        assert_eq!(plan.copies.len(), 1);
+    }
+
+    #[test]
+    fn what_only_the_host_can_serve_is_refused_by_name() {
+        let folder = tempfile::tempdir().unwrap();
+        let socket = folder.path().join("s.sock");
+        let _listener = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+        let text = planned(&spec(&[("/s", &socket)])).unwrap_err().to_string();
+        assert!(text.contains("s.sock") && text.contains("socket"), "{text}");
+        let text = planned(&spec(&[("/n", Path::new("/dev/null"))]))
+            .unwrap_err()
+            .to_string();
+        assert!(text.contains("device"), "{text}");
+        assert!(planned(&spec(&[("/x", Path::new("/nonexistent"))])).is_err());
+    }
+
+    #[test]
+    fn the_pods_shared_memory_is_what_policies_demand() {
+        let storage = shm_storage();
+        assert_eq!(
+            storage.options,
+            ["noexec", "nosuid", "nodev", "mode=1777", "size=67108864"]
+        );
+        assert!(storage.fs_group.is_none() && !storage.shared);
+    }
+}
