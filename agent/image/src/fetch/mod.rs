@@ -1,0 +1,747 @@
+//! The registry's side of a pull: the distribution protocol over HTTP.
+//!
+//! Everything that answers here is hostile: the network (TLS authenticates the
+//! registry where it is not configured as insecure), the registry, and whoever it
+//! redirects to. So each wait has a deadline, each body a limit, redirects are
+//! counted and never lead from TLS to plain text, and credentials stay with the
+//! origin they are for. Nothing fetched here is believed: digests are checked by
+//! the callers.
+//!
+//! `ureq` does HTTP and TLS: blocking, small, without a runtime of its own; this
+//! module keeps redirects, authentication and retries to itself, because their
+//! rules are ours. Protocol: OCI distribution specification 1.1.
+
+mod agents;
+mod auth;
+mod blob;
+mod credentials;
+mod dns;
+mod origin;
+mod resolve;
+
+use std::collections::BTreeMap;
+use std::io::{self, Read};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use ureq::Body;
+use ureq::http::{Response, Uri};
+
+pub use agents::AgentError;
+pub(crate) use agents::{AgentConfig, Agents};
+pub use auth::Credential;
+use auth::{Authorization, Challenge};
+pub(crate) use blob::Blob;
+pub use credentials::{Credentials, CredentialsError};
+pub(crate) use origin::Origin;
+
+/// More redirects than any registry needs (one to its storage, one between regions).
+const REDIRECTS_MAX: usize = 5;
+/// Error bodies and redirects' bodies are read this far, no further.
+const NOTE_MAX: usize = 8 * 1024;
+const TOKEN_MAX: usize = 256 * 1024;
+const RETRIES_MAX: u32 = 5;
+const RETRY_FIRST: Duration = Duration::from_millis(250);
+/// How soon a pause notices that it is in vain.
+const CANCELLED_WITHIN: Duration = Duration::from_millis(200);
+const RETRY_LONGEST: Duration = Duration::from_secs(30);
+
+/// Where an image is asked for: a repository at an origin.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Source {
+    pub(crate) origin: Origin,
+    pub(crate) repository: String,
+    /// `registry/repository` under which credentials are looked up.
+    pub(crate) credentials_name: String,
+}
+
+/// When the pull must be over, or whether it already is.
+#[derive(Debug)]
+pub(crate) struct Deadline {
+    at: Instant,
+    whole: Duration,
+    cancelled: AtomicBool,
+}
+
+/// Why something could not be fetched.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum FetchError {
+    /// No connection, or it broke, or it went silent.
+    #[error(
+        "cannot get an answer from {origin}; check the registry's name and port, its certificate and the network"
+    )]
+    Unreachable {
+        /// Who was asked.
+        origin: String,
+        /// What happened.
+        #[source]
+        source: io::Error,
+    },
+    /// The body broke off or went silent, and trying again did not help.
+    #[error("the transfer from {origin} failed after {received} of {size} bytes")]
+    Broken {
+        /// Who sent it.
+        origin: String,
+        /// How much arrived.
+        received: u64,
+        /// How much there should be.
+        size: u64,
+        /// What happened.
+        #[source]
+        source: io::Error,
+    },
+    /// The whole pull took too long.
+    #[error("the pull did not finish within {} seconds; check the network or raise the limit", .0.as_secs())]
+    Deadline(Duration),
+    /// Another part of the same pull failed.
+    #[error("another part of the pull failed")]
+    Cancelled,
+    /// 404.
+    #[error("{origin} has no such {what}{note}; check the image's name and tag")]
+    NotFound {
+        /// Who was asked.
+        origin: String,
+        /// A manifest or a blob.
+        what: &'static str,
+        /// What the registry adds.
+        note: String,
+    },
+    /// 401 or 403, after authentication if we could.
+    #[error("{origin} refuses access{note}; {advice}")]
+    Denied {
+        /// Who was asked.
+        origin: String,
+        /// What the registry adds.
+        note: String,
+        /// What to do.
+        advice: &'static str,
+    },
+    /// Any other status.
+    #[error("{origin} answers with status {status}{note}")]
+    Status {
+        /// Who was asked.
+        origin: String,
+        /// Its answer.
+        status: u16,
+        /// What the registry adds.
+        note: String,
+        /// When it wants to be asked again.
+        retry_after: Option<Duration>,
+    },
+    /// Redirects without end.
+    #[error("{0} redirects more than {REDIRECTS_MAX} times")]
+    TooManyRedirects(String),
+    /// A redirect to nowhere, or from TLS to plain text.
+    #[error("{origin} redirects to `{location}`, which is not followed: {reason}")]
+    BadRedirect {
+        /// Who redirects.
+        origin: String,
+        /// Where to.
+        location: String,
+        /// Why not.
+        reason: &'static str,
+    },
+    /// A token server that TLS does not protect, or that sends no token.
+    #[error("{origin} wants a token from `{realm}`, which {reason}")]
+    Token {
+        /// The registry.
+        origin: String,
+        /// The token server.
+        realm: String,
+        /// What is wrong with it.
+        reason: &'static str,
+    },
+    /// An answer longer than such answers may be.
+    #[error("{origin} sends more than {limit} bytes where a {what} was expected")]
+    TooLong {
+        /// Who sent it.
+        origin: String,
+        /// What was asked for.
+        what: &'static str,
+        /// How long it may be.
+        limit: u64,
+    },
+    /// A body of another length than the manifest says.
+    #[error("{origin} announces {found} bytes, but the manifest says {expected}")]
+    Size {
+        /// Who sent it.
+        origin: String,
+        /// The manifest's size.
+        expected: u64,
+        /// The announced or received size.
+        found: u64,
+    },
+    /// A resumed transfer that continues elsewhere.
+    #[error("{origin} was asked to continue at byte {offset} but answers with the range `{range}`")]
+    Range {
+        /// Who sent it.
+        origin: String,
+        /// Where to go on.
+        offset: u64,
+        /// What it sent instead.
+        range: String,
+    },
+}
+
+impl FetchError {
+    /// Whether asking again later may help.
+    fn is_transient(&self) -> bool {
+        match self {
+            Self::Unreachable { source, .. } => !is_lasting(source),
+            Self::Broken { .. } => true,
+            Self::Status { status, .. } => matches!(status, 408 | 425 | 429 | 500..=599),
+            _ => false,
+        }
+    }
+}
+
+/// A wrong certificate stays wrong; a name that does not exist does too.
+fn is_lasting(error: &io::Error) -> bool {
+    let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error);
+    while let Some(current) = cause {
+        if current.downcast_ref::<rustls::Error>().is_some() {
+            return true;
+        }
+        if let Some(io) = current.downcast_ref::<io::Error>()
+            && let Some(inner) = io.get_ref()
+            && (inner.downcast_ref::<rustls::Error>().is_some()
+                || inner
+                    .downcast_ref::<ureq::Error>()
+                    .is_some_and(is_lasting_ureq))
+        {
+            return true;
+        }
+        cause = current.source();
+    }
+    false
+}
+
+fn is_lasting_ureq(error: &ureq::Error) -> bool {
+    match error {
+        ureq::Error::Rustls(_)
+        | ureq::Error::Tls(_)
+        | ureq::Error::HostNotFound
+        | ureq::Error::BadUri(_) => true,
+        ureq::Error::Io(error) => is_lasting(error),
+        _ => false,
+    }
+}
+
+impl Deadline {
+    pub(crate) fn within(whole: Duration) -> Self {
+        Self {
+            at: Instant::now() + whole,
+            whole,
+            cancelled: AtomicBool::new(false),
+        }
+    }
+
+    /// Ends all that still runs under this deadline.
+    pub(crate) fn cancel(&self) {
+        self.cancelled.store(true, Ordering::Relaxed);
+    }
+
+    pub(crate) fn check(&self) -> Result<Duration, FetchError> {
+        if self.cancelled.load(Ordering::Relaxed) {
+            return Err(FetchError::Cancelled);
+        }
+        let left = self.at.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            Err(FetchError::Deadline(self.whole))
+        } else {
+            Ok(left)
+        }
+    }
+
+    /// Waits before another try, as long as the deadline allows.
+    fn pause(&self, wanted: Duration) -> Result<(), FetchError> {
+        let over = Instant::now() + wanted.min(self.check()?);
+        loop {
+            let left = over.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return self.check().map(|_| ());
+            }
+            std::thread::sleep(left.min(CANCELLED_WITHIN));
+            self.check()?;
+        }
+    }
+}
+
+/// How long to wait before try number `failures`.
+fn back_off(failures: u32, error: &FetchError) -> Duration {
+    let own = RETRY_FIRST.saturating_mul(2u32.saturating_pow(failures.saturating_sub(1)));
+    match error {
+        FetchError::Status {
+            retry_after: Some(asked),
+            ..
+        } => own.max(*asked).min(RETRY_LONGEST),
+        _ => own.min(RETRY_LONGEST),
+    }
+}
+
+/// One thing to get from a source.
+#[derive(Clone, Copy)]
+pub(crate) struct Request<'a> {
+    pub(crate) source: &'a Source,
+    /// Below `/v2/<repository>/`.
+    pub(crate) path: &'a str,
+    pub(crate) what: &'static str,
+    pub(crate) accept: Option<&'a str>,
+    /// Continue at this byte.
+    pub(crate) offset: u64,
+}
+
+/// A short answer, read whole.
+pub(crate) struct Answer {
+    pub(crate) body: Vec<u8>,
+    pub(crate) content_type: Option<String>,
+    /// `Docker-Content-Digest`.
+    pub(crate) digest: Option<String>,
+}
+
+/// Talks to registries; shared by all pulls, so that connections and tokens are.
+pub(crate) struct Client {
+    agents: Agents,
+    credentials: Credentials,
+    tokens: Mutex<BTreeMap<Source, Authorization>>,
+}
+
+impl Client {
+    pub(crate) fn new(agents: Agents, credentials: Credentials) -> Self {
+        Self {
+            agents,
+            credentials,
+            tokens: Mutex::default(),
+        }
+    }
+
+    /// Fetches something short, trying again where that may help.
+    pub(crate) fn get(
+        &self,
+        request: Request<'_>,
+        limit: u64,
+        deadline: &Deadline,
+    ) -> Result<Answer, FetchError> {
+        let mut failures = 0;
+        loop {
+            let result = self.get_once(request, limit, deadline);
+            match result {
+                Err(error) if error.is_transient() && failures < RETRIES_MAX => {
+                    failures += 1;
+                    tracing::debug!(%error, failures, "registry request failed, trying again");
+                    deadline.pause(back_off(failures, &error))?;
+                }
+                result => return result,
+            }
+        }
+    }
+
+    fn get_once(
+        &self,
+        request: Request<'_>,
+        limit: u64,
+        deadline: &Deadline,
+    ) -> Result<Answer, FetchError> {
+        let mut response = self.open(request, deadline)?;
+        let header = |name: &str| {
+            response
+                .headers()
+                .get(name)?
+                .to_str()
+                .ok()
+                .map(str::to_owned)
+        };
+        let (content_type, digest) = (header("content-type"), header("docker-content-digest"));
+        let origin = &request.source.origin;
+        let body = read_short(response.body_mut(), limit, deadline, origin, request.what)?;
+        Ok(Answer {
+            body,
+            content_type,
+            digest,
+        })
+    }
+
+    /// Sends a request, authenticating if asked to; returns a successful answer, its body unread.
+    fn open(
+        &self,
+        request: Request<'_>,
+        deadline: &Deadline,
+    ) -> Result<Response<Body>, FetchError> {
+        let source = request.source;
+        let uri = format!(
+            "{}/v2/{}/{}",
+            source.origin, source.repository, request.path
+        );
+        let uri: Uri = uri
+            .parse()
+            .map_err(|error| unreachable(&source.origin, io::Error::other(error)))?;
+        let mut known = self.token(source);
+        for _ in 0..2 {
+            let response = self.follow(&uri, request, known.as_deref(), deadline)?;
+            if response.status() != 401 {
+                return accept(response, request, self.advice(source));
+            }
+            let headers = response
+                .headers()
+                .get_all("www-authenticate")
+                .iter()
+                .filter_map(|v| v.to_str().ok());
+            let challenge = auth::challenge(headers);
+            drain(response);
+            match self.authorize(source, challenge, known.as_deref(), deadline)? {
+                Some(authorization) => known = Some(authorization),
+                None => break,
+            }
+        }
+        let advice = self.advice(source);
+        Err(FetchError::Denied {
+            origin: source.origin.to_string(),
+            note: String::new(),
+            advice,
+        })
+    }
+
+    fn advice(&self, source: &Source) -> &'static str {
+        match self.credentials.find(&source.credentials_name) {
+            Some(_) => "check the credentials given for it",
+            None => "give credentials for it, or check the image's name",
+        }
+    }
+
+    fn token(&self, source: &Source) -> Option<String> {
+        let tokens = self.tokens.lock().unwrap_or_else(PoisonError::into_inner);
+        tokens
+            .get(source)
+            .filter(|token| token.is_fresh())
+            .map(|token| token.header.clone())
+    }
+
+    /// Gets an `Authorization` other than the one that was just refused. Layers
+    /// arrive here at once when a token expires; the first one fetches the next.
+    fn authorize(
+        &self,
+        source: &Source,
+        challenge: Option<Challenge>,
+        refused: Option<&str>,
+        deadline: &Deadline,
+    ) -> Result<Option<String>, FetchError> {
+        let mut tokens = self.tokens.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(token) = tokens.get(source).filter(|token| token.is_fresh())
+            && Some(token.header.as_str()) != refused
+        {
+            return Ok(Some(token.header.clone()));
+        }
+        let credential = self.credentials.find(&source.credentials_name);
+        let fresh = match (challenge, credential) {
+            (Some(Challenge::Basic), Some(credential)) => Authorization {
+                header: credential.basic(),
+                until: None,
+            },
+            (
+                Some(Challenge::Bearer {
+                    realm,
+                    service,
+                    scope,
+                }),
+                credential,
+            ) => {
+                let query = TokenQuery {
+                    realm: &realm,
+                    service: service.as_deref(),
+                    scope: scope.as_deref(),
+                };
+                self.fetch_token(source, query, credential, deadline)?
+            }
+            (None | Some(Challenge::Basic), _) => return Ok(None),
+        };
+        if Some(fresh.header.as_str()) == refused {
+            return Ok(None);
+        }
+        let header = fresh.header.clone();
+        tokens.insert(source.clone(), fresh);
+        Ok(Some(header))
+    }
+
+    fn fetch_token(
+        &self,
+        source: &Source,
+        query: TokenQuery<'_>,
+        credential: Option<&Credential>,
+        deadline: &Deadline,
+    ) -> Result<Authorization, FetchError> {
+        let realm: String = query.realm.chars().take(200).collect();
+        let refuse = |reason| FetchError::Token {
+            origin: source.origin.to_string(),
+            realm,
+            reason,
+        };
+        let Some(uri) = query.uri(&source.repository) else {
+            return Err(refuse("is not a URL"));
+        };
+        match Origin::of_uri(&uri) {
+            Some(origin) if origin.tls || !source.origin.tls => {}
+            _ => return Err(refuse("is not protected by TLS")),
+        }
+        let basic = credential.map(Credential::basic);
+        let request = Request {
+            source,
+            path: "",
+            what: "token",
+            accept: None,
+            offset: 0,
+        };
+        let mut response = self.follow(&uri, request, basic.as_deref(), deadline)?;
+        if response.status() == 401 || response.status() == 403 {
+            let origin = Origin::of_uri(&uri).map_or_else(String::new, |origin| origin.to_string());
+            return Err(FetchError::Denied {
+                origin,
+                note: note(response),
+                advice: self.advice(source),
+            });
+        }
+        if !response.status().is_success() {
+            return accept(response, request, "").and(Err(refuse("sends no token")));
+        }
+        let body = read_short(
+            response.body_mut(),
+            TOKEN_MAX as u64,
+            deadline,
+            &source.origin,
+            "token",
+        )?;
+        auth::token(&body).ok_or_else(|| refuse("sends no token"))
+    }
+
+    /// Sends a request and follows its redirects; the authorization goes to the first origin only.
+    fn follow(
+        &self,
+        start: &Uri,
+        request: Request<'_>,
+        authorization: Option<&str>,
+        deadline: &Deadline,
+    ) -> Result<Response<Body>, FetchError> {
+        let first = Origin::of_uri(start);
+        let mut uri = start.clone();
+        for _ in 0..=REDIRECTS_MAX {
+            deadline.check()?;
+            let origin = Origin::of_uri(&uri).unwrap_or_else(|| request.source.origin.clone());
+            let authorization = authorization.filter(|_| Some(&origin) == first.as_ref());
+            let response = self.send(&uri, &origin, request, authorization)?;
+            if !matches!(response.status().as_u16(), 301 | 302 | 303 | 307 | 308) {
+                return Ok(response);
+            }
+            uri = redirect(&uri, &origin, &response)?;
+            drain(response);
+        }
+        Err(FetchError::TooManyRedirects(
+            request.source.origin.to_string(),
+        ))
+    }
+
+    fn send(
+        &self,
+        uri: &Uri,
+        origin: &Origin,
+        request: Request<'_>,
+        authorization: Option<&str>,
+    ) -> Result<Response<Body>, FetchError> {
+        let mut builder = self.agents.of(origin).get(uri);
+        if let Some(accept) = request.accept {
+            builder = builder.header("Accept", accept);
+        }
+        if let Some(authorization) = authorization {
+            builder = builder.header("Authorization", authorization);
+        }
+        if request.offset > 0 {
+            builder = builder.header("Range", format!("bytes={}-", request.offset));
+        }
+        builder
+            .call()
+            .map_err(|error| unreachable(origin, error.into_io()))
+    }
+}
+
+struct TokenQuery<'a> {
+    realm: &'a str,
+    service: Option<&'a str>,
+    scope: Option<&'a str>,
+}
+
+impl TokenQuery<'_> {
+    fn uri(&self, repository: &str) -> Option<Uri> {
+        let own = format!("repository:{repository}:pull");
+        let mut text = self.realm.to_owned();
+        let pairs = [
+            ("service", self.service),
+            ("scope", Some(self.scope.unwrap_or(&own))),
+        ];
+        for (key, value) in pairs
+            .into_iter()
+            .filter_map(|(key, value)| Some((key, value?)))
+        {
+            text.push(if text.contains('?') { '&' } else { '?' });
+            text.push_str(key);
+            text.push('=');
+            percent_encode(&mut text, value);
+        }
+        let uri: Uri = text.parse().ok()?;
+        Origin::of_uri(&uri).map(|_| uri)
+    }
+}
+
+fn percent_encode(text: &mut String, value: &str) {
+    use std::fmt::Write as _;
+    for byte in value.bytes() {
+        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
+            text.push(char::from(byte));
+        } else {
+            let _ = write!(text, "%{byte:02X}");
+        }
+    }
+}
+
+fn redirect(from: &Uri, origin: &Origin, response: &Response<Body>) -> Result<Uri, FetchError> {
+    let location = response
+        .headers()
+        .get("location")
+        .and_then(|value| value.to_str().ok())
+        .unwrap_or("");
+    // Queries of redirects hold signatures that grant access; they are not shown.
+    let shown: String = location
+        .split('?')
+        .next()
+        .unwrap_or("")
+        .chars()
+        .take(200)
+        .collect();
+    let refuse = |reason| FetchError::BadRedirect {
+        origin: origin.to_string(),
+        location: shown,
+        reason,
+    };
+    match origin::locate(from, location) {
+        None => Err(refuse("it is not an HTTP URL")),
+        Some(uri) if origin.tls && uri.scheme_str() != Some("https") => {
+            Err(refuse("it leaves TLS"))
+        }
+        Some(uri) => Ok(uri),
+    }
+}
+
+fn unreachable(origin: &Origin, source: io::Error) -> FetchError {
+    FetchError::Unreachable {
+        origin: origin.to_string(),
+        source,
+    }
+}
+
+/// Lets successes through and names failures.
+fn accept(
+    response: Response<Body>,
+    request: Request<'_>,
+    advice: &'static str,
+) -> Result<Response<Body>, FetchError> {
+    let origin = request.source.origin.to_string();
+    let status = response.status().as_u16();
+    match status {
+        200 | 206 => Ok(response),
+        404 => Err(FetchError::NotFound {
+            origin,
+            what: request.what,
+            note: note(response),
+        }),
+        401 | 403 => Err(FetchError::Denied {
+            origin,
+            note: note(response),
+            advice,
+        }),
+        _ => {
+            let header = response
+                .headers()
+                .get("retry-after")
+                .and_then(|value| value.to_str().ok());
+            let retry_after = header
+                .and_then(|text| text.trim().parse().ok())
+                .map(Duration::from_secs);
+            Err(FetchError::Status {
+                origin,
+                status,
+                note: note(response),
+                retry_after,
+            })
+        }
+    }
+}
+
+#[derive(serde::Deserialize)]
+struct ErrorBody {
+    errors: Vec<ErrorItem>,
+}
+
+#[derive(serde::Deserialize)]
+struct ErrorItem {
+    #[serde(default)]
+    code: String,
+    #[serde(default, deserialize_with = "crate::json::default_or_null")]
+    message: String,
+}
+
+/// The first error of the registry's own, in parentheses, without control characters.
+fn note(mut response: Response<Body>) -> String {
+    let mut body = Vec::new();
+    let read = response
+        .body_mut()
+        .as_reader()
+        .take(NOTE_MAX as u64)
+        .read_to_end(&mut body);
+    let parsed: Option<ErrorBody> = read.ok().and_then(|_| serde_json::from_slice(&body).ok());
+    let Some(first) = parsed.and_then(|body| body.errors.into_iter().next()) else {
+        return String::new();
+    };
+    let clean = |text: String| {
+        text.chars()
+            .filter(|c| !c.is_control())
+            .take(160)
+            .collect::<String>()
+    };
+    format!(" ({}: {})", clean(first.code), clean(first.message))
+}
+
+/// Reads what little a redirect or challenge says, so that its connection can be used again.
+fn drain(mut response: Response<Body>) {
+    let _ = io::copy(
+        &mut response.body_mut().as_reader().take(NOTE_MAX as u64),
+        &mut io::sink(),
+    );
+}
+
+fn read_short(
+    body: &mut Body,
+    limit: u64,
+    deadline: &Deadline,
+    origin: &Origin,
+    what: &'static str,
+) -> Result<Vec<u8>, FetchError> {
+    let mut reader = body.as_reader();
+    let mut bytes = Vec::new();
+    let mut chunk = [0; 8192];
+    loop {
+        deadline.check()?;
+        let length = reader
+            .read(&mut chunk)
+            .map_err(|error| unreachable(origin, error))?;
+        if length == 0 {
+            return Ok(bytes);
+        }
+        bytes.extend_from_slice(chunk.get(..length).unwrap_or_default());
+        if bytes.len() as u64 > limit {
+            return Err(FetchError::TooLong {
+                origin: origin.to_string(),
+                what,
+                limit,
+            });
+        }
+    }
+}

@@ -1,0 +1,342 @@
+//! One layer from its blob to a verified directory.
+//!
+//! Three stages run at once, joined by bounded streams ([`flow`]):
+//!
+//! 1. read the blob and hash it as it is stored;
+//! 2. decompress ([`inflate`]);
+//! 3. hash the unpacked archive and make its files ([`crate::tree`]).
+//!
+//! They are plain threads: every stage is bound by the CPU or by memory, and on
+//! one core they simply take turns. The directory is of use only if all of them
+//! ended well and both digests match; until then it is in the store's staging
+//! area and nobody sees it.
+//!
+//! If a later stage finds the bytes broken, the first one still reads the blob to
+//! its end: a wrong blob digest is the better explanation, and the one a user can
+//! act upon.
+
+mod flow;
+mod inflate;
+mod media;
+
+use std::io::{self, BufRead, Read};
+use std::os::fd::OwnedFd;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+
+use crate::digest::{Digest, Hasher};
+use crate::fetch::{Blob, FetchError};
+use crate::tar::{Reader, TarError};
+use crate::tree::{self, Notes, TreeError};
+use flow::{Gone, Receiver, Sender, flow, is_interrupted};
+pub(crate) use media::{Form, parse as parse_media_type};
+
+/// What a layer must turn out to be.
+pub(crate) struct Expected<'a> {
+    pub(crate) form: Form,
+    pub(crate) digest: &'a Digest,
+    pub(crate) diff_id: &'a Digest,
+    /// Unpacked bytes, what follows the archive's end included.
+    pub(crate) unpacked_max: u64,
+}
+
+/// Why a layer is not used.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum LayerError {
+    /// Not a layer we know.
+    #[error("its media type `{0}` is not a layer's")]
+    MediaType(String),
+    /// Encrypted, and no key provider is there.
+    #[error("it is encrypted, and this pull has no keys")]
+    NoKeys,
+    /// The download.
+    #[error("it cannot be downloaded")]
+    Fetch(#[source] FetchError),
+    /// The stored bytes are others than the manifest names.
+    #[error(
+        "its blob digest does not match: the manifest says {expected}, the registry sent {found}; push the image again or ask who changed it"
+    )]
+    BlobDigest {
+        /// The manifest's.
+        expected: Digest,
+        /// That of the bytes received.
+        found: Digest,
+    },
+    /// The stored bytes do not decompress.
+    #[error("it cannot be decompressed; the image is broken as pushed")]
+    Inflate(#[source] io::Error),
+    /// More than the limit.
+    #[error("it unpacks to more than {0} bytes, which is this guest's limit for a layer")]
+    TooLarge(u64),
+    /// The unpacked bytes are others than the configuration names.
+    #[error(
+        "its diff id does not match: the image's configuration says {expected}, the layer unpacks to {found}; the image is broken as pushed"
+    )]
+    DiffId {
+        /// The configuration's.
+        expected: Digest,
+        /// That of the unpacked archive.
+        found: Digest,
+    },
+    /// The archive or its files.
+    #[error("it cannot be unpacked")]
+    Tree(#[source] TreeError),
+    /// No thread could be started.
+    #[error("cannot start a thread for it")]
+    Thread(#[source] io::Error),
+}
+
+/// How a stage ended that did not end well.
+enum Failure {
+    /// By itself.
+    Own(LayerError),
+    /// Because a neighbour did.
+    Neighbour,
+}
+
+impl From<Gone> for Failure {
+    fn from(_: Gone) -> Self {
+        Self::Neighbour
+    }
+}
+
+/// Downloads, verifies and unpacks a layer below `root`.
+pub(crate) fn unpack(
+    mut blob: Blob<'_>,
+    expected: &Expected<'_>,
+    root: OwnedFd,
+) -> Result<Notes, LayerError> {
+    if expected.form.encrypted {
+        return Err(LayerError::NoKeys);
+    }
+    let hopeless = AtomicBool::new(false);
+    let (stored_in, stored_out) = flow();
+    let (unpacked_in, unpacked_out) = flow();
+    let (fetched, inflated, unpacked) = thread::scope(|scope| {
+        let spawn = |name: &str| thread::Builder::new().name(name.to_owned());
+        let fetching = spawn("layer-fetch")
+            .spawn_scoped(scope, || fetch(&mut blob, expected, stored_in, &hopeless))
+            .map_err(LayerError::Thread)?;
+        let inflating = spawn("layer-inflate")
+            .spawn_scoped(scope, || {
+                inflate(expected, stored_out, unpacked_in, &hopeless)
+            })
+            .map_err(LayerError::Thread)?;
+        let unpacked = make(expected, unpacked_out, root);
+        let room_is_gone = |error: &LayerError| {
+            matches!(
+                error,
+                LayerError::Tree(TreeError::Full { .. } | TreeError::System { .. })
+            )
+        };
+        if matches!(&unpacked, Err(Failure::Own(error)) if room_is_gone(error)) {
+            hopeless.store(true, Ordering::Relaxed);
+        }
+        Ok((join(fetching), join(inflating), unpacked))
+    })?;
+    // Earlier stages explain what later ones saw.
+    for result in [fetched, inflated] {
+        if let Err(Failure::Own(error)) = result {
+            return Err(error);
+        }
+    }
+    match unpacked {
+        Ok(notes) => Ok(notes),
+        Err(Failure::Own(error)) => Err(error),
+        Err(Failure::Neighbour) => unreachable!("a neighbour's own error was returned above"),
+    }
+}
+
+/// A stage that panics takes the pull with it, as it would have on this thread.
+fn join(handle: thread::ScopedJoinHandle<'_, Result<(), Failure>>) -> Result<(), Failure> {
+    handle
+        .join()
+        .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+}
+
+fn fetch(
+    blob: &mut Blob<'_>,
+    expected: &Expected<'_>,
+    sender: Sender,
+    hopeless: &AtomicBool,
+) -> Result<(), Failure> {
+    let mut hasher = expected.digest.hasher();
+    let mut sender = Some(sender);
+    let mut spare = Vec::new();
+    loop {
+        if hopeless.load(Ordering::Relaxed) {
+            return Err(Failure::Neighbour);
+        }
+        let mut chunk = match sender.as_mut().map(Sender::buffer) {
+            Some(Ok(buffer)) => buffer,
+            // Nobody unpacks any more; what is left is read for its digest only.
+            _ => {
+                sender = None;
+                let mut buffer = std::mem::take(&mut spare);
+                buffer.resize(flow::CHUNK_BYTES, 0);
+                buffer
+            }
+        };
+        let length = fill(blob, &mut chunk)?;
+        chunk.truncate(length);
+        hasher.update(&chunk);
+        if length == 0 {
+            break;
+        }
+        match &sender {
+            Some(open) => {
+                if open.send(chunk).is_err() {
+                    sender = None;
+                }
+            }
+            None => spare = chunk,
+        }
+    }
+    let found = hasher.finish();
+    if found != *expected.digest {
+        return Err(Failure::Own(LayerError::BlobDigest {
+            expected: expected.digest.clone(),
+            found,
+        }));
+    }
+    // The end is told only now: a blob that does not match never looks complete.
+    match sender {
+        Some(sender) => sender.end().map_err(Failure::from),
+        None => Err(Failure::Neighbour),
+    }
+}
+
+/// Fills the buffer unless the blob ends before.
+fn fill(blob: &mut Blob<'_>, buffer: &mut [u8]) -> Result<usize, Failure> {
+    let mut length = 0;
+    while let Some(rest) = buffer.get_mut(length..).filter(|rest| !rest.is_empty()) {
+        let amount = blob
+            .read(rest)
+            .map_err(|error| Failure::Own(LayerError::Fetch(error)))?;
+        if amount == 0 {
+            break;
+        }
+        length += amount;
+    }
+    Ok(length)
+}
+
+fn inflate(
+    expected: &Expected<'_>,
+    stored: Receiver,
+    mut sender: Sender,
+    hopeless: &AtomicBool,
+) -> Result<(), Failure> {
+    let failed = |error: io::Error| match is_interrupted(&error)
+        || error.get_ref().is_some_and(wraps_interruption)
+    {
+        true => Failure::Neighbour,
+        false => Failure::Own(LayerError::Inflate(error)),
+    };
+    let mut decoder = inflate::decoder(expected.form.compression, stored).map_err(failed)?;
+    let mut left = expected.unpacked_max;
+    loop {
+        let mut chunk = sender.buffer()?;
+        let mut length = 0;
+        while let Some(rest) = chunk.get_mut(length..).filter(|rest| !rest.is_empty()) {
+            match decoder.read(rest).map_err(failed)? {
+                0 => break,
+                amount => length += amount,
+            }
+        }
+        chunk.truncate(length);
+        let Some(rest) = left.checked_sub(length as u64) else {
+            hopeless.store(true, Ordering::Relaxed);
+            return Err(Failure::Own(LayerError::TooLarge(expected.unpacked_max)));
+        };
+        left = rest;
+        if length == 0 {
+            return sender.end().map_err(Failure::from);
+        }
+        sender.send(chunk)?;
+    }
+}
+
+fn wraps_interruption(error: &(dyn std::error::Error + Send + Sync + 'static)) -> bool {
+    error
+        .downcast_ref::<io::Error>()
+        .is_some_and(is_interrupted)
+}
+
+fn make(expected: &Expected<'_>, unpacked: Receiver, root: OwnedFd) -> Result<Notes, Failure> {
+    let hashed = Hashed {
+        input: unpacked,
+        hasher: expected.diff_id.hasher(),
+        hashed: 0,
+    };
+    let mut reader = Reader::new(hashed);
+    let notes = tree::unpack(root, &mut reader).map_err(|error| match &error {
+        TreeError::Tar {
+            source: TarError::Read(source),
+            ..
+        } if is_interrupted(source) => Failure::Neighbour,
+        _ => Failure::Own(LayerError::Tree(error)),
+    })?;
+    let found = reader
+        .into_inner()
+        .finish()
+        .map_err(|error| match is_interrupted(&error) {
+            true => Failure::Neighbour,
+            false => Failure::Own(LayerError::Inflate(error)),
+        })?;
+    if found != *expected.diff_id {
+        return Err(Failure::Own(LayerError::DiffId {
+            expected: expected.diff_id.clone(),
+            found,
+        }));
+    }
+    Ok(notes)
+}
+
+/// Hashes each chunk of a stream once, when it is first looked at.
+struct Hashed {
+    input: Receiver,
+    hasher: Hasher,
+    /// How much of the current chunk's rest is hashed already.
+    hashed: usize,
+}
+
+impl Hashed {
+    /// Reads what follows the archive's end, which the diff id covers too.
+    fn finish(mut self) -> io::Result<Digest> {
+        loop {
+            let length = self.fill_buf()?.len();
+            if length == 0 {
+                return Ok(self.hasher.finish());
+            }
+            self.consume(length);
+        }
+    }
+}
+
+impl Read for Hashed {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let available = self.fill_buf()?;
+        let amount = available.len().min(buffer.len());
+        buffer[..amount].copy_from_slice(&available[..amount]);
+        self.consume(amount);
+        Ok(amount)
+    }
+}
+
+impl BufRead for Hashed {
+    fn fill_buf(&mut self) -> io::Result<&[u8]> {
+        let available = self.input.fill_buf()?;
+        if let Some(fresh) = available.get(self.hashed..) {
+            self.hasher.update(fresh);
+            self.hashed = available.len();
+        }
+        Ok(available)
+    }
+
+    fn consume(&mut self, amount: usize) {
+        self.hashed = self.hashed.saturating_sub(amount);
+        self.input.consume(amount);
+    }
+}

@@ -1,0 +1,512 @@
+//! The pull itself: resolve, then all layers at once, each settled in its turn.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::{Sender, channel};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crate::assemble::{AssembleError, RootFs, assemble};
+use crate::config::ImageConfig;
+use crate::digest::Digest;
+use crate::fetch::{
+    AgentConfig, AgentError, Agents, Blob, Client, Credentials, Deadline, FetchError,
+};
+use crate::layer::{self, Expected, LayerError};
+use crate::reference::Reference;
+use crate::registries::{Registry, RegistryError, sources};
+use crate::resolved::{ResolveError, Resolved, resolve};
+use crate::store::{
+    Claim, ClaimError, Found, Key, Layer, SettleError, Staging, Store, StoreError, chain_ids,
+    settle,
+};
+use crate::tree::{Notes, open_root};
+
+/// Where Debian and its relatives, and the guest image, keep root certificates.
+const SYSTEM_ROOTS: &str = "/etc/ssl/certs/ca-certificates.crt";
+/// Layers at once: more would not be faster, and each costs buffers.
+const PARALLEL_MAX: usize = 4;
+
+/// How to pull.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct Config {
+    /// Where layers are kept.
+    pub store: PathBuf,
+    /// PEM bundles of trusted root certificates; the system's if empty.
+    pub root_certificates: Vec<Vec<u8>>,
+    /// PEM bundles trusted besides those.
+    pub extra_root_certificates: Vec<Vec<u8>>,
+    /// Proxy for registries with TLS.
+    pub https_proxy: Option<String>,
+    /// Proxy for registries without.
+    pub http_proxy: Option<String>,
+    /// Comma-separated hosts, domains and networks that are reached directly.
+    pub no_proxy: Option<String>,
+    /// Who we are to which registry.
+    pub credentials: Credentials,
+    /// Mirrors, other locations, blocked and insecure registries.
+    pub registries: Vec<Registry>,
+    /// The name servers.
+    pub resolv_conf: PathBuf,
+    /// Names known without a server.
+    pub hosts: PathBuf,
+    /// How long a whole pull may take.
+    pub pull_deadline: Duration,
+    /// How long a registry may be silent in the middle of something.
+    pub silence: Duration,
+    /// Largest unpacked layer, in bytes.
+    pub layer_max_bytes: u64,
+    /// Layers that are downloaded and unpacked at once; as many as the CPUs suggest if `None`.
+    pub parallel_layers: Option<usize>,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            store: PathBuf::from("/run/kata-containers/image"),
+            root_certificates: Vec::new(),
+            extra_root_certificates: Vec::new(),
+            https_proxy: None,
+            http_proxy: None,
+            no_proxy: None,
+            credentials: Credentials::default(),
+            registries: Vec::new(),
+            resolv_conf: PathBuf::from("/etc/resolv.conf"),
+            hosts: PathBuf::from("/etc/hosts"),
+            pull_deadline: Duration::from_secs(1200),
+            silence: Duration::from_secs(30),
+            layer_max_bytes: 64 << 30,
+            parallel_layers: None,
+        }
+    }
+}
+
+/// Why a configuration gives no [`Puller`].
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ConfigError {
+    /// The system's root certificates.
+    #[error("cannot read the root certificates in `{path}`")]
+    Roots {
+        /// Where they should be.
+        path: PathBuf,
+        /// The kernel's answer.
+        #[source]
+        source: io::Error,
+    },
+    /// Certificates or proxies.
+    #[error("the registry connection cannot be set up")]
+    Agent(#[source] AgentError),
+    /// The store.
+    #[error("the image store cannot be opened")]
+    Store(#[source] StoreError),
+}
+
+/// Why an image is not there.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot pull {image}")]
+pub struct PullError {
+    image: Reference,
+    #[source]
+    cause: PullFailure,
+}
+
+impl PullError {
+    /// The image that was asked for.
+    #[must_use]
+    pub fn image(&self) -> &Reference {
+        &self.image
+    }
+
+    /// The step that failed.
+    #[must_use]
+    pub fn cause(&self) -> &PullFailure {
+        &self.cause
+    }
+
+    /// The whole chain of causes as one sentence.
+    #[must_use]
+    pub fn sentence(&self) -> String {
+        let mut text = self.to_string();
+        let mut cause = std::error::Error::source(self);
+        while let Some(current) = cause {
+            let part = current.to_string();
+            // Some libraries repeat their cause in their own text.
+            if !text.ends_with(&part) {
+                text.push_str(": ");
+                text.push_str(&part);
+            }
+            cause = current.source();
+        }
+        text
+    }
+}
+
+/// The step of a pull that failed.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum PullFailure {
+    /// The configuration names nobody to ask.
+    #[error(transparent)]
+    Registry(#[from] RegistryError),
+    /// Manifest or configuration.
+    #[error(transparent)]
+    Resolve(#[from] ResolveError),
+    /// One of the layers.
+    #[error("layer {number} of {count} ({digest}) is not usable")]
+    Layer {
+        /// Counted from the bottom, from 1.
+        number: usize,
+        /// How many the image has.
+        count: usize,
+        /// Its blob's digest.
+        digest: Digest,
+        /// What is wrong.
+        #[source]
+        cause: LayerFailure,
+    },
+}
+
+/// What is wrong with a layer.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum LayerFailure {
+    /// Its download, its bytes or its files.
+    #[error(transparent)]
+    Layer(#[from] LayerError),
+    /// The store.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// Its place on the layers below.
+    #[error(transparent)]
+    Settle(#[from] SettleError),
+    /// The wait for its turn, or for another pull of the same layer.
+    #[error("it was waited for in vain")]
+    Wait(#[source] FetchError),
+}
+
+impl LayerFailure {
+    /// Whether it only tells of another layer's failure.
+    fn is_echo(&self) -> bool {
+        matches!(
+            self,
+            Self::Wait(FetchError::Cancelled)
+                | Self::Layer(LayerError::Fetch(FetchError::Cancelled))
+        )
+    }
+}
+
+/// A verified image whose layers are in the store.
+#[derive(Debug, Clone)]
+pub struct Image {
+    /// Digest of the platform's manifest.
+    pub manifest_digest: Digest,
+    /// Digest of the image's configuration.
+    pub config_digest: Digest,
+    /// How the image asks to be run.
+    pub config: ImageConfig,
+    /// Digests of the unpacked layers, bottom first.
+    pub diff_ids: Vec<Digest>,
+    layers: Vec<Layer>,
+}
+
+/// Pulls images into a store; one for all pods of a guest, shared between threads.
+pub struct Puller {
+    client: Client,
+    store: Store,
+    registries: Vec<Registry>,
+    deadline: Duration,
+    layer_max_bytes: u64,
+    parallel: usize,
+}
+
+impl Puller {
+    /// Opens the store and sets up connections; talks to nobody yet.
+    ///
+    /// # Errors
+    /// See [`ConfigError`].
+    pub fn build(config: Config) -> Result<Self, ConfigError> {
+        let roots = root_certificates(&config)?;
+        let agents = Agents::build(&AgentConfig {
+            root_certificates: &roots,
+            https_proxy: config.https_proxy.as_deref(),
+            http_proxy: config.http_proxy.as_deref(),
+            no_proxy: config.no_proxy.as_deref(),
+            silence: config.silence,
+            hosts: config.hosts,
+            resolv_conf: config.resolv_conf,
+        })
+        .map_err(ConfigError::Agent)?;
+        let cpus = thread::available_parallelism().map_or(1, usize::from);
+        Ok(Self {
+            client: Client::new(agents, config.credentials),
+            store: Store::open(&config.store).map_err(ConfigError::Store)?,
+            registries: config.registries,
+            deadline: config.pull_deadline,
+            layer_max_bytes: config.layer_max_bytes,
+            parallel: config
+                .parallel_layers
+                .unwrap_or((cpus + 1).min(PARALLEL_MAX))
+                .max(1),
+        })
+    }
+
+    /// Pulls an image: what is returned is verified throughout, and its layers are in the store.
+    ///
+    /// # Errors
+    /// See [`PullError`]; nothing of the failed part is left, and layers that were
+    /// finished stay for the next try.
+    pub fn pull(&self, reference: &Reference) -> Result<Image, PullError> {
+        let failed = |cause| PullError {
+            image: reference.clone(),
+            cause,
+        };
+        let begin = Instant::now();
+        let deadline = Deadline::within(self.deadline);
+        let resolved = self.resolve(reference, &deadline).map_err(failed)?;
+        let layers = self.layers(&resolved, &deadline).map_err(failed)?;
+        tracing::info!(
+            image = %reference, manifest = %resolved.manifest_digest, layers = layers.len(),
+            milliseconds = begin.elapsed().as_millis(), "pulled image"
+        );
+        Ok(Image {
+            manifest_digest: resolved.manifest_digest,
+            config_digest: resolved.manifest.config.digest,
+            config: resolved.config.config,
+            diff_ids: resolved.config.diff_ids,
+            layers,
+        })
+    }
+
+    /// Mounts an image's layers on `<bundle>/rootfs`, with room for one container's changes.
+    ///
+    /// # Errors
+    /// See [`AssembleError`]; nothing is left mounted.
+    pub fn assemble(&self, image: &Image, bundle: &Path) -> Result<RootFs, AssembleError> {
+        assemble(&self.store, &image.layers, bundle)
+    }
+
+    /// Asks the configured places in turn; the last one's answer counts if none has the image.
+    fn resolve(&self, reference: &Reference, deadline: &Deadline) -> Result<Resolved, PullFailure> {
+        let sources = sources(&self.registries, reference)?;
+        let mut failure = None;
+        for source in &sources {
+            match resolve(&self.client, source, reference, deadline) {
+                Ok(resolved) => return Ok(resolved),
+                Err(error) => {
+                    tracing::debug!(%error, origin = %source.origin, "source does not have the image");
+                    failure = Some(error);
+                }
+            }
+        }
+        Err(failure.expect("an image has at least one source").into())
+    }
+
+    fn layers(&self, resolved: &Resolved, deadline: &Deadline) -> Result<Vec<Layer>, PullFailure> {
+        let count = resolved.manifest.layers.len();
+        let chain = chain_ids(&resolved.config.diff_ids);
+        let pull = LayerPull {
+            puller: self,
+            resolved,
+            chain: &chain,
+            deadline,
+            next: AtomicUsize::new(0),
+        };
+        let (results, inbox) = channel();
+        thread::scope(|scope| {
+            for _ in 0..self.parallel.min(count) {
+                let results = results.clone();
+                thread::Builder::new()
+                    .name("layer".to_owned())
+                    .spawn_scoped(scope, || pull.work(results))
+                    .map_err(|error| pull.failed(0, LayerError::Thread(error).into()))?;
+            }
+            drop(results);
+            let mut waiting = BTreeMap::new();
+            let mut finished: Vec<Layer> = Vec::with_capacity(count);
+            let mut failures = Failures::default();
+            for (position, result) in inbox {
+                match result {
+                    Ok(unpacked) => drop(waiting.insert(position, unpacked)),
+                    Err(error) => failures.add(position, error, deadline),
+                }
+                while let Some(next) = waiting.remove(&finished.len()) {
+                    match pull.finish(next, finished.len(), &finished) {
+                        Ok(layer) => finished.push(layer),
+                        Err(error) => failures.add(finished.len(), error, deadline),
+                    }
+                }
+            }
+            match failures.first {
+                Some((position, error)) => Err(pull.failed(position, error)),
+                None => Ok(finished),
+            }
+        })
+    }
+}
+
+/// The failure that tells most: the first one that is no echo of another.
+#[derive(Default)]
+struct Failures {
+    first: Option<(usize, LayerFailure)>,
+}
+
+impl Failures {
+    fn add(&mut self, position: usize, error: LayerFailure, deadline: &Deadline) {
+        deadline.cancel();
+        if self
+            .first
+            .as_ref()
+            .is_none_or(|(_, first)| first.is_echo() && !error.is_echo())
+        {
+            self.first = Some((position, error));
+        }
+    }
+}
+
+fn root_certificates(config: &Config) -> Result<Vec<Vec<u8>>, ConfigError> {
+    let mut roots = config.root_certificates.clone();
+    if roots.is_empty() {
+        match fs::read(SYSTEM_ROOTS) {
+            Ok(pem) => roots.push(pem),
+            // A guest may do without if all its registries are insecure or have roots of their own.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                tracing::warn!(path = SYSTEM_ROOTS, "there are no system root certificates");
+            }
+            Err(source) => {
+                return Err(ConfigError::Roots {
+                    path: SYSTEM_ROOTS.into(),
+                    source,
+                });
+            }
+        }
+    }
+    roots.extend(config.extra_root_certificates.iter().cloned());
+    Ok(roots)
+}
+
+/// The layers of one image on their way.
+struct LayerPull<'a> {
+    puller: &'a Puller,
+    resolved: &'a Resolved,
+    chain: &'a [Digest],
+    deadline: &'a Deadline,
+    next: AtomicUsize,
+}
+
+/// A layer that is in the store, or verified and ready for it.
+enum Unpacked<'a> {
+    Finished(Layer),
+    Staged {
+        claim: Claim<'a>,
+        staging: Staging,
+        notes: Notes,
+    },
+}
+
+type LayerResult<'a> = (usize, Result<Unpacked<'a>, LayerFailure>);
+
+impl<'a> LayerPull<'a> {
+    /// Takes layers from the bottom up until there are none left or one fails.
+    ///
+    /// Upwards matters: whoever waits for another pull's layer holds only claims on
+    /// layers below it, so that two pulls can never wait for each other.
+    fn work(&self, results: Sender<LayerResult<'a>>) {
+        loop {
+            let position = self.next.fetch_add(1, Ordering::Relaxed);
+            if position >= self.chain.len() {
+                return;
+            }
+            // The receiver lives until all senders are gone.
+            let result = self.deadline.check().map_err(LayerFailure::Wait);
+            let _ = results.send((position, result.and_then(|_| self.unpack(position))));
+        }
+    }
+
+    fn unpack(&self, position: usize) -> Result<Unpacked<'a>, LayerFailure> {
+        let store = &self.puller.store;
+        let descriptor = &self.resolved.manifest.layers[position];
+        let diff_id = &self.resolved.config.diff_ids[position];
+        let media_type = &descriptor.media_type;
+        let form = layer::parse_media_type(media_type)
+            .ok_or_else(|| LayerError::MediaType(media_type.chars().take(200).collect()))?;
+        let claim = match store.find_or_claim(diff_id, &self.chain[position], self.deadline) {
+            Ok(Found::Finished(layer)) => return Ok(Unpacked::Finished(layer)),
+            Ok(Found::Claimed(claim)) => claim,
+            Err(ClaimError::Store(error)) => return Err(error.into()),
+            Err(ClaimError::Deadline(error)) => return Err(LayerFailure::Wait(error)),
+        };
+        let staging = store.stage()?;
+        let root = open_root(&staging.root()).map_err(|source| StoreError::System {
+            step: "open",
+            path: staging.root(),
+            source: source.into(),
+        })?;
+        let (client, source) = (&self.puller.client, &self.resolved.source);
+        let blob = Blob::new(
+            client,
+            source,
+            &descriptor.digest,
+            descriptor.size,
+            self.deadline,
+        );
+        let unpacked_max = self.puller.layer_max_bytes;
+        let expected = Expected {
+            form,
+            digest: &descriptor.digest,
+            diff_id,
+            unpacked_max,
+        };
+        let begin = Instant::now();
+        let notes = layer::unpack(blob, &expected, root)?;
+        tracing::debug!(
+            layer = %descriptor.digest, bytes = descriptor.size,
+            milliseconds = begin.elapsed().as_millis(), "unpacked layer"
+        );
+        Ok(Unpacked::Staged {
+            claim,
+            staging,
+            notes,
+        })
+    }
+
+    /// Puts a layer into its place; all layers below it are in theirs.
+    fn finish(
+        &self,
+        unpacked: Unpacked<'a>,
+        position: usize,
+        below: &[Layer],
+    ) -> Result<Layer, LayerFailure> {
+        let (claim, staging, notes) = match unpacked {
+            Unpacked::Finished(layer) => return Ok(layer),
+            Unpacked::Staged {
+                claim,
+                staging,
+                notes,
+            } => (claim, staging, notes),
+        };
+        let key = if notes.are_settled() {
+            Key::of_diff(&self.resolved.config.diff_ids[position])
+        } else {
+            settle(&staging.root(), &notes, below)?;
+            Key::of_chain(&self.chain[position])
+        };
+        let layer = self.puller.store.publish(staging, &key, &notes)?;
+        drop(claim);
+        Ok(layer)
+    }
+
+    fn failed(&self, position: usize, cause: LayerFailure) -> PullFailure {
+        let layers = &self.resolved.manifest.layers;
+        PullFailure::Layer {
+            number: position + 1,
+            count: layers.len(),
+            digest: layers[position].digest.clone(),
+            cause,
+        }
+    }
+}
