@@ -4,10 +4,10 @@
 //! [`Vm`], the one owner of every process and file that the VM is made of. QEMU is the first
 //! hypervisor ([`Qemu`]). Nothing outside this crate sees a command line, a monitor or a process.
 //!
-//! Whom it distrusts: the guest. What the guest prints is capped and stripped of control characters; what
-//! it does to the hypervisor is confined by the hypervisor's own sandbox. The node's
-//! administrator, who chose the binaries, is trusted here; the guest does not trust this crate
-//! at all and measures what it was booted with.
+//! Whom it distrusts: the guest. What the guest prints is capped, stripped of control
+//! characters and decides nothing; what it does to the hypervisor is confined by the hypervisor's
+//! own sandbox. The node's administrator, who chose the binaries, is trusted here; the guest
+//! does not trust this crate at all and measures what it was booted with.
 //!
 //! Where to start: [`VmConfig`], then [`Hypervisor::start`], then [`Vm`]. After a crash of the
 //! process that held a [`Vm`], [`clean_up`] removes what is left.

@@ -1,8 +1,8 @@
 //! Boots real VMs: QEMU, the guest image, the vsock device of this node.
 //!
-//! Needs `KATA_CC_GUEST_IMAGE`, a directory made by `kata-cc-image build`, and on nodes without
-//! `/dev/vhost-vsock` also `KATA_CC_VHOST_DEVICE_VSOCK`, the path of that binary. Without them
-//! the tests print why they are skipped.
+//! Needs what `hack/build` installs: the guest image, and on nodes without `/dev/vhost-vsock`
+//! also `vhost-device-vsock`. `KATA_CC_PREFIX` says where, else it is `target/kata-cc`. Without
+//! them the tests print why they are skipped.
 
 #![expect(clippy::unwrap_used, reason = "this is all test code")]
 
@@ -31,15 +31,20 @@ struct Bed {
 
 impl Bed {
     fn open() -> Option<Self> {
-        let Some(image) = std::env::var_os("KATA_CC_GUEST_IMAGE").map(PathBuf::from) else {
-            eprintln!("skipped: KATA_CC_GUEST_IMAGE names no guest image");
-            return None;
-        };
-        let device = std::env::var_os("KATA_CC_VHOST_DEVICE_VSOCK").map(PathBuf::from);
-        if device.is_none() && !Path::new("/dev/vhost-vsock").exists() {
+        let built = concat!(env!("CARGO_MANIFEST_DIR"), "/../../target/kata-cc");
+        let prefix = std::env::var_os("KATA_CC_PREFIX").unwrap_or(built.into());
+        let image = Path::new(&prefix).join("guest/default");
+        if !image.join("manifest.json").exists() {
             eprintln!(
-                "skipped: no /dev/vhost-vsock, and KATA_CC_VHOST_DEVICE_VSOCK names no binary"
+                "skipped: no guest image in {}; run hack/build",
+                image.display()
             );
+            return None;
+        }
+        let device = Some(Path::new(&prefix).join("bin/vhost-device-vsock"));
+        let device = device.filter(|path| path.exists());
+        if device.is_none() && !Path::new("/dev/vhost-vsock").exists() {
+            eprintln!("skipped: neither /dev/vhost-vsock nor vhost-device-vsock; run hack/build");
             return None;
         }
         let manifest = std::fs::read(image.join("manifest.json")).unwrap();
@@ -242,4 +247,52 @@ async fn a_hypervisor_that_refuses_its_arguments_is_quoted() {
         "{:?}",
         bed.files()
     );
+}
+
+/// The process that the next test kills. It is started as a test of its own.
+#[tokio::test]
+#[ignore = "started by killing_the_owner_takes_the_vm_along"]
+async fn owner_of_a_vm() {
+    let Some(bed) = Bed::open() else { return };
+    let vm = bed.start().await;
+    println!("processes {:?}", vm.processes());
+    vm.exited().await;
+}
+
+#[test]
+fn killing_the_owner_takes_the_vm_along() {
+    use std::io::BufRead as _;
+    if Bed::open().is_none() {
+        return;
+    }
+    let mut owner = std::process::Command::new(std::env::current_exe().unwrap())
+        .args(["owner_of_a_vm", "--exact", "--ignored", "--nocapture"])
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    let lines = std::io::BufReader::new(owner.stdout.take().unwrap()).lines();
+    let line = lines.map(Result::unwrap).find_map(|line| {
+        Some(
+            line.split_once("processes [")?
+                .1
+                .trim_end_matches(']')
+                .to_owned(),
+        )
+    });
+    let pids: Vec<u32> = line
+        .unwrap()
+        .split(", ")
+        .map(|pid| pid.parse().unwrap())
+        .collect();
+    assert!(
+        !pids.is_empty() && pids.iter().all(|pid| alive(*pid)),
+        "{pids:?}"
+    );
+    owner.kill().unwrap();
+    owner.wait().unwrap();
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while pids.iter().any(|pid| alive(*pid)) {
+        assert!(Instant::now() < deadline, "{pids:?} survived their owner");
+        std::thread::sleep(Duration::from_millis(10));
+    }
 }
