@@ -1,3 +1,99 @@
-//! The owner's command.
+//! `kata-cc`, the command of a workload's owner.
+//!
+//! Runs outside the guest and is trusted by its user alone. So far it has one
+//! subcommand, [`run`], which starts a Pod through containerd without Kubernetes.
+//!
+//! Output of the workload goes to standard output and standard error, messages of the
+//! command to standard error, each as one sentence behind `kata-cc: `.
+//!
+//! | exit code | meaning |
+//! |---|---|
+//! | 0 | every container ended with 0 |
+//! | 1 to 255 | exit code of the first container that failed for good |
+//! | 2 | wrong usage |
+//! | 124 | the pod ran longer than its `activeDeadlineSeconds` |
+//! | 125 | the pod could not be run, or not be removed |
+//! | 130, 143 | stopped by SIGINT or SIGTERM |
 
-fn main() {}
+mod run;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use crate::run::Outcome;
+
+/// The table above, for `--help`.
+pub(crate) const EXIT_CODES: &str = "\
+Exit codes:
+  0         every container ended with 0
+  1 to 255  exit code of the first container that failed for good
+  2         wrong usage
+  124       the pod ran longer than its activeDeadlineSeconds
+  125       the pod could not be run, or not be removed
+  130, 143  stopped by SIGINT or SIGTERM";
+
+/// Exit code for a pod past its deadline.
+const TOO_LONG: u8 = 124;
+
+/// Exit code for failures of our own.
+const NOT_RUN: u8 = 125;
+
+/// Shells add this to the number of a signal.
+const SIGNAL_BASE: u8 = 128;
+
+/// The command of a workload's owner.
+#[derive(Parser)]
+#[command(name = "kata-cc", version)]
+struct Args {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    Run(run::Options),
+}
+
+#[tokio::main(worker_threads = 2)]
+async fn main() -> ExitCode {
+    let Command::Run(options) = Args::parse().command;
+    let code = match run::run(&options).await {
+        Ok(outcome) => report(&outcome),
+        Err(error) => {
+            eprintln!("kata-cc: {}", sentence(&anyhow::Error::from(error)));
+            NOT_RUN
+        }
+    };
+    ExitCode::from(code)
+}
+
+fn report(outcome: &Outcome) -> u8 {
+    match outcome {
+        Outcome::Succeeded => 0,
+        Outcome::Failed {
+            container,
+            code,
+            why,
+        } => {
+            let why = if why.is_empty() {
+                String::new()
+            } else {
+                format!(" ({why})")
+            };
+            eprintln!("kata-cc: container {container} ended with {code}{why}");
+            *code
+        }
+        Outcome::Stopped { signal } => SIGNAL_BASE + signal,
+        Outcome::TooLong { seconds } => {
+            eprintln!("kata-cc: the pod ran longer than its activeDeadlineSeconds, {seconds}");
+            TOO_LONG
+        }
+    }
+}
+
+/// The error and its causes on one line; runtimes send messages of several.
+fn sentence(error: &anyhow::Error) -> String {
+    let whole = format!("{error:#}");
+    whole.split_whitespace().collect::<Vec<_>>().join(" ")
+}

@@ -1,0 +1,417 @@
+//! Pod → CRI: the configurations that the kubelet would send (CRI v1, `api.proto`).
+//!
+//! Pure: volumes are made and addresses known before. The values are the kubelet's,
+//! because the policy of the guest is written against them.
+
+use std::{collections::HashMap, path::Path};
+
+use k8s_cri::v1::{
+    Capability, ContainerConfig, ContainerMetadata, DnsConfig, ImageSpec, Int64Value, KeyValue,
+    LinuxContainerConfig, LinuxContainerResources, LinuxContainerSecurityContext,
+    LinuxPodSandboxConfig, LinuxSandboxSecurityContext, Mount, MountPropagation, NamespaceMode,
+    NamespaceOption, PodSandboxConfig, PodSandboxMetadata, PortMapping, SecurityProfile,
+    security_profile::ProfileType as CriProfileType,
+};
+
+use crate::run::{
+    environment::expand_all,
+    pod::{
+        Container, DnsPolicy, Map, Pod, Profile, ProfileType, Propagation, Protocol, Quantity,
+        Resources,
+    },
+    volumes::{Place, Volumes},
+};
+
+/// The period over which a quota of CPU time counts, in µs; the kubelet's.
+const CPU_PERIOD: i64 = 100_000;
+
+/// The kernel takes no smaller quota, in µs.
+const LEAST_CPU_QUOTA: i64 = 1000;
+
+/// The kernel takes no fewer shares.
+const LEAST_CPU_SHARES: i64 = 2;
+
+/// containerd's name for the runtime handler that an image is pulled for.
+const HANDLER_ANNOTATION: &str = "io.containerd.cri.runtime-handler";
+
+/// What the kubelet hides from a container that is not privileged.
+const MASKED_PATHS: [&str; 12] = [
+    "/proc/asound",
+    "/proc/acpi",
+    "/proc/interrupts",
+    "/proc/kcore",
+    "/proc/keys",
+    "/proc/latency_stats",
+    "/proc/timer_list",
+    "/proc/timer_stats",
+    "/proc/sched_debug",
+    "/proc/scsi",
+    "/sys/devices/virtual/powercap",
+    "/sys/firmware",
+];
+
+/// What the kubelet makes read-only for a container that is not privileged.
+const READ_ONLY_PATHS: [&str; 5] = [
+    "/proc/bus",
+    "/proc/fs",
+    "/proc/irq",
+    "/proc/sys",
+    "/proc/sysrq-trigger",
+];
+
+/// What is known about the pod before its sandbox runs.
+#[derive(Debug)]
+pub(crate) struct Setting<'a> {
+    pub(crate) pod: &'a Pod,
+    pub(crate) uid: &'a str,
+    pub(crate) handler: &'a str,
+    pub(crate) log_directory: &'a Path,
+    /// The node's own name servers, for a pod that only adds to them.
+    pub(crate) node_dns: DnsConfig,
+}
+
+/// What is known about a container when it is made.
+#[derive(Debug)]
+pub(crate) struct Making<'a> {
+    pub(crate) container: &'a Container,
+    pub(crate) attempt: u32,
+    pub(crate) environment: Vec<KeyValue>,
+    pub(crate) volumes: &'a Volumes,
+}
+
+impl Setting<'_> {
+    /// The sandbox.
+    pub(crate) fn sandbox(&self) -> PodSandboxConfig {
+        let metadata = &self.pod.metadata;
+        let mut labels = metadata.labels.clone();
+        labels.extend(self.labels());
+        PodSandboxConfig {
+            metadata: Some(PodSandboxMetadata {
+                name: metadata.name.clone(),
+                uid: self.uid.to_owned(),
+                namespace: self.namespace().to_owned(),
+                attempt: 0,
+            }),
+            hostname: self.hostname(),
+            log_directory: self.log_directory.to_string_lossy().into_owned(),
+            dns_config: self.dns(),
+            port_mappings: self.containers().flat_map(ports).collect(),
+            labels: labels.into_iter().collect(),
+            annotations: self.annotations(),
+            linux: Some(LinuxPodSandboxConfig {
+                security_context: Some(self.sandbox_security()),
+                sysctls: self.sysctls().into_iter().collect(),
+                resources: Some(pod_resources(self.pod)),
+                ..LinuxPodSandboxConfig::default()
+            }),
+            windows: None,
+        }
+    }
+
+    /// The image of a container, with the handler that decides who stores it.
+    pub(crate) fn image(&self, container: &Container) -> ImageSpec {
+        ImageSpec {
+            image: container.image.clone(),
+            user_specified_image: container.image.clone(),
+            runtime_handler: self.handler.to_owned(),
+            ..ImageSpec::default()
+        }
+    }
+
+    /// One container.
+    pub(crate) fn container(&self, making: Making<'_>) -> ContainerConfig {
+        let container = making.container;
+        let mut labels = self.labels();
+        let name = container.name.clone();
+        labels.insert("io.kubernetes.container.name".to_owned(), name.clone());
+        let annotations = [(
+            "io.kubernetes.container.restartCount".to_owned(),
+            making.attempt.to_string(),
+        )];
+        let mounts = mounts(container, making.volumes);
+        ContainerConfig {
+            log_path: log_path(&name, making.attempt),
+            metadata: Some(ContainerMetadata {
+                name,
+                attempt: making.attempt,
+            }),
+            image: Some(self.image(container)),
+            command: expand_all(&container.command, &making.environment),
+            args: expand_all(&container.args, &making.environment),
+            working_dir: container.working_dir.clone(),
+            envs: making.environment,
+            mounts,
+            labels: labels.into_iter().collect(),
+            annotations: annotations.into(),
+            stdin: container.stdin,
+            stdin_once: container.stdin_once,
+            tty: container.tty,
+            linux: Some(LinuxContainerConfig {
+                resources: Some(container_resources(&container.resources)),
+                security_context: Some(self.security(container)),
+            }),
+            ..ContainerConfig::default()
+        }
+    }
+
+    fn containers(&self) -> impl Iterator<Item = &Container> {
+        self.pod.spec.containers.iter()
+    }
+
+    fn namespace(&self) -> &str {
+        self.pod.metadata.namespace.as_deref().unwrap_or("default")
+    }
+
+    fn labels(&self) -> Map {
+        [
+            ("io.kubernetes.pod.name", self.pod.metadata.name.as_str()),
+            ("io.kubernetes.pod.namespace", self.namespace()),
+            ("io.kubernetes.pod.uid", self.uid),
+        ]
+        .map(|(key, value)| (key.to_owned(), value.to_owned()))
+        .into()
+    }
+
+    /// The pod's own, and the handler: containerd takes from it which snapshotter an image
+    /// is pulled for, the pause image included, and hands it to nobody.
+    fn annotations(&self) -> HashMap<String, String> {
+        let handler = (HANDLER_ANNOTATION.to_owned(), self.handler.to_owned());
+        let own = self.pod.metadata.annotations.clone();
+        own.into_iter().chain([handler]).collect()
+    }
+
+    /// A host name has 63 characters at most, and does not end between words.
+    fn hostname(&self) -> String {
+        let spec = &self.pod.spec;
+        let name = spec.hostname.as_ref().unwrap_or(&self.pod.metadata.name);
+        let cut: String = name.chars().take(63).collect();
+        cut.trim_end_matches(['-', '.']).to_owned()
+    }
+
+    /// `None` lets containerd copy the node's file.
+    fn dns(&self) -> Option<DnsConfig> {
+        let spec = &self.pod.spec;
+        let alone = spec.dns_policy == Some(DnsPolicy::None);
+        let mut dns = if alone {
+            DnsConfig::default()
+        } else {
+            spec.dns_config.as_ref()?;
+            self.node_dns.clone()
+        };
+        let own = spec.dns_config.clone().unwrap_or_default();
+        dns.servers.extend(own.nameservers);
+        dns.searches.extend(own.searches);
+        dns.options
+            .extend(own.options.into_iter().map(|o| match o.value {
+                Some(value) => format!("{}:{value}", o.name),
+                None => o.name,
+            }));
+        Some(dns)
+    }
+
+    fn sysctls(&self) -> Map {
+        let sysctls = &self.pod.spec.security_context.sysctls;
+        let pair = |s: &crate::run::pod::Sysctl| (s.name.clone(), s.value.clone());
+        sysctls.iter().map(pair).collect()
+    }
+
+    fn namespaces(&self) -> NamespaceOption {
+        let pid = if self.pod.spec.share_process_namespace {
+            NamespaceMode::Pod
+        } else {
+            NamespaceMode::Container
+        };
+        NamespaceOption {
+            network: NamespaceMode::Pod.into(),
+            pid: pid.into(),
+            ipc: NamespaceMode::Pod.into(),
+            ..NamespaceOption::default()
+        }
+    }
+
+    fn groups(&self) -> Vec<i64> {
+        let security = &self.pod.spec.security_context;
+        let own = security.supplemental_groups.iter().copied();
+        own.chain(security.fs_group.map(i64::from)).collect()
+    }
+
+    fn sandbox_security(&self) -> LinuxSandboxSecurityContext {
+        let security = &self.pod.spec.security_context;
+        LinuxSandboxSecurityContext {
+            namespace_options: Some(self.namespaces()),
+            run_as_user: id(security.run_as_user),
+            run_as_group: id(security
+                .run_as_group
+                .filter(|_| security.run_as_user.is_some())),
+            supplemental_groups: self.groups(),
+            privileged: self.containers().any(|c| c.security_context.privileged),
+            seccomp: Some(SecurityProfile {
+                profile_type: CriProfileType::RuntimeDefault.into(),
+                ..SecurityProfile::default()
+            }),
+            ..LinuxSandboxSecurityContext::default()
+        }
+    }
+
+    fn security(&self, container: &Container) -> LinuxContainerSecurityContext {
+        let pod = &self.pod.spec.security_context;
+        let own = &container.security_context;
+        let profile = own
+            .seccomp_profile
+            .as_ref()
+            .or(pod.seccomp_profile.as_ref());
+        let paths = |paths: &[&str]| match own.privileged {
+            true => Vec::new(),
+            false => paths.iter().map(|p| (*p).to_owned()).collect(),
+        };
+        LinuxContainerSecurityContext {
+            capabilities: Some(Capability {
+                add_capabilities: own.capabilities.add.clone(),
+                drop_capabilities: own.capabilities.drop.clone(),
+                ..Capability::default()
+            }),
+            privileged: own.privileged,
+            namespace_options: Some(self.namespaces()),
+            run_as_user: id(own.run_as_user.or(pod.run_as_user)),
+            run_as_group: id(own.run_as_group.or(pod.run_as_group)),
+            readonly_rootfs: own.read_only_root_filesystem,
+            supplemental_groups: self.groups(),
+            no_new_privs: own.allow_privilege_escalation == Some(false),
+            masked_paths: paths(&MASKED_PATHS),
+            readonly_paths: paths(&READ_ONLY_PATHS),
+            seccomp: Some(seccomp(profile)),
+            ..LinuxContainerSecurityContext::default()
+        }
+    }
+}
+
+/// Where containerd writes a container's log, below the log directory.
+pub(crate) fn log_path(container: &str, attempt: u32) -> String {
+    format!("{container}/{attempt}.log")
+}
+
+fn mounts(container: &Container, volumes: &Volumes) -> Vec<Mount> {
+    let mount = |wanted: &crate::run::pod::VolumeMount| {
+        let Place { path, read_only } = volumes.place(&wanted.name)?.clone();
+        let below = path.join(&wanted.sub_path);
+        // A file of a ConfigMap is a link; what is mounted is what it leads to.
+        let host_path = if wanted.sub_path.is_empty() {
+            path
+        } else {
+            below.canonicalize().unwrap_or(below)
+        };
+        let propagation = match wanted.mount_propagation.unwrap_or_default() {
+            Propagation::None => MountPropagation::PropagationPrivate,
+            Propagation::HostToContainer => MountPropagation::PropagationHostToContainer,
+            Propagation::Bidirectional => MountPropagation::PropagationBidirectional,
+        };
+        Some(Mount {
+            container_path: wanted.mount_path.clone(),
+            host_path: host_path.to_string_lossy().into_owned(),
+            readonly: wanted.read_only || read_only,
+            propagation: propagation.into(),
+            ..Mount::default()
+        })
+    };
+    container.volume_mounts.iter().filter_map(mount).collect()
+}
+
+fn ports(container: &Container) -> Vec<PortMapping> {
+    let mapping = |port: &crate::run::pod::Port| PortMapping {
+        protocol: match port.protocol {
+            Protocol::Tcp => k8s_cri::v1::Protocol::Tcp.into(),
+            Protocol::Udp => k8s_cri::v1::Protocol::Udp.into(),
+            Protocol::Sctp => k8s_cri::v1::Protocol::Sctp.into(),
+        },
+        container_port: port.container_port.into(),
+        host_port: port.host_port.into(),
+        host_ip: port.host_ip.clone(),
+    };
+    container.ports.iter().map(mapping).collect()
+}
+
+fn seccomp(profile: Option<&Profile>) -> SecurityProfile {
+    let Some(profile) = profile else {
+        return SecurityProfile {
+            profile_type: CriProfileType::Unconfined.into(),
+            ..SecurityProfile::default()
+        };
+    };
+    let kind = match profile.r#type {
+        ProfileType::RuntimeDefault => CriProfileType::RuntimeDefault,
+        ProfileType::Localhost => CriProfileType::Localhost,
+        ProfileType::Unconfined => CriProfileType::Unconfined,
+    };
+    SecurityProfile {
+        profile_type: kind.into(),
+        localhost_ref: profile.localhost_profile.clone().unwrap_or_default(),
+    }
+}
+
+fn id(value: Option<i64>) -> Option<Int64Value> {
+    value.map(|value| Int64Value { value })
+}
+
+/// CPU in thousandths and memory in bytes; `None` where nothing is said.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Amounts {
+    cpu_limit: Option<i64>,
+    cpu_request: Option<i64>,
+    memory_limit: Option<i64>,
+}
+
+impl Amounts {
+    fn of(resources: &Resources) -> Self {
+        let limit = |name: &str| resources.limits.get(name).copied();
+        let request = |name: &str| resources.requests.get(name).copied().or(limit(name));
+        Self {
+            cpu_limit: limit("cpu").map(Quantity::milli),
+            cpu_request: request("cpu").map(Quantity::milli),
+            memory_limit: limit("memory").map(Quantity::units),
+        }
+    }
+
+    fn merge(self, other: Self, with: fn(i64, i64) -> i64) -> Self {
+        let both = |a: Option<i64>, b: Option<i64>| match (a, b) {
+            (None, None) => None,
+            (a, b) => Some(with(a.unwrap_or(0), b.unwrap_or(0))),
+        };
+        Self {
+            cpu_limit: both(self.cpu_limit, other.cpu_limit),
+            cpu_request: both(self.cpu_request, other.cpu_request),
+            memory_limit: both(self.memory_limit, other.memory_limit),
+        }
+    }
+
+    fn cri(self) -> LinuxContainerResources {
+        let quota = |milli: i64| (milli.saturating_mul(CPU_PERIOD) / 1000).max(LEAST_CPU_QUOTA);
+        let shares = |milli: i64| (milli.saturating_mul(1024) / 1000).max(LEAST_CPU_SHARES);
+        LinuxContainerResources {
+            cpu_period: CPU_PERIOD,
+            cpu_quota: self.cpu_limit.filter(|l| *l > 0).map_or(0, quota),
+            cpu_shares: self.cpu_request.map_or(LEAST_CPU_SHARES, shares),
+            memory_limit_in_bytes: self.memory_limit.unwrap_or(0),
+            ..LinuxContainerResources::default()
+        }
+    }
+}
+
+fn container_resources(resources: &Resources) -> LinuxContainerResources {
+    Amounts::of(resources).cri()
+}
+
+/// The sum of the containers, or the largest init container if that is more.
+fn pod_resources(pod: &Pod) -> LinuxContainerResources {
+    let all = |containers: &[Container], with| {
+        containers
+            .iter()
+            .map(|c| Amounts::of(&c.resources))
+            .fold(Amounts::default(), |sum, one| sum.merge(one, with))
+    };
+    let running = all(&pod.spec.containers, i64::saturating_add);
+    let starting = all(&pod.spec.init_containers, i64::max);
+    running.merge(starting, i64::max).cri()
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,533 @@
+//! One pod from its first call to its last.
+//!
+//! Everything that waits can be interrupted: before the containers run a signal ends
+//! the waiting and the pod is removed, after that it stops the containers with their
+//! grace period while their output is still copied. Whatever the end, the sandbox is
+//! looked up by the pod's uid and removed, so that one that was just being made is
+//! found too.
+
+use std::{
+    future::Future,
+    io,
+    time::{Duration, Instant},
+};
+
+use k8s_cri::v1::{ContainerState, ContainerStatus};
+use tokio::{
+    signal::unix::{Signal, SignalKind, signal},
+    time::sleep,
+};
+
+use crate::run::{
+    RunError,
+    config::{Making, Setting, log_path},
+    cri::{Cri, CriError},
+    documents::Documents,
+    environment::{Facts, environment},
+    logs::Follower,
+    pod::{Container, PullPolicy, RestartPolicy},
+    progress::Progress,
+    volumes::Volumes,
+};
+
+/// How often output and states are looked at.
+const POLL: Duration = Duration::from_millis(100);
+
+/// Kubernetes' default.
+const GRACE_SECONDS: u32 = 30;
+
+/// A container that fails is started again this often.
+const RESTARTS: u32 = 5;
+
+/// Before the first restart; doubled for each further one.
+const BACKOFF: Duration = Duration::from_secs(1);
+
+/// How long a sandbox is looked for that was being made when a signal came.
+const SEARCH: Duration = Duration::from_secs(10);
+
+/// How a pod ended.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Outcome {
+    /// Every container ended with 0.
+    Succeeded,
+    /// This container was the first to fail for good.
+    Failed {
+        container: String,
+        code: u8,
+        why: String,
+    },
+    /// A signal ended it.
+    Stopped { signal: u8 },
+    /// It ran longer than its activeDeadlineSeconds.
+    TooLong { seconds: u64 },
+}
+
+/// The signals that end the pod.
+pub(crate) struct Signals {
+    interrupt: Signal,
+    terminate: Signal,
+}
+
+impl Signals {
+    pub(crate) fn watch() -> io::Result<Self> {
+        Ok(Self {
+            interrupt: signal(SignalKind::interrupt())?,
+            terminate: signal(SignalKind::terminate())?,
+        })
+    }
+
+    /// The number of the next one.
+    async fn next(&mut self) -> u8 {
+        tokio::select! {
+            _ = self.interrupt.recv() => 2,
+            _ = self.terminate.recv() => 15,
+        }
+    }
+}
+
+/// A pod that is being run.
+pub(crate) struct Life<'a> {
+    pub(crate) cri: Cri,
+    pub(crate) setting: &'a Setting<'a>,
+    pub(crate) documents: &'a Documents,
+    pub(crate) volumes: &'a Volumes,
+    pub(crate) node: &'a str,
+    pub(crate) progress: Progress,
+    pub(crate) signals: Signals,
+}
+
+/// How long each step took.
+#[derive(Debug, Default)]
+struct Timing {
+    pull: Duration,
+    sandbox: Duration,
+    containers: Duration,
+}
+
+/// The sandbox and what its containers are told about it.
+struct Sandbox {
+    id: String,
+    addresses: Vec<String>,
+}
+
+/// What a step came to: its result, or a signal before it.
+enum Step<T> {
+    Done(T),
+    Signal(u8),
+}
+
+/// Ends the surrounding function with the signal's outcome.
+macro_rules! step {
+    ($step:expr) => {
+        match $step {
+            Step::Done(result) => result?,
+            Step::Signal(signal) => return Ok(Outcome::Stopped { signal }),
+        }
+    };
+}
+
+impl Life<'_> {
+    /// Runs the pod to its end, and removes it.
+    pub(crate) async fn run(mut self, timing: bool) -> Result<Outcome, RunError> {
+        let mut times = Timing::default();
+        let outcome = self.live(&mut times).await;
+        self.progress.step("removing the pod");
+        let interrupted = matches!(outcome, Ok(Outcome::Stopped { .. }));
+        let removed = self.remove(interrupted).await;
+        self.progress.done();
+        if timing {
+            eprintln!(
+                "timing: image pull {:.2} s, sandbox start {:.2} s, container start {:.2} s",
+                times.pull.as_secs_f64(),
+                times.sandbox.as_secs_f64(),
+                times.containers.as_secs_f64()
+            );
+        }
+        // The first thing that went wrong is the one to tell.
+        let outcome = outcome?;
+        removed?;
+        Ok(outcome)
+    }
+
+    async fn live(&mut self, times: &mut Timing) -> Result<Outcome, RunError> {
+        let (setting, mut cri) = (self.setting, self.cri.clone());
+        let spec = &setting.pod.spec;
+        let begun = Instant::now();
+        let deadline = spec.active_deadline_seconds.map(Duration::from_secs);
+        let deadline = deadline.map(|limit| begun + limit);
+        let progress = self.progress.clone();
+        step!(self.or_signal(pull_all(&mut cri, setting, &progress)).await);
+        times.pull = begun.elapsed();
+
+        self.progress.step("starting the pod");
+        let begun = Instant::now();
+        let sandbox = step!(self.or_signal(start_sandbox(&mut cri, setting)).await);
+        times.sandbox = begun.elapsed();
+
+        for container in &spec.init_containers {
+            let running = vec![step!(self.start(&sandbox, container, 0, times).await)];
+            match self.supervise(&sandbox, running, deadline, times).await? {
+                Outcome::Succeeded => {}
+                other => return Ok(other),
+            }
+        }
+        let mut running = Vec::new();
+        for container in &spec.containers {
+            running.push(step!(self.start(&sandbox, container, 0, times).await));
+        }
+        self.supervise(&sandbox, running, deadline, times).await
+    }
+
+    async fn or_signal<T>(&mut self, work: impl Future<Output = T>) -> Step<T> {
+        tokio::select! {
+            done = work => Step::Done(done),
+            signal = self.signals.next() => Step::Signal(signal),
+        }
+    }
+
+    async fn start(
+        &mut self,
+        sandbox: &Sandbox,
+        container: &Container,
+        attempt: u32,
+        times: &mut Timing,
+    ) -> Step<Result<Running, RunError>> {
+        self.progress
+            .step(&format!("starting container {}", container.name));
+        let begun = Instant::now();
+        let facts = Facts {
+            pod: self.setting.pod,
+            uid: self.setting.uid,
+            node: self.node,
+            addresses: &sandbox.addresses,
+        };
+        let environment = environment(container, &facts, self.documents);
+        let environment = match environment {
+            Ok(environment) => environment,
+            Err(source) => {
+                let container = container.name.clone();
+                return Step::Done(Err(RunError::Value { container, source }));
+            }
+        };
+        let config = self.setting.container(Making {
+            container,
+            attempt,
+            environment,
+            volumes: self.volumes,
+        });
+        let (setting, mut cri, name) = (self.setting, self.cri.clone(), container.name.clone());
+        let started = self
+            .or_signal(async {
+                let id = cri.create(&sandbox.id, config, &setting.sandbox()).await?;
+                cri.start(&id, &name).await?;
+                Ok::<_, CriError>(id)
+            })
+            .await;
+        times.containers += begun.elapsed();
+        self.progress.done();
+        let path = setting.log_directory.join(log_path(&name, attempt));
+        let progress = self.progress.clone();
+        match started {
+            Step::Signal(signal) => Step::Signal(signal),
+            Step::Done(Err(error)) => Step::Done(Err(error.into())),
+            Step::Done(Ok(id)) => Step::Done(Ok(Running {
+                log: Follower::new(path, &name, progress),
+                container: container.clone(),
+                id,
+                attempt,
+                state: State::Runs,
+            })),
+        }
+    }
+
+    /// Copies output and restarts what failed, until all containers have ended.
+    async fn supervise(
+        &mut self,
+        sandbox: &Sandbox,
+        mut running: Vec<Running>,
+        deadline: Option<Instant>,
+        times: &mut Timing,
+    ) -> Result<Outcome, RunError> {
+        let mut ending: Option<Outcome> = None;
+        let mut failed: Option<Outcome> = None;
+        loop {
+            let mut more = false;
+            for one in &mut running {
+                more |= one.look(&mut self.cri).await?;
+                if let Some(outcome) = self.settle(one, ending.is_some()) {
+                    failed.get_or_insert(outcome);
+                }
+            }
+            if running.iter().all(|one| one.state == State::Ended) {
+                return Ok(ending.or(failed).unwrap_or(Outcome::Succeeded));
+            }
+            for one in &mut running {
+                if ending.is_none() && one.is_due() {
+                    self.cri.remove_container(&one.id).await?;
+                    let attempt = one.attempt + 1;
+                    *one = step!(
+                        self.start(sandbox, &one.container.clone(), attempt, times)
+                            .await
+                    );
+                }
+            }
+            let wait = if more { Duration::ZERO } else { POLL };
+            let too_long = deadline.is_some_and(|at| Instant::now() >= at);
+            tokio::select! {
+                biased;
+                signal = self.signals.next() => {
+                    let again = ending.is_some();
+                    ending = Some(Outcome::Stopped { signal });
+                    self.stop(&mut running, again);
+                }
+                () = sleep(wait) => {}
+            }
+            if too_long && ending.is_none() {
+                let seconds = self.setting.pod.spec.active_deadline_seconds;
+                let seconds = seconds.unwrap_or_default();
+                ending = Some(Outcome::TooLong { seconds });
+                self.stop(&mut running, false);
+            }
+        }
+    }
+
+    /// Decides what becomes of a container that has ended.
+    fn settle(&self, one: &mut Running, ending: bool) -> Option<Outcome> {
+        let State::Exited(outcome) = &one.state else {
+            return None;
+        };
+        let policy = self.setting.pod.spec.restart_policy.unwrap_or_default();
+        let outcome = outcome.clone();
+        if outcome.is_some() && !ending && policy != RestartPolicy::Never && one.attempt < RESTARTS
+        {
+            let name = &one.container.name;
+            let wait = BACKOFF * 2_u32.pow(one.attempt);
+            let _clear = self.progress.clear();
+            eprintln!(
+                "kata-cc: container {name} failed, starting it again in {} s",
+                wait.as_secs()
+            );
+            one.state = State::Waits(Instant::now() + wait);
+            return None;
+        }
+        one.state = State::Ended;
+        outcome.map(|(code, why)| Outcome::Failed {
+            container: one.container.name.clone(),
+            code,
+            why,
+        })
+    }
+
+    /// Asks all containers to end; their states tell when they have.
+    fn stop(&self, running: &mut [Running], at_once: bool) {
+        let seconds = self.setting.pod.spec.termination_grace_period_seconds;
+        let grace = if at_once {
+            0
+        } else {
+            seconds.unwrap_or(GRACE_SECONDS)
+        };
+        for one in running {
+            match one.state {
+                State::Waits(_) => one.state = State::Ended,
+                State::Runs => {
+                    let (mut cri, id) = (self.cri.clone(), one.id.clone());
+                    let grace = Duration::from_secs(grace.into());
+                    // Its failure shows when the sandbox is removed.
+                    tokio::spawn(async move { cri.stop(&id, grace).await.ok() });
+                }
+                State::Exited(_) | State::Ended => {}
+            }
+        }
+    }
+
+    /// Removes the pod; after an interruption also one that comes to be only now.
+    async fn remove(&mut self, interrupted: bool) -> Result<(), CriError> {
+        let until = Instant::now() + SEARCH;
+        let mut empty = 0;
+        loop {
+            let found = self.cri.sandboxes(self.setting.uid).await?;
+            for sandbox in &found {
+                self.cri.remove_sandbox(sandbox).await?;
+            }
+            empty = if found.is_empty() { empty + 1 } else { 0 };
+            let sure = !interrupted || empty > 2;
+            if found.is_empty() && sure || Instant::now() >= until {
+                return Ok(());
+            }
+            sleep(POLL).await;
+        }
+    }
+}
+
+/// A container of the pod.
+struct Running {
+    container: Container,
+    id: String,
+    attempt: u32,
+    state: State,
+    log: Follower,
+}
+
+/// What a container is doing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum State {
+    Runs,
+    /// It ended, with a code and a reason if that was a failure.
+    Exited(Option<(u8, String)>),
+    /// It failed and starts again then.
+    Waits(Instant),
+    /// It ended for good.
+    Ended,
+}
+
+impl Running {
+    /// Copies new output and looks whether the container has ended.
+    async fn look(&mut self, cri: &mut Cri) -> Result<bool, RunError> {
+        if self.state != State::Runs {
+            return Ok(false);
+        }
+        let name = self.container.name.clone();
+        let status = cri.status(&self.id, &name).await?;
+        let log_error = |source| RunError::Log {
+            container: name.clone(),
+            source,
+        };
+        if status.state() == ContainerState::ContainerExited {
+            // containerd says so only after it wrote all of the output.
+            self.log.finish().map_err(log_error)?;
+            self.state = State::Exited(failure(&status));
+            return Ok(false);
+        }
+        let more = self.log.follow().map_err(log_error)?;
+        if self.log.rotate().map_err(log_error)? {
+            cri.reopen_log(&self.id, &name).await?;
+            self.log.rotated().map_err(log_error)?;
+        }
+        Ok(more)
+    }
+
+    fn is_due(&self) -> bool {
+        matches!(self.state, State::Waits(at) if Instant::now() >= at)
+    }
+}
+
+/// The exit code, and what the runtime says beside it.
+fn failure(status: &ContainerStatus) -> Option<(u8, String)> {
+    if status.exit_code == 0 {
+        return None;
+    }
+    let code = u8::try_from(status.exit_code).unwrap_or(u8::MAX);
+    let said = [status.reason.as_str(), status.message.as_str()];
+    let said = said.into_iter().filter(|s| !s.is_empty() && *s != "Error");
+    Some((code, said.collect::<Vec<_>>().join(": ")))
+}
+
+/// Has the runtime know all images of the pod; it gets no layers of those for a VM.
+async fn pull_all(
+    cri: &mut Cri,
+    setting: &Setting<'_>,
+    progress: &Progress,
+) -> Result<(), RunError> {
+    let spec = &setting.pod.spec;
+    let pod_security = &spec.security_context;
+    let mut pulled: Vec<&str> = Vec::new();
+    for container in spec.init_containers.iter().chain(&spec.containers) {
+        let image = setting.image(container);
+        let name = container.image.as_str();
+        let policy = container.image_pull_policy.unwrap_or(default_policy(name));
+        let present = cri.image_status(&image).await?;
+        match (policy, present.is_some() || pulled.contains(&name)) {
+            (PullPolicy::Never, false) => return Err(RunError::NotPulled(name.to_owned())),
+            (PullPolicy::IfNotPresent | PullPolicy::Never, true) => {}
+            (PullPolicy::Always, _) if pulled.contains(&name) => {}
+            _ => {
+                progress.step(&format!("asking for image {name}"));
+                cri.pull(&image, &setting.sandbox()).await?;
+            }
+        }
+        pulled.push(name);
+        let own = &container.security_context;
+        let non_root = own.run_as_non_root.or(pod_security.run_as_non_root);
+        if non_root == Some(true) {
+            let user = own.run_as_user.or(pod_security.run_as_user);
+            check_not_root(cri, setting, container, user).await?;
+        }
+    }
+    Ok(())
+}
+
+/// `runAsNonRoot`, as the kubelet checks it: a name proves nothing.
+async fn check_not_root(
+    cri: &mut Cri,
+    setting: &Setting<'_>,
+    container: &Container,
+    user: Option<i64>,
+) -> Result<(), RunError> {
+    let user = match user {
+        Some(user) => user.to_string(),
+        None => {
+            let image = cri.image_status(&setting.image(container)).await?;
+            let image = image.unwrap_or_default();
+            match image.uid {
+                Some(uid) => uid.value.to_string(),
+                None if image.username.is_empty() => "0".to_owned(),
+                None => image.username,
+            }
+        }
+    };
+    match user.parse::<i64>() {
+        Ok(uid) if uid != 0 => Ok(()),
+        _ => Err(RunError::Root(container.name.clone(), user)),
+    }
+}
+
+/// Kubernetes' default: a tag that moves is looked up each time.
+fn default_policy(image: &str) -> PullPolicy {
+    let last = image.rsplit('/').next().unwrap_or(image);
+    if image.contains('@') || last.contains(':') && !last.ends_with(":latest") {
+        PullPolicy::IfNotPresent
+    } else {
+        PullPolicy::Always
+    }
+}
+
+async fn start_sandbox(cri: &mut Cri, setting: &Setting<'_>) -> Result<Sandbox, CriError> {
+    let id = cri.run_sandbox(&setting.sandbox(), setting.handler).await?;
+    let addresses = cri.addresses(&id).await?;
+    Ok(Sandbox { id, addresses })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn images_whose_tag_moves_are_pulled_each_time() {
+        for (image, policy) in [
+            ("busybox", PullPolicy::Always),
+            ("busybox:latest", PullPolicy::Always),
+            ("r.example:5000/busybox", PullPolicy::Always),
+            ("busybox:1", PullPolicy::IfNotPresent),
+            ("r.example:5000/a/b:1", PullPolicy::IfNotPresent),
+            ("busybox@sha256:00", PullPolicy::IfNotPresent),
+        ] {
+            assert_eq!(default_policy(image), policy, "{image}");
+        }
+    }
+
+    #[test]
+    fn a_failure_has_a_code_and_says_what_the_runtime_says() {
+        let status = |exit_code, reason: &str| ContainerStatus {
+            exit_code,
+            reason: reason.to_owned(),
+            ..ContainerStatus::default()
+        };
+        assert_eq!(failure(&status(0, "Completed")), None);
+        assert_eq!(failure(&status(3, "Error")), Some((3, String::new())));
+        assert_eq!(
+            failure(&status(137, "OOMKilled")),
+            Some((137, "OOMKilled".to_owned()))
+        );
+        assert_eq!(failure(&status(-1, "")), Some((255, String::new())));
+    }
+}
