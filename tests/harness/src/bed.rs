@@ -2,8 +2,10 @@
 
 use std::{
     fs,
+    os::unix::net::UnixStream,
     path::Path,
     process::{Child, Command},
+    sync::{Mutex, PoisonError},
     time::{Duration, Instant},
 };
 
@@ -26,6 +28,9 @@ const CONFIG: &str = "/run/bed/containerd.toml";
 const CONTAINERD_LOG: &str = "/run/bed/containerd.log";
 const SNAPSHOTTER_LOG: &str = "/run/bed/snapshotter.log";
 const KATA_CONFIG: &str = "/run/bed/kata-cc/configuration.toml";
+const KATA_DROP_IN: &str = "/run/bed/kata-cc/config.d/10-bed.toml";
+/// Ten pods at once fit a small machine.
+const SMALL_PODS: &str = "[hypervisor.qemu]\ndefault_memory = 512\n";
 /// containerd's socket inside the bed, where every client expects it.
 const SOCKET: &str = "/run/containerd/containerd.sock";
 const START_DEADLINE: Duration = Duration::from_secs(60);
@@ -65,7 +70,7 @@ pub struct BedOptions {
 #[derive(Debug)]
 pub struct Bed {
     // Dropped first: servers must not outlive their namespaces as zombies of ours.
-    servers: Vec<Child>,
+    servers: Mutex<Vec<Child>>,
     registry: Registry,
     containerd: Containerd,
     prefix: Option<Prefix>,
@@ -91,8 +96,8 @@ impl Bed {
             format!("/run/bed/certs.d/{REGISTRY}/hosts.toml"),
             registry_hosts(),
         )?;
-        let mut bed = Self {
-            servers: Vec::new(),
+        let bed = Self {
+            servers: Mutex::new(Vec::new()),
             registry,
             containerd: options.containerd,
             prefix: options.prefix,
@@ -104,13 +109,14 @@ impl Bed {
     }
 
     /// Points the bed at our runtime and starts its snapshotter.
-    fn install(&mut self, authority: &Authority) -> Result<()> {
+    fn install(&self, authority: &Authority) -> Result<()> {
         let Some(prefix) = self.prefix.clone() else {
             return self.node.write(CONFIG, self.containerd.config(None));
         };
         let guest = guest::trusting(authority)?;
         let config = prefix.configuration_for(&guest)?;
         self.node.write(KATA_CONFIG, config)?;
+        self.node.write(KATA_DROP_IN, SMALL_PODS)?;
         let runtime = KataRuntime {
             shim: prefix.bin("containerd-shim-kata-cc-v2"),
             config: KATA_CONFIG.into(),
@@ -124,22 +130,21 @@ impl Bed {
     ///
     /// # Errors
     /// When it does not listen in time.
-    pub fn start_snapshotter(&mut self) -> Result<()> {
+    pub fn start_snapshotter(&self) -> Result<()> {
         let prefix = self
             .prefix
             .as_ref()
             .context("this bed has no snapshotter")?;
         let command = self.node.command(prefix.bin("kata-cc-snapshotter"));
-        self.servers
-            .push(self.node.serve(command, SNAPSHOTTER_LOG)?);
+        self.serve(command, SNAPSHOTTER_LOG)?;
         let socket = self.node.path("/run/kata-cc/snapshotter.sock");
         wait_until("the snapshotter listens", START_DEADLINE, || {
-            Ok(socket.exists())
+            Ok(UnixStream::connect(&socket).is_ok())
         })
         .with_context(|| self.tail(SNAPSHOTTER_LOG))
     }
 
-    fn start_containerd(&mut self) -> Result<()> {
+    fn start_containerd(&self) -> Result<()> {
         let mut command = self.node.command(self.containerd.program("containerd"));
         let path = std::env::var("PATH").unwrap_or_default();
         command.args(["--config", CONFIG]).env(
@@ -149,11 +154,18 @@ impl Bed {
                 self.containerd.directory.display()
             ),
         );
-        self.servers.push(self.node.serve(command, CONTAINERD_LOG)?);
+        self.serve(command, CONTAINERD_LOG)?;
         wait_until("containerd answers", START_DEADLINE, || {
             Ok(self.cri().is_ok_and(|mut cri| cri.is_ready()))
         })
         .with_context(|| self.tail(CONTAINERD_LOG))
+    }
+
+    fn serve(&self, command: Command, log: &str) -> Result<()> {
+        let server = self.node.serve(command, log)?;
+        let mut servers = self.servers.lock().unwrap_or_else(PoisonError::into_inner);
+        servers.push(server);
+        Ok(())
     }
 
     /// A client of containerd's CRI service.

@@ -238,7 +238,7 @@ fn version_3(kata: Option<&KataRuntime>) -> String {
 [{cri}]
   restrict_oom_score_adj = true
 [{cri}.cni]
-  bin_dir = "/usr/lib/cni"
+  bin_dirs = ["/usr/lib/cni"]
   conf_dir = "/run/bed/cni"
 [{cri}.containerd]
   default_runtime_name = "runc"

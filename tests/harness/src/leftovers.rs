@@ -77,19 +77,9 @@ impl Leftovers {
 }
 
 fn processes(node: &Node, all: &mut BTreeSet<String>) -> Result<()> {
-    for entry in fs::read_dir(node.path("/proc")).context("listing the bed's processes")? {
-        let name = entry?.file_name().to_string_lossy().into_owned();
-        if !name.bytes().all(|byte| byte.is_ascii_digit()) {
-            continue;
-        }
-        let cmdline = node
-            .read(format!("/proc/{name}/cmdline"))
-            .unwrap_or_default();
-        // Commands of the harness itself come and go.
-        if !cmdline.is_empty() && !cmdline.starts_with("ip\0") {
-            all.insert(format!("process {name}: {}", cmdline.replace('\0', " ")));
-        }
-    }
+    // Commands of the harness itself come and go.
+    let lasting = node.processes()?.into_iter().filter(|one| !one.is("ip"));
+    all.extend(lasting.map(|one| format!("process {}: {}", one.pid, one.arguments.join(" "))));
     Ok(())
 }
 

@@ -38,7 +38,7 @@ pub use first::first_process;
 pub use images::{Image, TestImages};
 pub use keeper::{KeeperOptions, keep};
 pub use leftovers::Leftovers;
-pub use node::Node;
+pub use node::{Node, Process};
 pub use pod::{Container, ContainerRequest, Exit, Pod, PodRequest};
 pub use registry::{REGISTRY, Registry};
 pub use run::{Ran, run, run_ok};

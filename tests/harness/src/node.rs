@@ -12,6 +12,28 @@ use anyhow::{Context, Result, bail};
 
 use crate::{run::run_ok, tools};
 
+/// A process in a bed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Process {
+    /// Its PID inside.
+    pub pid: u32,
+    /// Its command line.
+    pub arguments: Vec<String>,
+}
+
+impl Process {
+    /// Is `program` what runs, wherever it is installed?
+    #[must_use]
+    pub fn is(&self, program: &str) -> bool {
+        let name = self
+            .arguments
+            .first()
+            .map(Path::new)
+            .and_then(Path::file_name);
+        name.is_some_and(|name| name == program)
+    }
+}
+
 /// Namespaces that live as long as this value, or until [`Node::keep`].
 #[derive(Debug)]
 pub struct Node {
@@ -126,6 +148,37 @@ impl Node {
         let bytes = std::fs::read(self.path(inside.as_ref()))
             .with_context(|| format!("reading {} in the bed", inside.as_ref().display()))?;
         Ok(String::from_utf8_lossy(&bytes).into_owned())
+    }
+
+    /// All processes inside, by their PIDs there.
+    ///
+    /// # Errors
+    /// When the bed is gone.
+    pub fn processes(&self) -> Result<Vec<Process>> {
+        let mut all = Vec::new();
+        for entry in std::fs::read_dir(self.path("/proc")).context("listing the bed's processes")? {
+            let Ok(pid) = entry?.file_name().to_string_lossy().parse() else {
+                continue;
+            };
+            // Threads of the kernel and processes that have ended have no command line.
+            let line = self
+                .read(format!("/proc/{pid}/cmdline"))
+                .unwrap_or_default();
+            let arguments: Vec<_> = line.split_terminator('\0').map(str::to_owned).collect();
+            if !arguments.is_empty() {
+                all.push(Process { pid, arguments });
+            }
+        }
+        Ok(all)
+    }
+
+    /// Kills a process inside with SIGKILL.
+    ///
+    /// # Errors
+    /// When it has ended before.
+    pub fn kill(&self, process: &Process) -> Result<()> {
+        let pid = process.pid.to_string();
+        self.run("busybox", &["kill", "-KILL", &pid]).map(drop)
     }
 
     /// Does something inside listen on this TCP port?

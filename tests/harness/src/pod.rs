@@ -10,8 +10,8 @@ use anyhow::{Context, Result};
 use k8s_cri::v1::{
     Capability, ContainerConfig, ContainerMetadata, ContainerState, DnsConfig, ExecSyncResponse,
     ImageSpec, Int64Value, KeyValue, LinuxContainerConfig, LinuxContainerResources,
-    LinuxContainerSecurityContext, LinuxPodSandboxConfig, Mount, PodSandboxConfig,
-    PodSandboxMetadata,
+    LinuxContainerSecurityContext, LinuxPodSandboxConfig, LinuxSandboxSecurityContext, Mount,
+    NamespaceMode, NamespaceOption, PodSandboxConfig, PodSandboxMetadata,
 };
 
 use crate::{
@@ -125,6 +125,7 @@ impl ContainerRequest {
             linux: Some(LinuxContainerConfig {
                 resources: Some(self.resources),
                 security_context: Some(LinuxContainerSecurityContext {
+                    namespace_options: Some(namespaces()),
                     run_as_user: self.user.map(|value| Int64Value { value }),
                     readonly_rootfs: self.read_only_root,
                     privileged: self.privileged,
@@ -171,6 +172,10 @@ impl<'bed> Pod<'bed> {
             dns_config: request.dns,
             linux: Some(LinuxPodSandboxConfig {
                 resources: request.resources,
+                security_context: Some(LinuxSandboxSecurityContext {
+                    namespace_options: Some(namespaces()),
+                    ..LinuxSandboxSecurityContext::default()
+                }),
                 ..LinuxPodSandboxConfig::default()
             }),
             ..PodSandboxConfig::default()
@@ -301,6 +306,12 @@ impl Container<'_> {
         &self.id
     }
 
+    /// containerd's id of its sandbox.
+    #[must_use]
+    pub fn sandbox(&self) -> &str {
+        &self.pod.id
+    }
+
     /// A client of its own, for calls this type has no name for.
     #[must_use]
     pub fn cri(&self) -> Cri {
@@ -393,6 +404,14 @@ impl Container<'_> {
     /// containerd's answer.
     pub fn remove(&self) -> Result<()> {
         self.cri().remove_container(&self.id)
+    }
+}
+
+/// What kubelet asks for: one network and IPC namespace per pod, processes per container.
+fn namespaces() -> NamespaceOption {
+    NamespaceOption {
+        pid: NamespaceMode::Container as i32,
+        ..NamespaceOption::default()
     }
 }
 

@@ -1,0 +1,162 @@
+//! The shim or QEMU dies by SIGKILL at each step of a pod's life: containerd's cleanup leaves nothing.
+
+use std::{thread, time::Duration};
+
+use anyhow::{Context, Result, anyhow, ensure};
+use tests_harness::{ContainerRequest, Leftovers, Process, wait_until};
+
+use crate::Stage;
+
+const SHIM: &str = "containerd-shim-kata-cc-v2";
+const QEMU: &str = "qemu-system-x86_64";
+const STEP: Duration = Duration::from_secs(60);
+
+/// Waits until a process of `program` runs that did not at `before`.
+fn appears(stage: &Stage, program: &str, before: &[Process]) -> Result<Process> {
+    let mut found = None;
+    wait_until(&format!("{program} runs"), STEP, || {
+        let now = stage.bed().node().processes()?;
+        found = now
+            .into_iter()
+            .find(|one| one.is(program) && !before.contains(one));
+        Ok(found.is_some())
+    })?;
+    found.context("it has just been found")
+}
+
+/// Everything the bed holds is what it held before, and the bed still runs pods.
+fn clean(stage: &Stage, before: &Leftovers) -> Result<()> {
+    let mut cri = stage.bed().cri()?;
+    for sandbox in cri.sandboxes()? {
+        if !stage.is_shared(&sandbox) {
+            cri.remove_sandbox(&sandbox)?;
+        }
+    }
+    before.wait_until_gone(stage.bed().node(), Duration::from_secs(30))
+}
+
+fn while_booting(stage: &'static Stage, program: &str) -> Result<()> {
+    let _turn = stage.alone();
+    if !stage.has_vms() {
+        return Ok(());
+    }
+    let (before, processes) = (stage.before()?, stage.bed().node().processes()?);
+    let running = thread::spawn(move || stage.pod().map(drop));
+    // The shim is only worth killing once it has something to lose.
+    appears(stage, QEMU, &processes)?;
+    let victim = appears(stage, program, &processes)?;
+    stage.bed().node().kill(&victim)?;
+    let answer = running.join().map_err(|_| anyhow!("the thread panicked"))?;
+    ensure!(answer.is_err(), "a pod ran without its {program}");
+    clean(stage, &before)
+}
+
+fn while_pulling(stage: &'static Stage, program: &str) -> Result<()> {
+    let _turn = stage.alone();
+    if !stage.has_vms() {
+        return Ok(());
+    }
+    let (before, processes) = (stage.before()?, stage.bed().node().processes()?);
+    let bed = stage.bed();
+    let pod = stage.pod()?;
+    let container = pod.create(ContainerRequest::busybox(&["sleep", "1000"]))?;
+    let asked = || -> Result<usize> {
+        let log = bed.registry().log(bed.node())?;
+        Ok(log.0.iter().filter(|one| one.is_from_pod()).count())
+    };
+    let asked_before = asked()?;
+    let (mut cri, id) = (container.cri(), container.id().to_owned());
+    let starting = thread::spawn(move || cri.start_container(&id));
+    wait_until("the guest asks the registry", STEP, || {
+        Ok(asked()? > asked_before)
+    })?;
+    bed.node().kill(&appears(stage, program, &processes)?)?;
+    let answer = starting
+        .join()
+        .map_err(|_| anyhow!("the thread panicked"))?;
+    ensure!(answer.is_err(), "a container started without its {program}");
+    pod.remove()?;
+    clean(stage, &before)
+}
+
+fn while_running(stage: &'static Stage, program: &str) -> Result<()> {
+    let _turn = stage.alone();
+    if !stage.has_vms() {
+        return Ok(());
+    }
+    let (before, processes) = (stage.before()?, stage.bed().node().processes()?);
+    let pod = stage.pod()?;
+    let container = pod.start(ContainerRequest::busybox(&["sleep", "1000"]))?;
+    stage
+        .bed()
+        .node()
+        .kill(&appears(stage, program, &processes)?)?;
+    let exit = container.wait()?;
+    ensure!(
+        exit.code != 0,
+        "a container whose {program} was killed ended well: {exit:?}"
+    );
+    wait_until("the sandbox is reported as gone", STEP, || {
+        Ok(!pod.is_ready()?)
+    })?;
+    pod.remove()?;
+    clean(stage, &before)
+}
+
+fn while_stopping(stage: &'static Stage, program: &str) -> Result<()> {
+    let _turn = stage.alone();
+    if !stage.has_vms() {
+        return Ok(());
+    }
+    let (before, processes) = (stage.before()?, stage.bed().node().processes()?);
+    let pod = stage.pod()?;
+    let container = pod.start(ContainerRequest::shell(
+        "trap 'echo stopping' TERM; echo ready; while :; do sleep 0.1; done",
+    ))?;
+    container.wait_for_output("ready")?;
+    let (mut cri, id) = (container.cri(), container.id().to_owned());
+    let stopping = thread::spawn(move || cri.stop_container(&id, 30));
+    container.wait_for_output("stopping")?;
+    stage
+        .bed()
+        .node()
+        .kill(&appears(stage, program, &processes)?)?;
+    // Whether that call succeeds is containerd's business; the container must be seen to end.
+    let _ = stopping
+        .join()
+        .map_err(|_| anyhow!("the thread panicked"))?;
+    container.wait()?;
+    pod.remove()?;
+    clean(stage, &before)
+}
+
+macro_rules! killed {
+    ($($(#[$doc:meta])* $name:ident: $step:ident($program:expr);)+) => {
+        $($(#[$doc])*
+        ///
+        /// # Errors
+        /// When the claim does not hold.
+        pub fn $name(stage: &'static Stage) -> Result<()> {
+            $step(stage, $program)
+        })+
+    };
+}
+
+killed! {
+    /// The VM has been started, the agent has not answered.
+    nothing_is_left_when_the_shim_is_killed_while_the_vm_boots: while_booting(SHIM);
+    /// The VM has been started, the agent has not answered.
+    nothing_is_left_when_qemu_is_killed_while_the_vm_boots: while_booting(QEMU);
+    /// CreateContainer is waiting for the guest.
+    nothing_is_left_when_the_shim_is_killed_while_an_image_is_pulled: while_pulling(SHIM);
+    /// CreateContainer is waiting for the guest.
+    nothing_is_left_when_qemu_is_killed_while_an_image_is_pulled: while_pulling(QEMU);
+    /// A container runs.
+    nothing_is_left_when_the_shim_of_a_running_pod_is_killed: while_running(SHIM);
+    /// A container runs.
+    nothing_is_left_when_qemu_of_a_running_pod_is_killed: while_running(QEMU);
+    /// A container has got SIGTERM and takes its time.
+    nothing_is_left_when_the_shim_is_killed_while_the_pod_stops: while_stopping(SHIM);
+    /// A container has got SIGTERM and takes its time.
+    nothing_is_left_when_qemu_is_killed_while_the_pod_stops: while_stopping(QEMU);
+}
