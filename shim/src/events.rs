@@ -210,7 +210,7 @@ async fn connect<'a>(
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
 
     #[test]
@@ -220,6 +220,35 @@ mod tests {
             "containerd.events.TaskExit"
         );
         assert_eq!(TaskOOM::TOPIC, "/tasks/oom");
+    }
+
+    impl Events {
+        /// A queue whose topics a test reads.
+        pub(crate) fn recorded() -> (Self, Recorded) {
+            let (queue, receiver) = mpsc::channel(QUEUE);
+            let events = Self {
+                namespace: "test".into(),
+                queue,
+            };
+            (events, Recorded(receiver))
+        }
+    }
+
+    /// The other end of [`Events::recorded`].
+    pub(crate) struct Recorded(Receiver<Item>);
+
+    impl Recorded {
+        /// Topics of all events so far, in order.
+        pub(crate) fn topics(&mut self) -> Vec<String> {
+            let mut topics = Vec::new();
+            while let Ok(item) = self.0.try_recv() {
+                match item {
+                    Item::Event(envelope) => topics.push(envelope.topic),
+                    Item::Flush(done) => drop(done),
+                }
+            }
+            topics
+        }
     }
 
     #[tokio::test]

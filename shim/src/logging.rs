@@ -9,12 +9,15 @@ use std::{
     fs::{File, OpenOptions},
     io::{self, Write},
     os::unix::fs::{FileTypeExt, OpenOptionsExt},
-    sync::Mutex,
+    sync::{Mutex, OnceLock},
 };
 
 use tracing::level_filters::LevelFilter;
+use tracing_subscriber::{layer::SubscriberExt, reload, util::SubscriberInitExt};
 
 const PIPE: &str = "log";
+
+static MORE: OnceLock<Box<dyn Fn() + Send + Sync>> = OnceLock::new();
 
 /// Sends this process's log to the pipe of the bundle in the working directory; without
 /// a pipe there is no log.
@@ -27,14 +30,25 @@ pub(crate) fn start(debug: bool) {
     } else {
         LevelFilter::INFO
     };
-    tracing_subscriber::fmt()
+    let (filter, handle) = reload::Layer::new(level);
+    let _ = MORE.set(Box::new(move || drop(handle.reload(LevelFilter::DEBUG))));
+    let lines = tracing_subscriber::fmt::layer()
         .with_ansi(false)
-        .with_max_level(level)
-        .with_writer(Mutex::new(Lossy(pipe)))
+        .with_writer(Mutex::new(Lossy(pipe)));
+    tracing_subscriber::registry()
+        .with(filter)
+        .with(lines)
         .init();
     std::panic::set_hook(Box::new(|panic| {
         tracing::error!(%panic, "bug: panic");
     }));
+}
+
+/// Logs at debug level from now on, as the configuration may ask.
+pub(crate) fn more() {
+    if let Some(raise) = MORE.get() {
+        raise();
+    }
 }
 
 fn open() -> Option<File> {

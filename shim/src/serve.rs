@@ -9,7 +9,8 @@ use tokio::signal::unix::{SignalKind, signal};
 use ttrpc::asynchronous::{Server, transport::Listener};
 
 use crate::{
-    bootstrap::socket_path, cli::Arguments, events::Events, logging, service::Service, task_service,
+    bootstrap::socket_path, cli::Arguments, events::Events, logging, record::StateDir,
+    service::Service, task_service,
 };
 
 const WORKERS: usize = 2;
@@ -53,9 +54,11 @@ async fn run(arguments: &Arguments, listener: UnixListener) -> Result<()> {
     let socket = socket_path(&arguments.address, &arguments.namespace, &sandbox);
     ignore_termination()?;
     let events = Events::start(arguments.namespace.clone());
+    let state = StateDir::of(&sandbox);
     let service = Arc::new(Service::new(
         sandbox,
         Some(socket.clone()),
+        state,
         events,
         Box::new(Qemu),
     ));

@@ -6,6 +6,8 @@
 
 mod create;
 mod lifecycle;
+#[cfg(test)]
+mod tests;
 mod watch;
 
 use std::{
@@ -51,12 +53,13 @@ impl Service {
     pub(crate) fn new(
         sandbox_id: SandboxId,
         socket: Option<PathBuf>,
+        state: StateDir,
         events: Events,
         hypervisor: Box<dyn Hypervisor>,
     ) -> Self {
         Self {
-            state: StateDir::of(&sandbox_id),
             sandbox_id,
+            state,
             socket,
             events,
             hypervisor,

@@ -16,6 +16,7 @@ use crate::{
     config::{Config, Source, TaskOptions},
     container::{Container, Creation},
     events::task_io,
+    logging,
     oci::Spec,
     pod::{Membership, Role},
     process::Process,
@@ -95,7 +96,11 @@ impl Service {
             let options = TaskOptions::decode(request.options.as_ref())
                 .map_err(|error| TaskError::invalid(&error))?;
             let source = Source::choose(options).map_err(|error| TaskError::invalid(&error))?;
-            Some(source.load().map_err(|error| TaskError::invalid(&error))?)
+            let config = source.load().map_err(|error| TaskError::invalid(&error))?;
+            if config.runtime.enable_debug || config.qemu().enable_debug {
+                logging::more();
+            }
+            Some(config)
         } else {
             None
         };
@@ -233,8 +238,7 @@ async fn make_container(sandbox: &Sandbox, parsed: &mut Parsed) -> Result<Contai
     let id = parsed.id.as_str();
     sandbox.timing.done(&sandbox.state, Step::Create(id));
     let storage = image_storage(sandbox, parsed)?;
-    let mut plan = volumes::plan(&parsed.id, sandbox.id(), &parsed.spec)
-        .map_err(|error| TaskError::invalid(&error))?;
+    let mut plan = plan_volumes(sandbox, parsed).await?;
     copy_volumes(sandbox, &plan).await?;
     let termination_log = plan.termination_log.take();
     let request = container_request(sandbox, parsed, plan, storage);
@@ -273,6 +277,16 @@ fn image_storage(sandbox: &Sandbox, parsed: &Parsed) -> Result<Storage, TaskErro
         force,
     )
     .map_err(|error| TaskError::invalid(&error))
+}
+
+/// Looks at the volumes off the executor: one may lie on a file system that hangs.
+async fn plan_volumes(sandbox: &Sandbox, parsed: &Parsed) -> Result<VolumePlan, TaskError> {
+    let (id, pod, spec) = (parsed.id.clone(), sandbox.id().clone(), parsed.spec.clone());
+    let planning = tokio::task::spawn_blocking(move || volumes::plan(&id, &pod, &spec));
+    match planning.await {
+        Ok(plan) => plan.map_err(|error| TaskError::invalid(&error)),
+        Err(error) => Err(TaskError::failed(&error)),
+    }
 }
 
 async fn copy_volumes(sandbox: &Sandbox, plan: &VolumePlan) -> Result<(), TaskError> {

@@ -6,17 +6,18 @@
 //! the guest's memory.
 
 use std::{
-    fs::{self, File, Metadata, OpenOptions},
-    io::{self, Read},
-    os::unix::{
-        ffi::OsStrExt,
-        fs::{MetadataExt, OpenOptionsExt},
-    },
+    fs::{self, Metadata},
+    io,
+    os::unix::{ffi::OsStrExt, fs::MetadataExt},
     path::{Path, PathBuf},
 };
 
 use agent_protocol::{limits::COPY_FILE_CHUNK_BYTES_MAX, rpc::agent::CopyFileRequest};
 use thiserror::Error;
+use tokio::{
+    fs::{File, OpenOptions},
+    io::AsyncReadExt,
+};
 
 use crate::agent_client::{AgentClient, AgentError};
 
@@ -85,7 +86,16 @@ struct Entry {
 ///
 /// [`CopyError`] names the file.
 pub(crate) async fn copy(agent: &AgentClient, plan: &CopyPlan) -> Result<(), CopyError> {
-    for entry in entries(plan)? {
+    // A volume may lie on a network file system that hangs.
+    let walked = {
+        let plan = plan.clone();
+        tokio::task::spawn_blocking(move || entries(&plan))
+    };
+    let walked = walked.await.map_err(|error| CopyError::Read {
+        path: plan.host.clone(),
+        source: error.into(),
+    })?;
+    for entry in walked? {
         let kind = entry.metadata.file_type();
         if kind.is_file() {
             copy_file(agent, &entry).await?;
@@ -106,19 +116,19 @@ pub(crate) async fn copy(agent: &AgentClient, plan: &CopyPlan) -> Result<(), Cop
 }
 
 async fn copy_file(agent: &AgentClient, entry: &Entry) -> Result<(), CopyError> {
-    let mut file = open(&entry.host)?;
+    let mut file = open(&entry.host).await?;
     let size = entry.metadata.len();
     let mut offset = 0;
     loop {
         let left = usize::try_from(size - offset).unwrap_or(usize::MAX);
         let mut chunk = vec![0; left.min(COPY_FILE_CHUNK_BYTES_MAX)];
-        file.read_exact(&mut chunk)
-            .map_err(|error| match error.kind() {
-                io::ErrorKind::UnexpectedEof => CopyError::Changed {
-                    path: entry.host.clone(),
-                },
-                _ => read_error(&entry.host)(error),
-            })?;
+        let read = file.read_exact(&mut chunk).await;
+        read.map_err(|error| match error.kind() {
+            io::ErrorKind::UnexpectedEof => CopyError::Changed {
+                path: entry.host.clone(),
+            },
+            _ => read_error(&entry.host)(error),
+        })?;
         let mut request = request(entry);
         request.file_size = i64::try_from(size).unwrap_or(i64::MAX);
         request.offset = i64::try_from(offset).unwrap_or(i64::MAX);
@@ -131,13 +141,13 @@ async fn copy_file(agent: &AgentClient, entry: &Entry) -> Result<(), CopyError> 
     }
 }
 
-fn open(path: &Path) -> Result<File, CopyError> {
-    OpenOptions::new()
+async fn open(path: &Path) -> Result<File, CopyError> {
+    let mut options = OpenOptions::new();
+    // The tree may change under us: no fifo may block, no terminal be taken.
+    options
         .read(true)
-        // The tree may change under us: no fifo may block, no terminal be taken.
-        .custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY)
-        .open(path)
-        .map_err(read_error(path))
+        .custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY);
+    options.open(path).await.map_err(read_error(path))
 }
 
 fn request(entry: &Entry) -> CopyFileRequest {
@@ -255,7 +265,7 @@ mod tests {
     #[test]
     fn a_volume_that_is_too_large_is_refused() {
         let folder = tempfile::tempdir().unwrap();
-        let file = File::create(folder.path().join("big")).unwrap();
+        let file = fs::File::create(folder.path().join("big")).unwrap();
         file.set_len(BYTES_MAX + 1).unwrap();
         assert!(matches!(listed(folder.path()), Err(CopyError::TooLarge)));
     }

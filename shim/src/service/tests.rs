@@ -1,0 +1,602 @@
+//! The service against a scripted agent.
+//!
+//! The VM is replaced by the two ends of a socket pair; the agent behind it does what a
+//! test wants where a real one cannot be made to (being slow, dying at a given
+//! moment). That the shim and the real agent understand each other is shown by the
+//! end-to-end tests.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use agent_protocol::{
+    id::SandboxId,
+    rpc::{
+        agent::{
+            CloseStdinRequest, CreateContainerRequest, CreateSandboxRequest, DestroySandboxRequest,
+            ExecProcessRequest, ReadStreamRequest, ReadStreamResponse, RemoveContainerRequest,
+            Routes, SignalProcessRequest, StartContainerRequest, UpdateRoutesRequest,
+            WaitProcessRequest, WaitProcessResponse, WriteStreamRequest, WriteStreamResponse,
+        },
+        agent_ttrpc::{AgentService, create_agent_service},
+        empty::Empty,
+        health::{CheckRequest, HealthCheckResponse},
+        health_ttrpc::{Health, create_health},
+    },
+};
+use async_trait::async_trait;
+use containerd_shim_protos::{api::Status, protobuf::well_known_types::any::Any};
+use futures::StreamExt;
+use shim_hypervisor::{
+    ConnectError, Hypervisor, ProcessExit, StartError, StopError, Vm, VmConfig, VmExit, VmExitCause,
+};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{UnixStream, unix::pipe},
+    sync::watch,
+};
+use ttrpc::{
+    r#async::TtrpcContext,
+    asynchronous::{Server, transport::Listener},
+};
+
+use super::{CreateRequest, Service};
+use crate::{
+    events::{Events, tests::Recorded},
+    oci,
+    record::StateDir,
+    status::TaskError,
+    stdio::Stdio,
+};
+
+const OUTPUT_BYTES: usize = 3 << 20;
+
+#[derive(Default)]
+struct Script {
+    calls: Mutex<Vec<String>>,
+    output_left: AtomicUsize,
+    input: Mutex<Vec<u8>>,
+    ended: watch::Sender<bool>,
+}
+
+impl Script {
+    fn note(&self, call: impl Into<String>) {
+        self.calls.lock().unwrap().push(call.into());
+    }
+
+    fn calls(&self) -> Vec<String> {
+        self.calls.lock().unwrap().clone()
+    }
+}
+
+#[derive(Clone)]
+struct Agent(Arc<Script>);
+
+#[async_trait]
+impl AgentService for Agent {
+    async fn create_sandbox(
+        &self,
+        _: &TtrpcContext,
+        _: CreateSandboxRequest,
+    ) -> ttrpc::Result<Empty> {
+        self.0.note("CreateSandbox");
+        Ok(Empty::default())
+    }
+
+    async fn destroy_sandbox(
+        &self,
+        _: &TtrpcContext,
+        _: DestroySandboxRequest,
+    ) -> ttrpc::Result<Empty> {
+        self.0.note("DestroySandbox");
+        Ok(Empty::default())
+    }
+
+    async fn update_routes(
+        &self,
+        _: &TtrpcContext,
+        _: UpdateRoutesRequest,
+    ) -> ttrpc::Result<Routes> {
+        Ok(Routes::default())
+    }
+
+    async fn create_container(
+        &self,
+        _: &TtrpcContext,
+        request: CreateContainerRequest,
+    ) -> ttrpc::Result<Empty> {
+        self.0.note(format!("Create {}", request.container_id));
+        if request.container_id == "slow" {
+            std::future::pending::<()>().await;
+        }
+        if request.container_id == "refused" {
+            let status = ttrpc::get_status(ttrpc::Code::PERMISSION_DENIED, "not by this policy");
+            return Err(ttrpc::Error::RpcStatus(status));
+        }
+        Ok(Empty::default())
+    }
+
+    async fn start_container(
+        &self,
+        _: &TtrpcContext,
+        _: StartContainerRequest,
+    ) -> ttrpc::Result<Empty> {
+        Ok(Empty::default())
+    }
+
+    async fn exec_process(
+        &self,
+        _: &TtrpcContext,
+        request: ExecProcessRequest,
+    ) -> ttrpc::Result<Empty> {
+        self.0
+            .note(format!("Exec {}", request.process.Args.join(" ")));
+        Ok(Empty::default())
+    }
+
+    async fn remove_container(
+        &self,
+        _: &TtrpcContext,
+        request: RemoveContainerRequest,
+    ) -> ttrpc::Result<Empty> {
+        self.0.note(format!("Remove {}", request.container_id));
+        Ok(Empty::default())
+    }
+
+    async fn signal_process(
+        &self,
+        _: &TtrpcContext,
+        request: SignalProcessRequest,
+    ) -> ttrpc::Result<Empty> {
+        self.0.note(format!("Signal {}", request.signal));
+        self.0.ended.send_replace(true);
+        Ok(Empty::default())
+    }
+
+    async fn wait_process(
+        &self,
+        _: &TtrpcContext,
+        _: WaitProcessRequest,
+    ) -> ttrpc::Result<WaitProcessResponse> {
+        let _ = self.0.ended.subscribe().wait_for(|ended| *ended).await;
+        Ok(WaitProcessResponse {
+            status: 3,
+            ..WaitProcessResponse::default()
+        })
+    }
+
+    async fn read_stdout(
+        &self,
+        _: &TtrpcContext,
+        request: ReadStreamRequest,
+    ) -> ttrpc::Result<ReadStreamResponse> {
+        let left = self.0.output_left.load(Ordering::SeqCst);
+        let count = left.min(usize::try_from(request.len).unwrap_or(0));
+        self.0.output_left.fetch_sub(count, Ordering::SeqCst);
+        if count == 0 {
+            let _ = self.0.ended.subscribe().wait_for(|ended| *ended).await;
+        }
+        Ok(ReadStreamResponse {
+            data: vec![b'x'; count],
+            ..ReadStreamResponse::default()
+        })
+    }
+
+    async fn write_stdin(
+        &self,
+        _: &TtrpcContext,
+        request: WriteStreamRequest,
+    ) -> ttrpc::Result<WriteStreamResponse> {
+        self.0.input.lock().unwrap().extend(&request.data);
+        Ok(WriteStreamResponse {
+            len: u32::try_from(request.data.len()).unwrap(),
+            ..WriteStreamResponse::default()
+        })
+    }
+
+    async fn close_stdin(&self, _: &TtrpcContext, _: CloseStdinRequest) -> ttrpc::Result<Empty> {
+        self.0.note("CloseStdin");
+        self.0.ended.send_replace(true);
+        Ok(Empty::default())
+    }
+}
+
+#[async_trait]
+impl Health for Agent {
+    async fn check(&self, _: &TtrpcContext, _: CheckRequest) -> ttrpc::Result<HealthCheckResponse> {
+        Ok(HealthCheckResponse::default())
+    }
+}
+
+struct Machines {
+    script: Arc<Script>,
+    dead: watch::Sender<bool>,
+}
+
+struct Machine {
+    script: Arc<Script>,
+    dead: watch::Sender<bool>,
+    server: Mutex<Option<Server>>,
+}
+
+#[async_trait]
+impl Hypervisor for Machines {
+    async fn start(&self, _: VmConfig) -> Result<Box<dyn Vm>, StartError> {
+        Ok(Box::new(Machine {
+            script: Arc::clone(&self.script),
+            dead: self.dead.clone(),
+            server: Mutex::new(None),
+        }))
+    }
+}
+
+#[async_trait]
+impl Vm for Machine {
+    fn pid(&self) -> u32 {
+        4242
+    }
+
+    fn processes(&self) -> Vec<u32> {
+        vec![4242]
+    }
+
+    async fn connect(&self, _: u32, _: Duration) -> Result<UnixStream, ConnectError> {
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        let streams = futures::stream::iter([Ok(theirs)]).chain(futures::stream::pending());
+        let agent = Arc::new(Agent(Arc::clone(&self.script)));
+        let mut server = Server::new()
+            .add_listener(Listener::new(streams))
+            .register_service(create_agent_service(agent.clone()))
+            .register_service(create_health(agent));
+        server.start().await.unwrap();
+        *self.server.lock().unwrap() = Some(server);
+        Ok(ours)
+    }
+
+    async fn exited(&self) -> VmExit {
+        let _ = self.dead.subscribe().wait_for(|dead| *dead).await;
+        VmExit {
+            cause: VmExitCause::Died,
+            status: ProcessExit::Signal(9),
+            message: String::new(),
+        }
+    }
+
+    async fn stop(&self, _: Duration) -> Result<(), StopError> {
+        self.dead.send_replace(true);
+        Ok(())
+    }
+
+    fn console(&self) -> String {
+        String::new()
+    }
+}
+
+struct Bench {
+    folder: tempfile::TempDir,
+    service: Arc<Service>,
+    script: Arc<Script>,
+    dead: watch::Sender<bool>,
+    events: Recorded,
+}
+
+impl Bench {
+    fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let image = folder.path().join("image");
+        fs::create_dir(&image).unwrap();
+        fs::write(image.join("vmlinuz"), "k").unwrap();
+        fs::write(image.join("initrd.img"), "i").unwrap();
+        let manifest = r#"{"schema":1,"cmdline":"","files":{
+            "vmlinuz":{"bytes":1},"initrd.img":{"bytes":1}}}"#;
+        fs::write(image.join("manifest.json"), manifest).unwrap();
+        let script = Arc::new(Script::default());
+        let dead = watch::Sender::new(false);
+        let machines = Machines {
+            script: Arc::clone(&script),
+            dead: dead.clone(),
+        };
+        let (queue, events) = Events::recorded();
+        let service = Service::new(
+            SandboxId::parse("pod").unwrap(),
+            None,
+            StateDir::at(&folder.path().join("state")),
+            queue,
+            Box::new(machines),
+        );
+        Self {
+            folder,
+            service: Arc::new(service),
+            script,
+            dead,
+            events,
+        }
+    }
+
+    fn options(&self) -> Any {
+        let image = self.folder.path().join("image");
+        let body = format!(
+            "[hypervisor.qemu]\nguest_image = {image:?}\n[runtime]\n\
+             internetworking_model = \"none\"\nsandbox_cgroup_only = false\n\
+             experimental = [\"force_guest_pull\"]\n"
+        );
+        let mut value = vec![0x1a];
+        let mut length = body.len();
+        while length > 0x7f {
+            value.push(u8::try_from(length & 0x7f).unwrap() | 0x80);
+            length >>= 7;
+        }
+        value.push(u8::try_from(length).unwrap());
+        value.extend(body.as_bytes());
+        Any {
+            type_url: "runtimeoptions.v1.Options".into(),
+            value,
+            ..Any::default()
+        }
+    }
+
+    fn request(&self, id: &str, stdio: Stdio) -> CreateRequest {
+        let bundle = self.folder.path().join(id);
+        fs::create_dir_all(&bundle).unwrap();
+        let kind = if id == "pod" { "sandbox" } else { "container" };
+        let spec = format!(
+            r#"{{"ociVersion":"1.1.0","annotations":{{
+                "io.kubernetes.cri.container-type":"{kind}",
+                "io.kubernetes.cri.sandbox-id":"pod",
+                "io.kubernetes.cri.image-name":"reg/{id}"}}}}"#
+        );
+        fs::write(bundle.join("config.json"), spec).unwrap();
+        CreateRequest {
+            id: id.into(),
+            bundle: bundle.display().to_string(),
+            rootfs: Vec::new(),
+            stdio,
+            options: Some(self.options()),
+        }
+    }
+
+    async fn create(&self, id: &str) -> Result<u32, TaskError> {
+        self.service.create(self.request(id, silent())).await
+    }
+
+    fn state_exists(&self) -> bool {
+        self.folder.path().join("state").exists()
+    }
+
+    fn fifo(&self, name: &str) -> PathBuf {
+        let path = self.folder.path().join(name);
+        nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRWXU).unwrap();
+        path
+    }
+}
+
+fn silent() -> Stdio {
+    stdio("", Path::new(""))
+}
+
+fn stdio(stdin: &str, stdout: &Path) -> Stdio {
+    Stdio {
+        stdin: stdin.into(),
+        stdout: stdout.display().to_string(),
+        stderr: String::new(),
+        terminal: false,
+    }
+}
+
+fn sleep() -> oci::Process {
+    oci::Process {
+        args: vec!["sleep".into(), "1".into()],
+        ..oci::Process::default()
+    }
+}
+
+#[tokio::test]
+async fn a_pod_lives_and_leaves_nothing() {
+    let mut bench = Bench::new();
+    assert_eq!(bench.create("pod").await.unwrap(), 4242);
+    assert!(bench.state_exists());
+    bench.service.start("pod", "").await.unwrap();
+    bench.create("app").await.unwrap();
+    let app = bench.service.find("app").unwrap();
+    assert_eq!(app.init.status(), Status::CREATED);
+    bench.service.start("app", "").await.unwrap();
+    assert_eq!(app.init.status(), Status::RUNNING);
+    assert!(bench.service.delete("app", "").await.is_err());
+    bench.service.kill("app", "", 15).await.unwrap();
+    assert_eq!(app.init.wait().await.status, 3);
+    bench.service.kill("app", "", 9).await.unwrap();
+    let (pid, exit) = bench.service.delete("app", "").await.unwrap();
+    assert_eq!((pid, exit.status), (4242, 3));
+    assert!(matches!(
+        bench.service.find("app"),
+        Err(TaskError::NotFound { .. })
+    ));
+    bench.service.find("pod").unwrap().init.wait().await;
+    bench.service.delete("pod", "").await.unwrap();
+    assert!(!bench.state_exists());
+    bench.service.shut_down(false).await;
+    bench.service.ended.notified().await;
+    let mut topics = bench.events.topics();
+    topics.retain(|topic| !topic.ends_with("exit"));
+    assert_eq!(
+        topics,
+        [
+            "/tasks/create",
+            "/tasks/start",
+            "/tasks/create",
+            "/tasks/start",
+            "/tasks/delete",
+            "/tasks/delete"
+        ]
+    );
+}
+
+#[tokio::test]
+async fn a_slow_container_delays_no_other_and_can_be_given_up() {
+    let bench = Bench::new();
+    bench.create("pod").await.unwrap();
+    let slow = {
+        let service = Arc::clone(&bench.service);
+        let request = bench.request("slow", silent());
+        tokio::spawn(async move { service.create(request).await })
+    };
+    while !bench.script.calls().contains(&"Create slow".to_owned()) {
+        tokio::task::yield_now().await;
+    }
+    assert!(matches!(
+        bench.create("slow").await,
+        Err(TaskError::AlreadyExists { .. })
+    ));
+    bench.create("app").await.unwrap();
+    bench.service.start("app", "").await.unwrap();
+    assert!(matches!(
+        bench.service.delete("slow", "").await,
+        Err(TaskError::NotFound { .. })
+    ));
+    assert!(slow.await.unwrap().is_err());
+    assert!(bench.script.calls().contains(&"Remove slow".to_owned()));
+}
+
+#[tokio::test]
+async fn a_refused_container_leaves_the_pod_and_says_why() {
+    let bench = Bench::new();
+    bench.create("pod").await.unwrap();
+    let error = bench.create("refused").await.unwrap_err();
+    assert!(error.to_string().contains("not by this policy"), "{error}");
+    assert!(bench.service.find("refused").is_err());
+    assert!(bench.service.find("pod").is_ok());
+}
+
+#[tokio::test]
+async fn a_dead_vm_ends_everything_once() {
+    let mut bench = Bench::new();
+    bench.create("pod").await.unwrap();
+    bench.service.start("pod", "").await.unwrap();
+    bench.create("app").await.unwrap();
+    bench.service.start("app", "").await.unwrap();
+    bench.service.exec("app", "e1", silent(), sleep()).unwrap();
+    bench.service.start("app", "e1").await.unwrap();
+    bench.dead.send_replace(true);
+    let app = bench.service.find("app").unwrap();
+    assert_eq!(app.init.wait().await.status, 255);
+    assert_eq!(app.process("e1").unwrap().wait().await.status, 255);
+    bench.service.find("pod").unwrap().init.wait().await;
+    let exits = bench
+        .events
+        .topics()
+        .iter()
+        .filter(|t| t.ends_with("exit"))
+        .count();
+    assert_eq!(exits, 3);
+    bench.service.kill("app", "", 9).await.unwrap();
+    bench.service.delete("app", "").await.unwrap();
+    bench.service.delete("pod", "").await.unwrap();
+    assert!(!bench.state_exists());
+}
+
+#[tokio::test]
+async fn output_arrives_before_the_end_is_told() {
+    let bench = Bench::new();
+    bench
+        .script
+        .output_left
+        .store(OUTPUT_BYTES, Ordering::SeqCst);
+    let path = bench.fifo("out");
+    let mut reader = pipe::OpenOptions::new().open_receiver(&path).unwrap();
+    bench.create("pod").await.unwrap();
+    let request = bench.request("app", stdio("", &path));
+    bench.service.create(request).await.unwrap();
+    bench.service.start("app", "").await.unwrap();
+    bench.script.ended.send_replace(true);
+    let app = bench.service.find("app").unwrap();
+    let mut read = 0;
+    let mut buffer = vec![0; 1 << 16];
+    while read < OUTPUT_BYTES {
+        assert!(app.init.ended().is_none());
+        read += reader.read(&mut buffer).await.unwrap();
+    }
+    assert_eq!(app.init.wait().await.status, 3);
+    assert_eq!(reader.read(&mut buffer).await.unwrap(), 0);
+}
+
+#[tokio::test]
+async fn input_is_passed_on_and_closed_when_asked() {
+    let bench = Bench::new();
+    let path = bench.fifo("in");
+    bench.create("pod").await.unwrap();
+    let stdin = path.display().to_string();
+    let request = bench.request("app", stdio(&stdin, Path::new("")));
+    bench.service.create(request).await.unwrap();
+    bench.service.start("app", "").await.unwrap();
+    let app = bench.service.find("app").unwrap();
+    let mut writer = pipe::OpenOptions::new().open_sender(&path).unwrap();
+    writer.write_all(b"hello").await.unwrap();
+    drop(writer);
+    app.init.close_stdin();
+    assert_eq!(app.init.wait().await.status, 3);
+    assert_eq!(*bench.script.input.lock().unwrap(), b"hello");
+    assert!(bench.script.calls().contains(&"CloseStdin".to_owned()));
+}
+
+#[tokio::test]
+async fn execs_follow_their_container() {
+    let bench = Bench::new();
+    bench.create("pod").await.unwrap();
+    bench.create("app").await.unwrap();
+    assert!(bench.service.exec("app", "e1", silent(), sleep()).is_err());
+    bench.service.start("app", "").await.unwrap();
+    assert!(
+        bench
+            .service
+            .exec("app", "../x", silent(), sleep())
+            .is_err()
+    );
+    bench.service.exec("app", "e1", silent(), sleep()).unwrap();
+    assert!(bench.service.exec("app", "e1", silent(), sleep()).is_err());
+    bench.service.start("app", "e1").await.unwrap();
+    assert!(bench.service.start("app", "e1").await.is_err());
+    assert!(bench.script.calls().contains(&"Exec sleep 1".to_owned()));
+    assert!(bench.service.delete("app", "e1").await.is_err());
+    bench.service.kill("app", "e1", 9).await.unwrap();
+    let exec = bench.service.find("app").unwrap().process("e1").unwrap();
+    exec.wait().await;
+    bench.service.delete("app", "e1").await.unwrap();
+    assert!(bench.service.find("app").unwrap().process("e1").is_err());
+}
+
+#[tokio::test]
+async fn a_created_container_can_be_killed() {
+    let bench = Bench::new();
+    bench.create("pod").await.unwrap();
+    bench.create("app").await.unwrap();
+    assert!(bench.service.kill("app", "", 1).await.is_err());
+    bench.service.kill("app", "", 9).await.unwrap();
+    let app = bench.service.find("app").unwrap();
+    assert_eq!(app.init.wait().await.status, 137);
+    assert!(bench.service.start("app", "").await.is_err());
+    bench.service.delete("app", "").await.unwrap();
+}
+
+#[tokio::test]
+async fn a_pod_that_cannot_boot_leaves_nothing() {
+    let bench = Bench::new();
+    fs::remove_file(bench.folder.path().join("image/initrd.img")).unwrap();
+    let error = bench.create("pod").await.unwrap_err().to_string();
+    assert!(
+        error.contains("initrd.img") && error.contains("guest_image"),
+        "{error}"
+    );
+    assert!(!bench.state_exists());
+    assert!(matches!(
+        bench.create("app").await,
+        Err(TaskError::NotFound { .. })
+    ));
+    bench.service.shut_down(false).await;
+    bench.service.ended.notified().await;
+}
