@@ -5,12 +5,13 @@
 
 use std::{
     os::unix::process::CommandExt,
+    path::PathBuf,
     process::{Command, ExitCode},
 };
 
 use anyhow::{Context, Result};
 use clap::{Parser, Subcommand};
-use tests_harness::{KeeperOptions, first_process, join, keep};
+use tests_harness::{DemoOptions, KeeperOptions, command_inside, demo, first_process, join, keep};
 
 #[derive(Debug, Parser)]
 #[command(
@@ -24,6 +25,27 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Action {
+    /// Run a pod from its YAML on a node made for it.
+    Demo {
+        /// What hack/build made.
+        #[arg(long, value_name = "DIR")]
+        prefix: PathBuf,
+        /// The pod to run when none is named.
+        #[arg(long, value_name = "FILE", hide = true)]
+        hello: PathBuf,
+        /// Leave the node up, and print how to talk to it.
+        #[arg(long)]
+        keep: bool,
+        /// The pod to run.
+        pod: Option<PathBuf>,
+    },
+    /// Run a program on a node that was kept.
+    Enter {
+        /// PID of the node's first process.
+        first: u32,
+        #[arg(last = true, required = true)]
+        program: Vec<String>,
+    },
     /// Hold the namespaces of a bed (started by the others).
     #[command(hide = true)]
     Keeper {
@@ -54,6 +76,20 @@ fn main() -> ExitCode {
 
 fn act(action: Action) -> Result<ExitCode> {
     match action {
+        Action::Demo {
+            prefix,
+            hello,
+            keep,
+            pod,
+        } => {
+            let pod = pod.unwrap_or(hello);
+            return demo(&DemoOptions { prefix, pod, keep }).map(ExitCode::from);
+        }
+        Action::Enter { first, program } => {
+            let (name, arguments) = program.split_first().context("no program is named")?;
+            let error = command_inside(first, name)?.args(arguments).exec();
+            return Err(error).context("running nsenter");
+        }
         Action::Keeper { name, detached } => keep(&KeeperOptions { name, detached })?,
         Action::First { name } => first_process(&name)?,
         Action::Join { program } => {

@@ -116,16 +116,7 @@ impl Node {
     /// Never after [`Node::up`], which found the same binary.
     #[must_use]
     pub fn command(&self, program: impl AsRef<Path>) -> Command {
-        let mut command = Command::new("nsenter");
-        command
-            .arg(format!("--target={}", self.first))
-            .args([
-                "--mount", "--net", "--pid", "--cgroup", "--uts", "--ipc", "--",
-            ])
-            .arg(tools::bed().expect("the bed's own binary started this node"))
-            .args(["join", "--"])
-            .arg(program.as_ref());
-        command
+        command_inside(self.first, program).expect("the bed's own binary started this node")
     }
 
     /// Writes a file inside, making its directories.
@@ -231,6 +222,23 @@ impl Node {
     pub fn keep(mut self) {
         self.keeper = None;
     }
+}
+
+/// A command that runs `program` in the bed whose first process is `first`.
+///
+/// # Errors
+/// When the `bed` program is not beside the running one.
+pub fn command_inside(first: u32, program: impl AsRef<Path>) -> Result<Command> {
+    let mut command = Command::new("nsenter");
+    command
+        .arg(format!("--target={first}"))
+        .args([
+            "--mount", "--net", "--pid", "--cgroup", "--uts", "--ipc", "--",
+        ])
+        .arg(tools::bed()?)
+        .args(["join", "--"])
+        .arg(program.as_ref());
+    Ok(command)
 }
 
 impl Drop for Node {
