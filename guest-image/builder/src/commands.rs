@@ -23,6 +23,8 @@ use guest_image_builder::{
 
 use crate::Outcome;
 
+pub(crate) mod measure;
+
 /// The bundle of Debian and most others.
 const CA_BUNDLE: &str = "/etc/ssl/certs/ca-certificates.crt";
 
@@ -114,12 +116,8 @@ pub(crate) fn build(arguments: &BuildArgs) -> anyhow::Result<Outcome> {
 
 pub(crate) fn show(arguments: &ShowArgs) -> anyhow::Result<Outcome> {
     let manifest = Manifest::read(&arguments.image)?;
-    match manifest.check_files(&arguments.image) {
-        Err(error @ ManifestError::Mismatch { .. }) => {
-            eprintln!("kata-cc-image: {error}");
-            return Ok(Outcome::Different);
-        }
-        other => other?,
+    if let Some(difference) = difference(&manifest, &arguments.image)? {
+        return Ok(difference);
     }
     if arguments.json {
         print!("{}", String::from_utf8_lossy(&manifest.to_json()));
@@ -127,6 +125,18 @@ pub(crate) fn show(arguments: &ShowArgs) -> anyhow::Result<Outcome> {
         print!("{}", showing::table(&manifest));
     }
     Ok(Outcome::Done)
+}
+
+/// Says so when the image's files are not those of its manifest.
+fn difference(manifest: &Manifest, image: &Path) -> anyhow::Result<Option<Outcome>> {
+    match manifest.check_files(image) {
+        Ok(()) => Ok(None),
+        Err(error @ ManifestError::Mismatch { .. }) => {
+            eprintln!("kata-cc-image: {error}");
+            Ok(Some(Outcome::Different))
+        }
+        Err(error) => Err(error.into()),
+    }
 }
 
 pub(crate) fn verify(arguments: &VerifyArgs) -> anyhow::Result<Outcome> {

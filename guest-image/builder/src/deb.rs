@@ -154,6 +154,89 @@ fn module_path(path: &str) -> Option<(&str, &str)> {
 mod tests {
     use super::*;
 
+    fn tarball(files: &[(&str, Vec<u8>)]) -> Vec<u8> {
+        let mut builder = tar::Builder::new(Vec::new());
+        for (path, content) in files {
+            let mut header = tar::Header::new_gnu();
+            header.set_size(content.len() as u64);
+            header.set_mode(0o644);
+            header.set_cksum();
+            builder
+                .append_data(&mut header, path, content.as_slice())
+                .unwrap();
+        }
+        builder.into_inner().unwrap()
+    }
+
+    fn package(members: &[(&str, Vec<u8>)]) -> Vec<u8> {
+        let mut builder = ar::Builder::new(Vec::new());
+        for (name, content) in members {
+            let header = ar::Header::new(name.as_bytes().to_vec(), content.len() as u64);
+            builder.append(&header, content.as_slice()).unwrap();
+        }
+        builder.into_inner().unwrap()
+    }
+
+    fn xz(plain: &[u8]) -> Vec<u8> {
+        let mut out = Vec::new();
+        let mut encoder = liblzma::read::XzEncoder::new(plain, 1);
+        encoder.read_to_end(&mut out).unwrap();
+        out
+    }
+
+    fn bz_image() -> Vec<u8> {
+        let mut image = vec![0; 0x400];
+        image[0x202..0x206].copy_from_slice(b"HdrS");
+        image[0x20e..0x210].copy_from_slice(&0x100_u16.to_le_bytes());
+        image[0x300..0x305].copy_from_slice(b"6.12 ");
+        image
+    }
+
+    #[test]
+    fn a_kernel_is_read_out_of_a_package_whatever_its_compression() {
+        let control = b"Package: linux-image-6.12\nVersion: 6.12-1\n".to_vec();
+        let control = tarball(&[("./control", control)]);
+        let files = tarball(&[
+            ("./boot/vmlinuz-6.12", bz_image()),
+            ("./usr/lib/modules/6.12/kernel/a.ko.xz", vec![1]),
+            ("./usr/share/doc/readme", vec![2]),
+        ]);
+        let zstd = |plain: &[u8]| zstd::encode_all(plain, 1).unwrap();
+        let cases = [
+            package(&[
+                ("control.tar", control.clone()),
+                ("data.tar", files.clone()),
+            ]),
+            package(&[
+                ("control.tar.xz", xz(&control)),
+                ("data.tar.xz", xz(&files)),
+            ]),
+            package(&[
+                ("control.tar.zst", zstd(&control)),
+                ("data.tar.zst", zstd(&files)),
+            ]),
+        ];
+        for case in cases {
+            let kernel = kernel(&case).unwrap();
+            assert_eq!(kernel.release, "6.12");
+            assert_eq!(kernel.package.unwrap().version, "6.12-1");
+            assert!(!kernel.tree.is_empty());
+        }
+    }
+
+    #[test]
+    fn packages_that_lack_a_part_are_refused() {
+        let control = tarball(&[("./control", b"Package: x\n".to_vec())]);
+        let empty = package(&[("control.tar", control.clone()), ("data.tar", tarball(&[]))]);
+        let refused = kernel(&empty).err().unwrap();
+        assert!(matches!(refused, DebError::Kernel(KernelError::Missing)));
+        let odd = package(&[("control.tar", control), ("data.tar.bz2", vec![1])]);
+        assert!(matches!(kernel(&odd), Err(DebError::Compression(_))));
+        let cut = xz(&tarball(&[("./boot/vmlinuz-6.12", bz_image())]));
+        let cut = package(&[("data.tar.xz", cut[..cut.len() / 2].to_vec())]);
+        assert!(matches!(kernel(&cut), Err(DebError::Archive(_))));
+    }
+
     #[test]
     fn module_paths_are_found_in_both_layouts() {
         let expected = Some(("6.12", "kernel/a.ko.xz"));

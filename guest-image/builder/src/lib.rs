@@ -21,6 +21,7 @@ pub mod image;
 pub mod initrd;
 pub mod kernel;
 pub mod manifest;
+pub mod measure;
 pub mod modules;
 pub mod show;
 

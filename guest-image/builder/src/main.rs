@@ -1,7 +1,7 @@
-//! `kata-cc-image`: builds, shows and verifies guest images.
+//! `kata-cc-image`: builds, shows, measures and verifies guest images.
 //!
 //! Results go to stdout, messages to stderr. Exit codes: 0 done, 1 failed, 2 wrong usage,
-//! 3 the image is not what its manifest or its inputs say.
+//! 3 the image is not what its manifest or its inputs say, or a digest has no explanation.
 
 use std::process::ExitCode;
 
@@ -9,7 +9,7 @@ use clap::{Parser, Subcommand};
 
 mod commands;
 
-/// Builds, shows and verifies guest images: kernel, initrd with the agent, command line.
+/// Builds, shows, measures and verifies guest images: kernel, initrd with the agent, command line.
 #[derive(Parser)]
 #[command(name = "kata-cc-image", version)]
 struct Cli {
@@ -25,6 +25,8 @@ enum Commands {
     Show(commands::ShowArgs),
     /// Build an image again from its inputs and compare
     Verify(commands::VerifyArgs),
+    /// Print the launch digests that a genuine VM reports, as JSON
+    Measure(commands::measure::MeasureArgs),
     /// Download the default kernel's package and print its path
     FetchKernel(commands::FetchArgs),
 }
@@ -40,6 +42,7 @@ fn main() -> ExitCode {
         Commands::Build(arguments) => commands::build(&arguments),
         Commands::Show(arguments) => commands::show(&arguments),
         Commands::Verify(arguments) => commands::verify(&arguments),
+        Commands::Measure(arguments) => commands::measure::run(&arguments),
         Commands::FetchKernel(arguments) => commands::fetch(&arguments),
     };
     match result {

@@ -234,3 +234,61 @@ fn wrong_inputs_are_one_sentence_that_names_them() {
     let missing = command(&["build", "--agent", "/nonesuch", "--output", "/nonesuch"]);
     assert!(stderr(&missing).contains("cannot read /nonesuch"));
 }
+
+const FIRMWARE: &str = concat!(
+    env!("CARGO_MANIFEST_DIR"),
+    "/../measurement/tests/vectors/ovmf_AmdSev_suffix.bin"
+);
+
+#[test]
+fn measure_prints_each_value_and_explains_another() {
+    let inputs = Inputs::new(false);
+    let image = inputs.build("022", ["ca.pem", "other.pem"]);
+    let directory = image.to_str().unwrap();
+    let measure = |flags: &[&str]| {
+        let flags = [&["measure", directory, "--firmware", FIRMWARE], flags].concat();
+        command(&flags)
+    };
+    let printed = measure(&["--vcpus", "1-2", "--vcpu-type", "EPYC-Milan-v2"]);
+    let values: serde_json::Value = serde_json::from_slice(&printed.stdout).unwrap();
+    let rows = values["launch_digests"].as_array().unwrap();
+    assert_eq!(rows.len(), 2);
+    let second = rows[1]["launch_digest"].as_str().unwrap();
+    let known = &values["reference_values"]["snp_launch_measurement"];
+    assert!(
+        known
+            .as_array()
+            .unwrap()
+            .contains(&rows[1]["launch_digest"])
+    );
+    let rvps = measure(&["--rvps"]);
+    let message: serde_json::Value = serde_json::from_slice(&rvps.stdout).unwrap();
+    assert_eq!(message["type"], "sample");
+    let explained = measure(&["--explain", second]);
+    let sentence = String::from_utf8(explained.stdout).unwrap();
+    assert!(
+        sentence.contains("2 vCPUs of type EPYC-Milan"),
+        "{sentence}"
+    );
+    let unknown = measure(&["--explain", &"0".repeat(96)]);
+    assert_eq!(unknown.status.code(), Some(3));
+    assert_eq!(stderr(&unknown).lines().count(), 1);
+}
+
+#[test]
+fn measure_refuses_a_changed_image_and_firmware_that_is_none() {
+    let inputs = Inputs::new(false);
+    let image = inputs.build("022", ["ca.pem", "other.pem"]);
+    let directory = image.to_str().unwrap();
+    let kernel = image.join("vmlinuz");
+    let refused = command(&["measure", directory, "--firmware", kernel.to_str().unwrap()]);
+    assert_eq!(refused.status.code(), Some(1));
+    assert!(
+        stderr(&refused).contains("firmware has whole pages"),
+        "{refused:?}"
+    );
+    fs::write(kernel, "another").unwrap();
+    let refused = command(&["measure", directory, "--firmware", FIRMWARE]);
+    assert_eq!(refused.status.code(), Some(3));
+    assert!(stderr(&refused).contains("vmlinuz"), "{refused:?}");
+}
