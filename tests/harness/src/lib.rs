@@ -13,6 +13,7 @@
 mod access_log;
 mod authority;
 mod bed;
+mod bench;
 mod cgroups;
 mod containerd;
 mod cri;
@@ -32,6 +33,7 @@ mod tools;
 pub use access_log::{AccessLog, Request};
 pub use authority::Authority;
 pub use bed::{Bed, BedOptions, Handler, wait_until};
+pub use bench::{BenchOptions, bench};
 pub use cgroups::join;
 pub use containerd::{Containerd, Release};
 pub use cri::Cri;

@@ -11,7 +11,10 @@ use std::{
 
 use anyhow::{Context, Result};
 use clap::{Parser, Subcommand};
-use tests_harness::{DemoOptions, KeeperOptions, command_inside, demo, first_process, join, keep};
+use tests_harness::{
+    BenchOptions, DemoOptions, KeeperOptions, bench, command_inside, demo, first_process, join,
+    keep,
+};
 
 #[derive(Debug, Parser)]
 #[command(
@@ -38,6 +41,18 @@ enum Action {
         keep: bool,
         /// The pod to run.
         pod: Option<PathBuf>,
+    },
+    /// Measure what a pod costs, against runc on the same node.
+    Bench {
+        /// What hack/build made.
+        #[arg(long, value_name = "DIR")]
+        prefix: PathBuf,
+        /// Write the measurements there, too.
+        #[arg(long, value_name = "FILE")]
+        json: Option<PathBuf>,
+        /// Pods of each kind.
+        #[arg(long, value_name = "N", default_value_t = 5)]
+        repeat: usize,
     },
     /// Run a program on a node that was kept.
     Enter {
@@ -85,6 +100,15 @@ fn act(action: Action) -> Result<ExitCode> {
             let pod = pod.unwrap_or(hello);
             return demo(&DemoOptions { prefix, pod, keep }).map(ExitCode::from);
         }
+        Action::Bench {
+            prefix,
+            json,
+            repeat,
+        } => bench(&BenchOptions {
+            prefix,
+            json,
+            repeat,
+        })?,
         Action::Enter { first, program } => {
             let (name, arguments) = program.split_first().context("no program is named")?;
             let error = command_inside(first, name)?.args(arguments).exec();
