@@ -11,7 +11,12 @@ use std::{
 
 use tokio::sync::Notify;
 
-use crate::{pod::Role, process::Process, status::TaskError};
+use crate::{
+    pod::Role,
+    process::Process,
+    status::TaskError,
+    volumes::{VolumePlan, copy::CopyPlan, refresh::is_updated},
+};
 
 /// The most further processes of a container at one time.
 const EXECS_MAX: usize = 4096;
@@ -29,24 +34,28 @@ pub(crate) struct Container {
     pub(crate) init: Arc<Process>,
     /// Where its termination message goes.
     pub(crate) termination_log: Option<PathBuf>,
+    /// Volumes that kubelet updates while it runs.
+    pub(crate) updated: Vec<CopyPlan>,
     execs: Mutex<HashMap<String, Arc<Process>>>,
 }
 
 impl Container {
-    /// A container with no further processes.
+    /// A container with no further processes; of its volumes only the updated ones
+    /// are kept.
     pub(crate) fn new(
         id: String,
         role: Role,
         bundle: String,
         init: Arc<Process>,
-        termination_log: Option<PathBuf>,
+        volumes: VolumePlan,
     ) -> Self {
         Self {
             id,
             role,
             bundle,
             init,
-            termination_log,
+            termination_log: volumes.termination_log,
+            updated: volumes.copies.into_iter().filter(is_updated).collect(),
             execs: Mutex::default(),
         }
     }
@@ -238,7 +247,13 @@ mod tests {
 
     fn container() -> Container {
         let init = Arc::new(process(""));
-        Container::new("c1".into(), Role::Container, "/b".into(), init, None)
+        Container::new(
+            "c1".into(),
+            Role::Container,
+            "/b".into(),
+            init,
+            VolumePlan::default(),
+        )
     }
 
     #[test]

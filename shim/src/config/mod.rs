@@ -170,7 +170,8 @@ impl Default for Agent {
     fn default() -> Self {
         Self {
             dial_timeout_ms: 1000,
-            reconnect_timeout_ms: 45_000,
+            // Many pods may start at once; a VM that dies is noticed long before.
+            reconnect_timeout_ms: 90_000,
             health_check_request_timeout_ms: 90_000,
             create_container_timeout: 60,
         }

@@ -3,7 +3,7 @@
 //! CNI has set up links with addresses in the pod's network namespace. Each gets a
 //! tap beside it, and traffic control redirects every packet from one to the other
 //! ([`redirect`]). The guest's interface has the link's MAC address, MTU, addresses,
-//! routes and permanent neighbours ([`scan`]), so to the rest of the node the guest
+//! routes and permanent neighbours ([`mod@scan`]), so to the rest of the node the guest
 //! *is* the pod. Taps vanish with the last process that holds them open; the
 //! redirection on the link is removed by its owner, [`PodNetwork`], or by `delete`.
 

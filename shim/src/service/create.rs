@@ -17,7 +17,7 @@ use crate::{
     container::{Container, Creation},
     events::task_io,
     logging,
-    oci::Spec,
+    oci::{self, Spec},
     pod::{Membership, Role},
     process::Process,
     record::{ProcessMark, Record},
@@ -240,8 +240,10 @@ async fn make_container(sandbox: &Sandbox, parsed: &mut Parsed) -> Result<Contai
     let storage = image_storage(sandbox, parsed)?;
     let mut plan = plan_volumes(sandbox, parsed).await?;
     copy_volumes(sandbox, &plan).await?;
-    let termination_log = plan.termination_log.take();
-    let request = container_request(sandbox, parsed, plan, storage);
+    let mounts = std::mem::take(&mut plan.mounts);
+    let mut storages = vec![storage];
+    storages.append(&mut plan.storages);
+    let request = container_request(sandbox, parsed, mounts, storages);
     let deadline = sandbox.config.create_container_timeout();
     sandbox.agent.create_container(&request, deadline).await?;
     sandbox.timing.done(&sandbox.state, Step::ImagePulled(id));
@@ -255,7 +257,7 @@ async fn make_container(sandbox: &Sandbox, parsed: &mut Parsed) -> Result<Contai
         parsed.role,
         parsed.bundle.display().to_string(),
         Arc::new(init),
-        termination_log,
+        plan,
     ))
 }
 
@@ -305,18 +307,16 @@ async fn copy_volumes(sandbox: &Sandbox, plan: &VolumePlan) -> Result<(), TaskEr
 fn container_request(
     sandbox: &Sandbox,
     parsed: &Parsed,
-    plan: VolumePlan,
-    image: Storage,
+    mounts: Vec<oci::Mount>,
+    storages: Vec<Storage>,
 ) -> CreateContainerRequest {
     let trim = Trim {
         id: parsed.id.as_str(),
         role: parsed.role,
         bundle: &parsed.bundle,
-        mounts: plan.mounts,
+        mounts,
         drop_seccomp: sandbox.config.runtime.disable_guest_seccomp,
     };
-    let mut storages = vec![image];
-    storages.extend(plan.storages);
     CreateContainerRequest {
         container_id: parsed.id.to_string(),
         exec_id: parsed.id.to_string(),

@@ -10,6 +10,7 @@ use crate::{
     container::Container,
     process::{Phase, Process, UNKNOWN_EXIT},
     sandbox::Sandbox,
+    volumes::refresh::refresh,
 };
 
 const HEALTH_INTERVAL: Duration = Duration::from_secs(30);
@@ -26,7 +27,14 @@ impl Service {
         container: Arc<Container>,
         process: Arc<Process>,
     ) {
-        let status = process.outcome(&sandbox.agent).await;
+        let status = if process.exec.is_none() {
+            tokio::select! {
+                status = process.outcome(&sandbox.agent) => status,
+                never = refresh(&sandbox.agent, &container.updated) => match never {},
+            }
+        } else {
+            process.outcome(&sandbox.agent).await
+        };
         if process.exec.is_none()
             && let Some(path) = &container.termination_log
         {

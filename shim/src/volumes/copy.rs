@@ -175,6 +175,9 @@ fn entries(plan: &CopyPlan) -> Result<Vec<Entry>, CopyError> {
     let metadata = fs::metadata(&plan.host).map_err(read_error(&plan.host))?;
     let mut walk = Walk::default();
     walk.add(&plan.host, plan.guest.clone(), metadata, 0)?;
+    // Links last: what they show is complete when they appear.
+    walk.entries
+        .sort_by_key(|entry| entry.metadata.is_symlink());
     Ok(walk.entries)
 }
 

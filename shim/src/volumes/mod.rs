@@ -8,6 +8,7 @@
 
 pub(crate) mod copy;
 pub(crate) mod guest_pull;
+pub(crate) mod refresh;
 
 use std::{
     fs, io,
