@@ -202,7 +202,7 @@ pub struct Files(pub BTreeMap<String, (String, Vec<u8>)>);
 
 impl Files {
     pub fn answer(&self, path: &str) -> Answer {
-        match self.0.get(path) {
+        match self.0.get(path.split('?').next().unwrap()) {
             Some((kind, body)) => answer(200, body.clone()).with("Content-Type", kind),
             None => answer(
                 404,
