@@ -7,29 +7,18 @@ use std::{collections::HashMap, path::Path};
 
 use k8s_cri::v1::{
     Capability, ContainerConfig, ContainerMetadata, DnsConfig, ImageSpec, Int64Value, KeyValue,
-    LinuxContainerConfig, LinuxContainerResources, LinuxContainerSecurityContext,
-    LinuxPodSandboxConfig, LinuxSandboxSecurityContext, Mount, MountPropagation, NamespaceMode,
-    NamespaceOption, PodSandboxConfig, PodSandboxMetadata, PortMapping, SecurityProfile,
+    LinuxContainerConfig, LinuxContainerSecurityContext, LinuxPodSandboxConfig,
+    LinuxSandboxSecurityContext, Mount, MountPropagation, NamespaceMode, NamespaceOption,
+    PodSandboxConfig, PodSandboxMetadata, PortMapping, SecurityProfile,
     security_profile::ProfileType as CriProfileType,
 };
 
 use crate::run::{
     environment::expand_all,
-    pod::{
-        Container, DnsPolicy, Map, Pod, Profile, ProfileType, Propagation, Protocol, Quantity,
-        Resources,
-    },
+    pod::{Container, DnsPolicy, Map, Pod, Profile, ProfileType, Propagation, Protocol},
+    resources::{container_resources, pod_resources},
     volumes::{Place, Volumes},
 };
-
-/// The period over which a quota of CPU time counts, in µs; the kubelet's.
-const CPU_PERIOD: i64 = 100_000;
-
-/// The kernel takes no smaller quota, in µs.
-const LEAST_CPU_QUOTA: i64 = 1000;
-
-/// The kernel takes no fewer shares.
-const LEAST_CPU_SHARES: i64 = 2;
 
 /// containerd's name for the runtime handler that an image is pulled for.
 const HANDLER_ANNOTATION: &str = "io.containerd.cri.runtime-handler";
@@ -350,67 +339,6 @@ fn seccomp(profile: Option<&Profile>) -> SecurityProfile {
 
 fn id(value: Option<i64>) -> Option<Int64Value> {
     value.map(|value| Int64Value { value })
-}
-
-/// CPU in thousandths and memory in bytes; `None` where nothing is said.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-struct Amounts {
-    cpu_limit: Option<i64>,
-    cpu_request: Option<i64>,
-    memory_limit: Option<i64>,
-}
-
-impl Amounts {
-    fn of(resources: &Resources) -> Self {
-        let limit = |name: &str| resources.limits.get(name).copied();
-        let request = |name: &str| resources.requests.get(name).copied().or(limit(name));
-        Self {
-            cpu_limit: limit("cpu").map(Quantity::milli),
-            cpu_request: request("cpu").map(Quantity::milli),
-            memory_limit: limit("memory").map(Quantity::units),
-        }
-    }
-
-    fn merge(self, other: Self, with: fn(i64, i64) -> i64) -> Self {
-        let both = |a: Option<i64>, b: Option<i64>| match (a, b) {
-            (None, None) => None,
-            (a, b) => Some(with(a.unwrap_or(0), b.unwrap_or(0))),
-        };
-        Self {
-            cpu_limit: both(self.cpu_limit, other.cpu_limit),
-            cpu_request: both(self.cpu_request, other.cpu_request),
-            memory_limit: both(self.memory_limit, other.memory_limit),
-        }
-    }
-
-    fn cri(self) -> LinuxContainerResources {
-        let quota = |milli: i64| (milli.saturating_mul(CPU_PERIOD) / 1000).max(LEAST_CPU_QUOTA);
-        let shares = |milli: i64| (milli.saturating_mul(1024) / 1000).max(LEAST_CPU_SHARES);
-        LinuxContainerResources {
-            cpu_period: CPU_PERIOD,
-            cpu_quota: self.cpu_limit.filter(|l| *l > 0).map_or(0, quota),
-            cpu_shares: self.cpu_request.map_or(LEAST_CPU_SHARES, shares),
-            memory_limit_in_bytes: self.memory_limit.unwrap_or(0),
-            ..LinuxContainerResources::default()
-        }
-    }
-}
-
-fn container_resources(resources: &Resources) -> LinuxContainerResources {
-    Amounts::of(resources).cri()
-}
-
-/// The sum of the containers, or the largest init container if that is more.
-fn pod_resources(pod: &Pod) -> LinuxContainerResources {
-    let all = |containers: &[Container], with| {
-        containers
-            .iter()
-            .map(|c| Amounts::of(&c.resources))
-            .fold(Amounts::default(), |sum, one| sum.merge(one, with))
-    };
-    let running = all(&pod.spec.containers, i64::saturating_add);
-    let starting = all(&pod.spec.init_containers, i64::max);
-    running.merge(starting, i64::max).cri()
 }
 
 #[cfg(test)]

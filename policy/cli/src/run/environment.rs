@@ -9,7 +9,8 @@ use k8s_cri::v1::KeyValue;
 
 use crate::run::{
     documents::{Documents, Keys},
-    pod::{Container, EnvFrom, EnvSource, KeyRef, Pod, Quantity, ResourceRef},
+    pod::{Container, EnvFrom, EnvSource, KeyRef, Pod, ResourceRef},
+    quantity::Quantity,
 };
 
 /// A value that cannot be found.

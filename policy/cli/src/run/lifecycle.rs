@@ -1,14 +1,15 @@
 //! One pod from its first call to its last.
 //!
-//! Everything that waits can be interrupted: before the containers run a signal ends
-//! the waiting and the pod is removed, after that it stops the containers with their
-//! grace period while their output is still copied. Whatever the end, the sandbox is
+//! Everything that waits can be interrupted: before the containers run a signal lets
+//! the call that is being made end, and the pod is removed; after that it stops the
+//! containers with their grace period while their output is still copied. Whatever the end, the sandbox is
 //! looked up by the pod's uid and removed, so that one that was just being made is
 //! found too.
 
 use std::{
     future::Future,
     io,
+    pin::pin,
     time::{Duration, Instant},
 };
 
@@ -24,8 +25,9 @@ use crate::run::{
     cri::{Cri, CriError},
     documents::Documents,
     environment::{Facts, environment},
+    images::pull_all,
     logs::Follower,
-    pod::{Container, PullPolicy, RestartPolicy},
+    pod::{Container, RestartPolicy},
     progress::Progress,
     volumes::Volumes,
 };
@@ -41,6 +43,9 @@ const RESTARTS: u32 = 5;
 
 /// Before the first restart; doubled for each further one.
 const BACKOFF: Duration = Duration::from_secs(1);
+
+/// How long a call that a signal interrupts may still take.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// How long a sandbox is looked for that was being made when a signal came.
 const SEARCH: Duration = Duration::from_secs(10);
@@ -161,7 +166,7 @@ impl Life<'_> {
 
         self.progress.step("starting the pod");
         let begun = Instant::now();
-        let sandbox = step!(self.or_signal(start_sandbox(&mut cri, setting)).await);
+        let sandbox = step!(self.finishing(start_sandbox(&mut cri, setting)).await);
         times.sandbox = begun.elapsed();
 
         for container in &spec.init_containers {
@@ -178,11 +183,28 @@ impl Life<'_> {
         self.supervise(&sandbox, running, deadline, times).await
     }
 
+    /// Gives up the work at a signal.
     async fn or_signal<T>(&mut self, work: impl Future<Output = T>) -> Step<T> {
         tokio::select! {
             done = work => Step::Done(done),
             signal = self.signals.next() => Step::Signal(signal),
         }
+    }
+
+    /// Lets the work end after a signal: a runtime whose client goes away in the middle
+    /// of a call leaves half of what it made behind. A second signal does not wait.
+    async fn finishing<T>(&mut self, work: impl Future<Output = T>) -> Step<T> {
+        let mut work = pin!(work);
+        let signal = tokio::select! {
+            done = &mut work => return Step::Done(done),
+            signal = self.signals.next() => signal,
+        };
+        tokio::select! {
+            _ = work => {}
+            _ = self.signals.next() => {}
+            () = sleep(PATIENCE) => {}
+        }
+        Step::Signal(signal)
     }
 
     async fn start(
@@ -217,7 +239,7 @@ impl Life<'_> {
         });
         let (setting, mut cri, name) = (self.setting, self.cri.clone(), container.name.clone());
         let started = self
-            .or_signal(async {
+            .finishing(async {
                 let id = cri.create(&sandbox.id, config, &setting.sandbox()).await?;
                 cri.start(&id, &name).await?;
                 Ok::<_, CriError>(id)
@@ -229,7 +251,7 @@ impl Life<'_> {
         let progress = self.progress.clone();
         match started {
             Step::Signal(signal) => Step::Signal(signal),
-            Step::Done(Err(error)) => Step::Done(Err(error.into())),
+            Step::Done(Err(error)) => Step::Done(Err(cause(name, error))),
             Step::Done(Ok(id)) => Step::Done(Ok(Running {
                 log: Follower::new(path, &name, progress),
                 container: container.clone(),
@@ -392,10 +414,16 @@ impl Running {
             container: name.clone(),
             source,
         };
-        if status.state() == ContainerState::ContainerExited {
+        let failure = match status.state() {
+            ContainerState::ContainerExited => Some(failure(&status)),
+            // Lost: there is nothing to wait for.
+            ContainerState::ContainerUnknown => Some(Some((u8::MAX, "state unknown".to_owned()))),
+            ContainerState::ContainerCreated | ContainerState::ContainerRunning => None,
+        };
+        if let Some(failure) = failure {
             // containerd says so only after it wrote all of the output.
             self.log.finish().map_err(log_error)?;
-            self.state = State::Exited(failure(&status));
+            self.state = State::Exited(failure);
             return Ok(false);
         }
         let more = self.log.follow().map_err(log_error)?;
@@ -422,72 +450,18 @@ fn failure(status: &ContainerStatus) -> Option<(u8, String)> {
     Some((code, said.collect::<Vec<_>>().join(": ")))
 }
 
-/// Has the runtime know all images of the pod; it gets no layers of those for a VM.
-async fn pull_all(
-    cri: &mut Cri,
-    setting: &Setting<'_>,
-    progress: &Progress,
-) -> Result<(), RunError> {
-    let spec = &setting.pod.spec;
-    let pod_security = &spec.security_context;
-    let mut pulled: Vec<&str> = Vec::new();
-    for container in spec.init_containers.iter().chain(&spec.containers) {
-        let image = setting.image(container);
-        let name = container.image.as_str();
-        let policy = container.image_pull_policy.unwrap_or(default_policy(name));
-        let present = cri.image_status(&image).await?;
-        match (policy, present.is_some() || pulled.contains(&name)) {
-            (PullPolicy::Never, false) => return Err(RunError::NotPulled(name.to_owned())),
-            (PullPolicy::IfNotPresent | PullPolicy::Never, true) => {}
-            (PullPolicy::Always, _) if pulled.contains(&name) => {}
-            _ => {
-                progress.step(&format!("asking for image {name}"));
-                cri.pull(&image, &setting.sandbox()).await?;
-            }
+/// containerd looks users up in files of the image, which the node does not have.
+fn cause(container: String, error: CriError) -> RunError {
+    match error {
+        CriError::Call { message, .. }
+            if message.contains("mount callback failed")
+                && ["/etc/passwd", "/etc/group"]
+                    .iter()
+                    .any(|file| message.contains(file)) =>
+        {
+            RunError::UserName(container)
         }
-        pulled.push(name);
-        let own = &container.security_context;
-        let non_root = own.run_as_non_root.or(pod_security.run_as_non_root);
-        if non_root == Some(true) {
-            let user = own.run_as_user.or(pod_security.run_as_user);
-            check_not_root(cri, setting, container, user).await?;
-        }
-    }
-    Ok(())
-}
-
-/// `runAsNonRoot`, as the kubelet checks it: a name proves nothing.
-async fn check_not_root(
-    cri: &mut Cri,
-    setting: &Setting<'_>,
-    container: &Container,
-    user: Option<i64>,
-) -> Result<(), RunError> {
-    let user = match user {
-        Some(user) => user.to_string(),
-        None => {
-            let image = cri.image_status(&setting.image(container)).await?;
-            let image = image.unwrap_or_default();
-            match image.uid {
-                Some(uid) => uid.value.to_string(),
-                None if image.username.is_empty() => "0".to_owned(),
-                None => image.username,
-            }
-        }
-    };
-    match user.parse::<i64>() {
-        Ok(uid) if uid != 0 => Ok(()),
-        _ => Err(RunError::Root(container.name.clone(), user)),
-    }
-}
-
-/// Kubernetes' default: a tag that moves is looked up each time.
-fn default_policy(image: &str) -> PullPolicy {
-    let last = image.rsplit('/').next().unwrap_or(image);
-    if image.contains('@') || last.contains(':') && !last.ends_with(":latest") {
-        PullPolicy::IfNotPresent
-    } else {
-        PullPolicy::Always
+        error => error.into(),
     }
 }
 
@@ -500,20 +474,6 @@ async fn start_sandbox(cri: &mut Cri, setting: &Setting<'_>) -> Result<Sandbox, 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn images_whose_tag_moves_are_pulled_each_time() {
-        for (image, policy) in [
-            ("busybox", PullPolicy::Always),
-            ("busybox:latest", PullPolicy::Always),
-            ("r.example:5000/busybox", PullPolicy::Always),
-            ("busybox:1", PullPolicy::IfNotPresent),
-            ("r.example:5000/a/b:1", PullPolicy::IfNotPresent),
-            ("busybox@sha256:00", PullPolicy::IfNotPresent),
-        ] {
-            assert_eq!(default_policy(image), policy, "{image}");
-        }
-    }
 
     #[test]
     fn a_failure_has_a_code_and_says_what_the_runtime_says() {

@@ -11,13 +11,17 @@
 
 mod check;
 mod config;
+mod contents;
 mod cri;
 mod documents;
 mod environment;
+mod images;
 mod lifecycle;
 mod logs;
 mod pod;
 mod progress;
+mod quantity;
+mod resources;
 mod volumes;
 
 use std::{fs, io, path::PathBuf, time::Duration};
@@ -107,6 +111,10 @@ pub(crate) enum RunError {
         "container {0} is to run as non-root (runAsNonRoot), but its user is {1}: set runAsUser"
     )]
     Root(String, String),
+    #[error(
+        "the image of container {0} gives its user by name, which the node cannot look up without the image: set securityContext.runAsUser to the number"
+    )]
+    UserName(String),
     #[error("cannot make a directory for the pod")]
     Directory(#[source] io::Error),
     #[error("cannot copy the output of container {container}")]

@@ -225,29 +225,6 @@ fn privileges_are_passed_as_they_are_written() {
 }
 
 #[test]
-fn resources_become_shares_quotas_and_bytes() {
-    let cases = [
-        ("{}", (0, 2, 0)),
-        (
-            r#"{"limits":{"cpu":"1500m","memory":"64Mi"}}"#,
-            (150_000, 1536, 67_108_864),
-        ),
-        (
-            r#"{"requests":{"cpu":"250m"},"limits":{"cpu":2}}"#,
-            (200_000, 256, 0),
-        ),
-        (r#"{"limits":{"cpu":"1m"}}"#, (1000, 2, 0)),
-        (r#"{"requests":{"memory":"1Gi"}}"#, (0, 2, 0)),
-    ];
-    for (resources, expected) in cases {
-        let cri = container_resources(&serde_json::from_str(resources).unwrap());
-        let found = (cri.cpu_quota, cri.cpu_shares, cri.memory_limit_in_bytes);
-        assert_eq!(found, expected, "{resources}");
-        assert_eq!(cri.cpu_period, 100_000);
-    }
-}
-
-#[test]
 fn the_sandbox_is_as_large_as_its_containers_or_its_largest_init() {
     let sized = |cpu: &str, memory: &str| {
         format!(r#"{{"name":"c","resources":{{"limits":{{"cpu":"{cpu}","memory":"{memory}"}}}}}}"#)
