@@ -4,18 +4,28 @@
 //! a row in a table of tests. Names of objects are ours (`disk0`, `nic0`), never the caller's.
 //! Options that take paths with commas are given as JSON or with the comma doubled.
 //!
-//! The oldest QEMU that knows each option, as far as it is newer than 4.2:
+//! The oldest QEMU that knows each option, by its change log; all are tried with 10.0:
 //!
 //! | option | oldest | why |
 //! |---|---|---|
-//! | `-blockdev`, `-device` as JSON | 6.2 | paths may hold commas |
-//! | `hpet=off` | 6.0 | the guest has better clocks, and the probe costs time |
-//! | `smbus=off`, `sata=off`, `usb=off`, `vmport=off` | – | devices that nobody uses |
-//! | `-chardev socket,fd=` | – | monitor and vsock device without a path to race for |
-//! | `-object memory-backend-memfd` | – | a vhost-user device must see the guest's memory |
+//! | `-nodefaults`, `-no-user-config`, `-nographic`, `-no-reboot`, `-vga none`, `-name` | 1.2 | nothing that is not named here |
+//! | `-sandbox on,…=deny` | 2.11 | system calls that QEMU does not need, `execve` among them |
+//! | `-accel` | 2.9 | one for KVM, one thread per virtual CPU for emulation |
+//! | `-machine …,dump-guest-core=off,mem-merge=off` | 1.3 | guest memory stays out of core dumps and is not merged with other VMs' |
+//! | `-machine q35,sata=off,smbus=off,vmport=off,usb=off` | 2.6 | devices that nobody uses |
+//! | `-machine …,kernel-irqchip=split` | 2.6 | less of the machine in the host's kernel |
+//! | `-machine q35,hpet=off` | 6.0 | the guest has better clocks |
+//! | `-machine …,memory-backend=`, `-object memory-backend-memfd` | 5.0 | others map the guest's memory |
+//! | `-object` as JSON | 6.0 | paths may hold commas |
+//! | `-blockdev` as JSON | 2.9 | paths may hold commas |
+//! | `-chardev socket,fd=` | 2.12 | monitor and vsock device without a path to race for |
+//! | `-chardev stdio` as console | 1.2 | no path either |
+//! | `-netdev tap,fd=`, `fds=` | 1.3 | the shim opened the tap |
+//! | `-device virtio-net-pci,host_mtu=` | 2.9 | |
+//! | `-device vhost-vsock-pci,vhostfd=` | 2.8 | |
 //! | `-device vhost-user-vsock-pci` | 5.1 | nodes without `/dev/vhost-vsock` |
-//! | `-sandbox …,spawn=deny` | – | QEMU has no reason to start programs |
-//! | `-object sev-snp-guest` | 9.1 | |
+//! | `-machine …,confidential-guest-support=` | 6.0 | |
+//! | `-object sev-snp-guest` | 9.1 | see [`crate::snp`] |
 
 use std::ffi::OsString;
 use std::os::fd::RawFd;
@@ -25,6 +35,7 @@ use serde_json::json;
 
 use crate::config::{Disk, VmConfig};
 use crate::probe::Chosen;
+use crate::snp;
 
 /// What is known when the command line is written: the wish and what became of it.
 #[derive(Debug)]
@@ -38,6 +49,8 @@ pub(crate) struct Launch<'a> {
     pub(crate) block_devices: Vec<bool>,
     /// For each interface, its open tap files.
     pub(crate) taps: Vec<Vec<RawFd>>,
+    /// What makes the guest confidential.
+    pub(crate) snp: Option<snp::Object>,
     /// The node has a usable `/dev/vhost-net`.
     pub(crate) vhost_net: bool,
 }
@@ -122,10 +135,17 @@ fn processor(arguments: &mut Arguments, launch: &Launch<'_>) {
     if shares_memory(launch) {
         machine.push_str(",memory-backend=ram");
     }
+    if launch.snp.is_some() {
+        append(
+            &mut machine,
+            &format!("confidential-guest-support={}", snp::OBJECT),
+        );
+    }
     append(&mut machine, &config.machine_accelerators);
     arguments.option("-machine", machine);
 
     let (accelerator, default_model) = match launch.accelerator {
+        Chosen::Kvm if launch.snp.is_some() => ("kvm", snp::DEFAULT_CPU),
         Chosen::Kvm => ("kvm", "host"),
         Chosen::Tcg => ("tcg,thread=multi", "max"),
     };
@@ -151,8 +171,10 @@ fn append(list: &mut String, more: &str) {
     }
 }
 
+/// A vhost-user device maps the guest's memory, and a confidential guest's is private only on
+/// top of a file.
 fn shares_memory(launch: &Launch<'_>) -> bool {
-    matches!(launch.vsock, Vsock::VhostUser { .. })
+    matches!(launch.vsock, Vsock::VhostUser { .. }) || launch.snp.is_some()
 }
 
 fn memory(arguments: &mut Arguments, launch: &Launch<'_>) {
@@ -163,6 +185,9 @@ fn memory(arguments: &mut Arguments, launch: &Launch<'_>) {
             "-object",
             format!("memory-backend-memfd,id=ram,size={mib}M,share=on"),
         );
+    }
+    if let Some(object) = &launch.snp {
+        arguments.json("-object", object.json());
     }
 }
 

@@ -138,4 +138,28 @@ pub enum Accelerator {
 pub enum Confidential {
     /// None: the host can read and change the guest.
     None,
+    /// AMD SEV-SNP: memory is encrypted, its integrity is kept, and the launch is measured.
+    SevSnp(SevSnp),
+}
+
+/// What the owner of the workload sees in the report besides the measurement.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SevSnp {
+    /// `HOST_DATA`: binds initdata to the launch.
+    pub host_data: [u8; 32],
+    /// Guest policy: what the platform must and the host must not do.
+    pub policy: u64,
+    /// The owner's signature over the launch.
+    pub identity: Option<Identity>,
+}
+
+/// An ID block and what authenticates it, as the processor takes them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Identity {
+    /// ID block.
+    pub block: [u8; 96],
+    /// ID authentication information: keys and signatures.
+    pub authentication: Box<[u8; 4096]>,
+    /// An author key signed the ID key.
+    pub author_key: bool,
 }

@@ -22,10 +22,11 @@ mod qemu;
 mod qmp;
 mod record;
 mod running;
+mod snp;
 mod vm;
 mod vsock;
 
-pub use config::{Accelerator, Confidential, Disk, Nic, VmConfig, Vsock};
+pub use config::{Accelerator, Confidential, Disk, Identity, Nic, SevSnp, VmConfig, Vsock};
 pub use qemu::Qemu;
 pub use qmp::QmpError;
 pub use record::clean_up;

@@ -21,6 +21,7 @@ use crate::process::{Process, Program, Stdout};
 use crate::qmp::{Qmp, QmpError};
 use crate::record::Files;
 use crate::running::{QemuVm, Remains};
+use crate::snp;
 use crate::vm::{Hypervisor, StartError, Vm};
 
 /// How long QEMU may take until its monitor answers; on a busy node that is seconds.
@@ -30,7 +31,7 @@ const CONSOLE_LIMIT: usize = 1024 * 1024;
 /// Both halves of the log of QEMU's own messages.
 const MESSAGES_LIMIT: usize = 64 * 1024;
 
-/// QEMU as a [`Hypervisor`]; needs 6.2 or later.
+/// QEMU as a [`Hypervisor`]: 6.0 or later, 9.1 for SEV-SNP.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Qemu;
 
@@ -40,6 +41,7 @@ impl Hypervisor for Qemu {
     async fn start(&self, config: VmConfig) -> Result<Box<dyn Vm>, StartError> {
         probe::preflight(&config)?;
         let accelerator = probe::accelerator(config.accelerator)?;
+        let snp = snp::prepare(&config, accelerator)?;
         make_directory(&config.state_dir)?;
         let remains = Remains::new(Files::new(&config.state_dir));
         let device = device::set_up(&config.vsock, remains.files()).await?;
@@ -48,7 +50,7 @@ impl Hypervisor for Qemu {
             remains.files(),
             device.process.as_ref().map(Process::pid).as_slice(),
         )?;
-        let vm = launch(config, accelerator, device, remains).await?;
+        let vm = launch(config, (accelerator, snp), device, remains).await?;
         Ok(Box::new(vm))
     }
 }
@@ -75,7 +77,7 @@ fn record(config: &VmConfig, files: &Files, pids: &[u32]) -> Result<(), StartErr
 
 async fn launch(
     mut config: VmConfig,
-    accelerator: Chosen,
+    (accelerator, snp): (Chosen, Option<snp::Object>),
     device: Device,
     remains: Remains,
 ) -> Result<QemuVm, StartError> {
@@ -89,6 +91,7 @@ async fn launch(
     let arguments = argv::arguments(&Launch {
         config: &config,
         accelerator,
+        snp,
         monitor: monitor.as_raw_fd(),
         vsock: device.argument,
         block_devices: config

@@ -140,6 +140,11 @@ pub enum StartError {
         "accelerator kvm cannot be used: {reason}; use a node with hardware virtualisation, or accelerator auto or tcg"
     )]
     Kvm { reason: String },
+    /// SEV-SNP was asked for and the node has none.
+    #[error(
+        "a SEV-SNP guest cannot be started: {reason}; use a node with SEV-SNP switched on in firmware and kernel"
+    )]
+    SevSnp { reason: String },
     /// The node cannot give the VM a vsock.
     #[error(
         "no vsock for the VM: /dev/vhost-vsock cannot be opened and no vhost-device-vsock binary is configured; load the module vhost_vsock or name the binary"

@@ -33,6 +33,7 @@ fn launch(config: &VmConfig) -> Launch<'_> {
         vsock: Vsock::Vhost { fd: 11, cid: 77 },
         block_devices: Vec::new(),
         taps: Vec::new(),
+        snp: None,
         vhost_net: true,
     }
 }
@@ -217,4 +218,39 @@ fn no_sandbox_no_vhost_net_and_an_entropy_source() {
         BOOT,
     ];
     assert_golden(&launch, &golden);
+}
+
+#[test]
+fn sev_snp_on_private_memory_with_measured_firmware() {
+    let snp = crate::SevSnp {
+        host_data: [0; 32],
+        policy: 0x30000,
+        identity: None,
+    };
+    let object = snp::Object::new(&snp, snp::Host::parse(0x10, 0x73).unwrap());
+    let config = VmConfig {
+        firmware: Some("/usr/share/ovmf/OVMF.amdsev.fd".into()),
+        ..config()
+    };
+    let machine =
+        format!("{MACHINE},kernel-irqchip=split,memory-backend=ram,confidential-guest-support=snp");
+    let golden = [
+        COMMON,
+        &machine,
+        "-accel kvm -cpu EPYC-v4",
+        ONE_CPU,
+        "-m 512M -object memory-backend-memfd,id=ram,size=512M,share=on",
+        r#"-object {"cbitpos":51,"host-data":"AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=","id":"snp","kernel-hashes":true,"policy":196608,"qom-type":"sev-snp-guest","reduced-phys-bits":1}"#,
+        CHANNELS,
+        VHOST,
+        "-bios /usr/share/ovmf/OVMF.amdsev.fd",
+        BOOT,
+    ];
+    assert_golden(
+        &Launch {
+            snp: Some(object),
+            ..launch(&config)
+        },
+        &golden,
+    );
 }
