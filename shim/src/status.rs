@@ -49,6 +49,14 @@ pub(crate) enum TaskError {
     /// The guest said no, or does not answer.
     #[error("{}", .0)]
     Agent(#[from] AgentError),
+    /// The guest did not make a container of this image.
+    #[error("no container of image {image}: {}", .source)]
+    Create {
+        /// The image's reference.
+        image: String,
+        /// The guest's answer.
+        source: AgentError,
+    },
     /// Something on the host failed.
     #[error("{0}")]
     Failed(String),
@@ -72,7 +80,7 @@ impl TaskError {
             Self::Precondition { .. } => Code::FAILED_PRECONDITION,
             Self::Invalid(_) => Code::INVALID_ARGUMENT,
             Self::Unimplemented(_) => Code::UNIMPLEMENTED,
-            Self::Agent(error) => match error.code() {
+            Self::Agent(error) | Self::Create { source: error, .. } => match error.code() {
                 // The guest's ids are not containerd's: only the shim says NotFound.
                 Code::NOT_FOUND | Code::INVALID_ARGUMENT => Code::INTERNAL,
                 code => code,

@@ -15,8 +15,8 @@ use rtnetlink::{
         link::{LinkAttribute, LinkFlags, LinkMessage},
         neighbour::{NeighbourAddress, NeighbourAttribute, NeighbourMessage, NeighbourState},
         route::{
-            RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteMetric, RouteProtocol,
-            RouteType,
+            RouteAddress, RouteAttribute, RouteFlags, RouteHeader, RouteMessage, RouteMetric,
+            RouteProtocol, RouteType,
         },
     },
 };
@@ -243,7 +243,8 @@ fn route(message: &RouteMessage, names: &BTreeMap<u32, &str>) -> Option<Route> {
     let mut route = Route {
         family: family.into(),
         scope: u8::from(header.scope).into(),
-        flags: header.flags.bits(),
+        // The other flags are states of this moment.
+        flags: (header.flags & RouteFlags::Onlink).bits(),
         ..Route::default()
     };
     for attribute in &message.attributes {

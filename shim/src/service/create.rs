@@ -221,7 +221,7 @@ fn cancelled() -> TaskError {
 
 /// Adds why the VM died, if that is what happened.
 async fn explain(error: TaskError, sandbox: &Sandbox) -> TaskError {
-    let TaskError::Agent(lost) = &error else {
+    let (TaskError::Agent(lost) | TaskError::Create { source: lost, .. }) = &error else {
         return error;
     };
     if lost.code() != ttrpc::Code::UNAVAILABLE {
@@ -238,6 +238,7 @@ async fn make_container(sandbox: &Sandbox, parsed: &mut Parsed) -> Result<Contai
     let id = parsed.id.as_str();
     sandbox.timing.done(&sandbox.state, Step::Create(id));
     let storage = image_storage(sandbox, parsed)?;
+    let image = storage.source.clone();
     let mut plan = plan_volumes(sandbox, parsed).await?;
     copy_volumes(sandbox, &plan).await?;
     let mounts = std::mem::take(&mut plan.mounts);
@@ -245,7 +246,8 @@ async fn make_container(sandbox: &Sandbox, parsed: &mut Parsed) -> Result<Contai
     storages.append(&mut plan.storages);
     let request = container_request(sandbox, parsed, mounts, storages);
     let deadline = sandbox.config.create_container_timeout();
-    sandbox.agent.create_container(&request, deadline).await?;
+    let created = sandbox.agent.create_container(&request, deadline).await;
+    created.map_err(|source| TaskError::Create { image, source })?;
     sandbox.timing.done(&sandbox.state, Step::ImagePulled(id));
     let guest = GuestProcess {
         container: id.to_owned(),

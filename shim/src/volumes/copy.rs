@@ -1,7 +1,7 @@
 //! Copies files and trees of the host into the guest.
 //!
-//! Directories, regular files and symbolic links; anything else in a tree is
-//! skipped. Links are copied as links and never followed, so that the shim reads
+//! Directories, regular files and symbolic links that lead down; anything else in a
+//! tree is skipped. Links are copied as links and never followed, so that the shim reads
 //! nothing outside of the volume. Sizes are bounded: what a pod gets this way lies in
 //! the guest's memory.
 
@@ -9,7 +9,7 @@ use std::{
     fs::{self, Metadata},
     io,
     os::unix::{ffi::OsStrExt, fs::MetadataExt},
-    path::{Path, PathBuf},
+    path::{Component, Path, PathBuf},
 };
 
 use agent_protocol::{limits::COPY_FILE_CHUNK_BYTES_MAX, rpc::agent::CopyFileRequest};
@@ -181,6 +181,16 @@ fn entries(plan: &CopyPlan) -> Result<Vec<Entry>, CopyError> {
     Ok(walk.entries)
 }
 
+/// Whether a link leads down from where it is. The guest refuses others, for they could
+/// lead anywhere.
+fn is_plain_link(link: &Path) -> bool {
+    fs::read_link(link).is_ok_and(|target| {
+        let mut parts = target.components();
+        target.components().next().is_some()
+            && parts.all(|part| matches!(part, Component::Normal(_)))
+    })
+}
+
 #[derive(Default)]
 struct Walk {
     entries: Vec<Entry>,
@@ -196,7 +206,9 @@ impl Walk {
         depth: usize,
     ) -> Result<(), CopyError> {
         let kind = metadata.file_type();
-        if !(kind.is_dir() || kind.is_file() || kind.is_symlink()) {
+        let leads_out = kind.is_symlink() && !is_plain_link(host);
+        if leads_out || !(kind.is_dir() || kind.is_file() || kind.is_symlink()) {
+            tracing::debug!(path = %host.display(), "not copied");
             return Ok(());
         }
         self.bytes = self
@@ -249,6 +261,8 @@ mod tests {
         fs::write(root.join("..2026_01/key"), "value").unwrap();
         std::os::unix::fs::symlink("..2026_01", root.join("..data")).unwrap();
         std::os::unix::fs::symlink("..data/key", root.join("key")).unwrap();
+        std::os::unix::fs::symlink("../outside", root.join("up")).unwrap();
+        std::os::unix::fs::symlink("/etc", root.join("away")).unwrap();
         let _socket = std::os::unix::net::UnixListener::bind(root.join("socket")).unwrap();
         let mut found = listed(root).unwrap();
         assert_eq!(found[0], "/g");

@@ -118,12 +118,15 @@ pub(crate) fn plan(
     let mut plan = VolumePlan::default();
     let termination = spec.annotation(TERMINATION_PATH);
     for mount in &spec.mounts {
+        let mut replaced = mount.clone();
+        // The guest takes paths in their plainest spelling only.
+        let plain: PathBuf = Path::new(&mount.destination).components().collect();
+        replaced.destination = plain.display().to_string();
         if !is_bind(mount) {
-            plan.mounts.push(mount.clone());
+            plan.mounts.push(replaced);
             continue;
         }
-        let mut replaced = mount.clone();
-        if mount.destination == "/dev/shm" {
+        if replaced.destination == "/dev/shm" {
             replaced.source = GUEST_SHM.to_owned();
             replaced.options = vec!["rbind".to_owned()];
         } else {
