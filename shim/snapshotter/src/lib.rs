@@ -14,6 +14,21 @@
 //! It lives on the node and is trusted by nobody in the VM: a lie told here starts a
 //! container whose root the agent still takes from the image it verified itself.
 //!
+//! What containerd 2.x has to be told, beside `[proxy_plugins.kata-cc]` and the runtime's
+//! own `snapshotter`:
+//!
+//! ```toml
+//! [plugins.'io.containerd.cri.v1.images']
+//!   use_local_image_pull = true
+//! [plugins.'io.containerd.cri.v1.images'.runtime_platforms.kata-cc]
+//!   snapshotter = "kata-cc"
+//! ```
+//!
+//! Without the second table containerd 2.1 pulls for its default snapshotter, layers
+//! and all. Instead of the first line, the transfer service can be given an
+//! `unpack_config` for this snapshotter; the list replaces its default, so it has to
+//! name the node's ordinary snapshotter as well. containerd 1.7 needs neither.
+//!
 //! Limits: a user given by name (`USER app` in the image, no `runAsUser` in the pod)
 //! cannot be looked up on a node without the image, and containerd refuses such a
 //! container; image volumes (`volumes[].image`) have no files on the node; an image

@@ -31,7 +31,7 @@ const DRAIN: Duration = Duration::from_secs(5);
 #[derive(Parser)]
 #[command(version)]
 struct Args {
-    /// Socket to serve on, `address` of the [proxy_plugins] table of containerd.
+    /// Socket to serve on, `address` in containerd's proxy_plugins table.
     #[arg(
         long,
         value_name = "SOCKET",
