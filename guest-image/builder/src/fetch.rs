@@ -124,7 +124,9 @@ fn download(cache: &Path, package: &str, file: &Path) -> Result<(), FetchError> 
         .tempdir_in(cache)
         .map_err(failed(cache))?;
     let mut command = Command::new("apt-get");
-    command.args(["-q", "download", package]);
+    command
+        .args(["-q", "-o", "Acquire::http::Timeout=60"])
+        .args(["-o", "Acquire::https::Timeout=60", "download", package]);
     output(command.current_dir(partial.path()), "apt-get")?;
     let entries = fs::read_dir(partial.path()).map_err(failed(cache))?;
     for entry in entries {

@@ -7,12 +7,15 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    fs,
-    io::{self, Read},
-    path::{Path, PathBuf},
+    io,
 };
 
-use object::{Endianness, Object, ObjectSection, read::elf::ElfFile64};
+mod object_file;
+mod tree;
+
+use object_file::{decompress, read_depends};
+use tree::Name;
+pub use tree::{ModuleTree, TreeError};
 
 /// Loaded by the agent before anything else, in this order with what they depend on.
 pub const BOOT: [&str; 6] = [
@@ -36,26 +39,6 @@ pub const ON_DEMAND: [&[&str]; 8] = [
     &["tdx-guest"],
     &["virtio-rng"],
 ];
-
-/// Most that one module may hold once decompressed.
-const MAX_MODULE_BYTES: u64 = 64 << 20;
-
-/// Why a module directory cannot be read.
-#[derive(Debug, thiserror::Error)]
-pub enum TreeError {
-    /// A file or directory in it cannot be read.
-    #[error("cannot read {path:?}")]
-    Read {
-        /// The path.
-        path: PathBuf,
-        /// Why.
-        #[source]
-        source: io::Error,
-    },
-    /// A name is not text.
-    #[error("the name {0:?} is not UTF-8")]
-    Name(PathBuf),
-}
 
 /// Why modules cannot be chosen or ordered.
 #[derive(Debug, thiserror::Error)]
@@ -100,94 +83,6 @@ pub enum ModuleError {
         release: String,
     },
 }
-
-/// Name of a module as the kernel has it: `-` and `_` are the same.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-struct Name(String);
-
-impl Name {
-    fn new(text: &str) -> Self {
-        Self(text.replace('-', "_"))
-    }
-
-    /// From a file's path, if the file is a module.
-    fn of_file(path: &str) -> Option<Self> {
-        let file = path.rsplit('/').next()?;
-        let (stem, suffix) = file.split_once(".ko")?;
-        matches!(suffix, "" | ".xz" | ".zst" | ".gz").then(|| Self::new(stem))
-    }
-}
-
-/// The files of a `/lib/modules/<release>` directory.
-#[derive(Default)]
-pub struct ModuleTree {
-    files: BTreeMap<Name, (String, Vec<u8>)>,
-    builtin: BTreeSet<Name>,
-}
-
-impl ModuleTree {
-    /// Reads a directory; names decide, order and times do not.
-    ///
-    /// # Errors
-    ///
-    /// When a file in it cannot be read.
-    pub fn open(root: &Path) -> Result<Self, TreeError> {
-        let mut tree = Self::default();
-        let mut pending = vec![root.to_owned()];
-        while let Some(directory) = pending.pop() {
-            let failed = |source| TreeError::Read {
-                path: directory.clone(),
-                source,
-            };
-            for entry in fs::read_dir(&directory).map_err(failed)? {
-                let entry = entry.map_err(failed)?;
-                let kind = entry.file_type().map_err(failed)?;
-                // Links (`build`, `source`) lead out of the directory and hold no modules.
-                if kind.is_dir() {
-                    pending.push(entry.path());
-                } else if kind.is_file() {
-                    tree.open_file(root, &entry.path())?;
-                }
-            }
-        }
-        Ok(tree)
-    }
-
-    fn open_file(&mut self, root: &Path, path: &Path) -> Result<(), TreeError> {
-        let relative = path
-            .strip_prefix(root)
-            .ok()
-            .and_then(Path::to_str)
-            .ok_or_else(|| TreeError::Name(path.to_owned()))?;
-        if relative == BUILTIN_LIST || Name::of_file(relative).is_some() {
-            let content = fs::read(path).map_err(|source| TreeError::Read {
-                path: path.to_owned(),
-                source,
-            })?;
-            self.add(relative, content);
-        }
-        Ok(())
-    }
-
-    /// Adds a file by its path below the directory; what is neither a module nor the list of
-    /// built-in ones is ignored.
-    pub fn add(&mut self, relative: &str, content: Vec<u8>) {
-        if relative == BUILTIN_LIST {
-            let text = String::from_utf8_lossy(&content);
-            self.builtin.extend(text.lines().filter_map(Name::of_file));
-        } else if let Some(name) = Name::of_file(relative) {
-            self.files.insert(name, (relative.to_owned(), content));
-        }
-    }
-
-    /// Whether it knows no module at all.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.files.is_empty() && self.builtin.is_empty()
-    }
-}
-
-const BUILTIN_LIST: &str = "modules.builtin";
 
 /// One module as it goes into the initrd.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -265,7 +160,7 @@ struct Loaded {
 impl Picker<'_> {
     fn has(&self, name: &str) -> bool {
         let name = Name::new(name);
-        self.tree.builtin.contains(&name) || self.tree.files.contains_key(&name)
+        self.tree.is_builtin(&name) || self.tree.file(&name).is_some()
     }
 
     fn feature(&mut self, group: &[&str], boot: &[String]) -> Result<(), ModuleError> {
@@ -286,7 +181,7 @@ impl Picker<'_> {
     fn order(&mut self, names: &[&str], without: &[String]) -> Result<Vec<String>, ModuleError> {
         let mut order = Vec::new();
         for name in names {
-            if self.tree.builtin.contains(&Name::new(name)) {
+            if self.tree.is_builtin(&Name::new(name)) {
                 self.selection.builtin.insert((*name).to_owned());
             }
             self.visit(name, &mut Vec::new(), &mut order)?;
@@ -302,7 +197,7 @@ impl Picker<'_> {
         order: &mut Vec<String>,
     ) -> Result<(), ModuleError> {
         let name = Name::new(text);
-        if self.tree.builtin.contains(&name) {
+        if self.tree.is_builtin(&name) {
             return Ok(());
         }
         if above.contains(&name) {
@@ -325,13 +220,13 @@ impl Picker<'_> {
         if let Some(loaded) = self.loaded.get(name) {
             return Ok(loaded.clone());
         }
-        let Some((path, stored)) = self.tree.files.get(name) else {
+        let Some((path, stored)) = self.tree.file(name) else {
             return Err(match above.last() {
                 Some(module) => ModuleError::Dependency {
-                    module: module.0.clone(),
-                    dependency: name.0.clone(),
+                    module: module.as_str().to_owned(),
+                    dependency: name.as_str().to_owned(),
                 },
-                None => ModuleError::Required(name.0.clone()),
+                None => ModuleError::Required(name.as_str().to_owned()),
             });
         };
         let (path, content) = decompress(path, stored)?;
@@ -351,62 +246,5 @@ impl Picker<'_> {
     }
 }
 
-/// The module's path without the suffix of its compression, and its plain content.
-fn decompress(path: &str, stored: &[u8]) -> Result<(String, Vec<u8>), ModuleError> {
-    let failed = |source| ModuleError::Decompress {
-        module: path.to_owned(),
-        source,
-    };
-    let (plain, reader): (&str, Box<dyn Read + '_>) = if let Some(plain) = path.strip_suffix(".xz")
-    {
-        (plain, Box::new(liblzma::read::XzDecoder::new(stored)))
-    } else if let Some(plain) = path.strip_suffix(".zst") {
-        (plain, Box::new(zstd::Decoder::new(stored).map_err(failed)?))
-    } else if let Some(plain) = path.strip_suffix(".gz") {
-        (plain, Box::new(flate2::read::GzDecoder::new(stored)))
-    } else {
-        (path, Box::new(stored))
-    };
-    let mut content = Vec::new();
-    let read = reader
-        .take(MAX_MODULE_BYTES + 1)
-        .read_to_end(&mut content)
-        .map_err(failed)?;
-    if read as u64 > MAX_MODULE_BYTES {
-        return Err(ModuleError::TooLarge(path.to_owned()));
-    }
-    Ok((plain.to_owned(), content))
-}
-
-/// What the module says it depends on; it must belong to the kernel.
-fn read_depends(path: &str, content: &[u8], release: &str) -> Result<Vec<String>, ModuleError> {
-    let not_module = || ModuleError::NotModule(path.to_owned());
-    let file = ElfFile64::<Endianness>::parse(content).map_err(|_| not_module())?;
-    let section = file.section_by_name(".modinfo").ok_or_else(not_module)?;
-    let info = section.data().map_err(|_| not_module())?;
-    let mut depends = None;
-    let mut found = None;
-    for entry in info.split(|byte| *byte == 0) {
-        let entry = std::str::from_utf8(entry).unwrap_or_default();
-        match entry.split_once('=') {
-            Some(("depends", list)) => depends = Some(list),
-            Some(("vermagic", magic)) => found = magic.split(' ').next(),
-            _ => {}
-        }
-    }
-    let found = found.ok_or_else(not_module)?;
-    if found != release {
-        return Err(ModuleError::Release {
-            module: path.to_owned(),
-            found: found.to_owned(),
-            release: release.to_owned(),
-        });
-    }
-    let depends = depends.ok_or_else(not_module)?;
-    let names = depends.split(',').filter(|name| !name.is_empty());
-    Ok(names.map(str::to_owned).collect())
-}
-
 #[cfg(test)]
-#[path = "modules_tests.rs"]
 mod tests;

@@ -11,7 +11,7 @@ use crate::{
     bytes::{array_at, u16_at, u32_at},
     digest::Sha384Digest,
     guid::Guid,
-    page::{Chain, Measured, PAGE_BYTES, Page},
+    page::{Chain, Measured, PAGE_BYTES},
 };
 
 const FOOTER: Guid = Guid::new(0x96b5_82de, 0x1fb2, 0x45f7, 0xbaea_a366_c55a_082d);
@@ -263,8 +263,5 @@ fn read_section(header: &[u8], at: usize) -> Result<Section, FirmwareError> {
     Ok(Section { gpa, pages, kind })
 }
 
-const _: () = assert!(size_of::<Page>() == 4096);
-
 #[cfg(test)]
-#[path = "firmware_tests.rs"]
 mod tests;

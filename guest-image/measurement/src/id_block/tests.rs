@@ -1,13 +1,17 @@
 //! Claims about ID blocks, with the published page and with keys made here.
 
+use base64::{Engine, prelude::BASE64_STANDARD};
 use proptest::prelude::*;
-use ring::rand::SystemRandom;
+use ring::{
+    rand::SystemRandom,
+    signature::{ECDSA_P384_SHA384_FIXED_SIGNING, EcdsaKeyPair},
+};
 
 use super::*;
 
-const PUBLISHED_PAGE: &[u8] = include_bytes!("../tests/vectors/test_auth_block.bin");
-const PUBLISHED_SIGNATURE: &[u8] = include_bytes!("../tests/vectors/test_id_sig.bin");
-const PUBLISHED_KEY_SIGNATURE: &[u8] = include_bytes!("../tests/vectors/test_auth_sig.bin");
+const PUBLISHED_PAGE: &[u8] = include_bytes!("../../tests/vectors/test_auth_block.bin");
+const PUBLISHED_SIGNATURE: &[u8] = include_bytes!("../../tests/vectors/test_id_sig.bin");
+const PUBLISHED_KEY_SIGNATURE: &[u8] = include_bytes!("../../tests/vectors/test_auth_sig.bin");
 
 fn published_block() -> IdBlock {
     let digest = "a14d638341e5674628fe1e02fbedebe5e5ab4faf1dd72d8966068e615bb99efd13d214b35c231715b38e263dc6059745";

@@ -4,7 +4,7 @@ use proptest::prelude::*;
 
 use super::*;
 
-const TAIL: &[u8] = include_bytes!("../tests/vectors/ovmf_AmdSev_suffix.bin");
+const TAIL: &[u8] = include_bytes!("../../tests/vectors/ovmf_AmdSev_suffix.bin");
 
 fn entry(guid: Guid, data: &[u8]) -> Vec<u8> {
     let size = u16::try_from(data.len() + ENTRY_OVERHEAD).unwrap();

@@ -1,8 +1,10 @@
 //! Claims about which modules a guest gets, on trees of small made-up modules.
 
-use super::*;
+use std::io::Read;
 
-#[path = "../tests/elf/mod.rs"]
+use super::{tree::BUILTIN_LIST, *};
+
+#[path = "../../tests/elf/mod.rs"]
 mod elf;
 
 const RELEASE: &str = "6.12-test";
