@@ -1,0 +1,81 @@
+//! From the kernel's first process to a guest in which containers can run.
+//!
+//! The kernel starts the agent as `/init` in the initial root, which cannot be
+//! pivoted away from and whose memory would stay taken. So the agent loads its
+//! modules, copies itself to a root in memory, empties the initial one, moves over
+//! and runs itself again from there. The new root is read-only: not even a process
+//! that breaks out of its container can replace the agent.
+
+mod modules;
+mod mounts;
+mod root;
+
+use std::{
+    io,
+    os::unix::process::CommandExt,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use thiserror::Error;
+
+use crate::log;
+
+/// First argument of the agent once it runs from its own root.
+pub const BOOTED_ARGUMENT: &str = "booted";
+
+/// The guest cannot start.
+#[derive(Debug, Error)]
+pub enum BootError {
+    /// A file system cannot be mounted.
+    #[error("cannot mount {target:?}")]
+    Mount {
+        /// Where.
+        target: PathBuf,
+        /// Why not.
+        #[source]
+        source: io::Error,
+    },
+    /// A file of the new root cannot be made.
+    #[error("cannot make {path:?} in the new root")]
+    File {
+        /// Which.
+        path: PathBuf,
+        /// Why not.
+        #[source]
+        source: io::Error,
+    },
+    /// The new root cannot be entered.
+    #[error("cannot enter the new root")]
+    Enter(#[source] io::Error),
+    /// The agent cannot run itself again.
+    #[error("cannot run the agent from the new root")]
+    Run(#[source] io::Error),
+}
+
+/// Prepares the guest and runs the agent again; returns only on failure.
+#[must_use]
+pub fn boot() -> BootError {
+    log::report_panics();
+    match prepare() {
+        Ok(()) => {
+            let error = Command::new(root::PROGRAM)
+                .arg0("kata-agent")
+                .arg(BOOTED_ARGUMENT)
+                .env_clear()
+                .exec();
+            BootError::Run(error)
+        }
+        Err(error) => error,
+    }
+}
+
+fn prepare() -> Result<(), BootError> {
+    mounts::kernel()?;
+    modules::load(Path::new("/lib/modules/load-order"));
+    root::build()?;
+    mounts::rest(Path::new(root::NEW_ROOT))?;
+    root::enter()?;
+    mounts::delegate_cgroups();
+    Ok(())
+}

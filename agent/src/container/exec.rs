@@ -1,0 +1,198 @@
+//! A further process in a container.
+
+use std::{
+    fs, io,
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
+
+use agent_protocol::id::{ContainerId, ExecId};
+use policy_engine::Permit;
+use thiserror::Error;
+use tokio::{task::spawn_blocking, time::sleep};
+
+use super::{
+    Container, Containers, EXECS_MAX, LookupError, UserError,
+    create::{Wiring, WiringError, resolve_user, write_private},
+    inside::Inside,
+    job::{Job, JobError},
+    lock,
+    process::Process,
+};
+use crate::{
+    paths,
+    request::{ExecProcess, ProcessSpec},
+};
+
+/// How long an ended process is remembered, for its last output and late waiters.
+const FORGET_AFTER: Duration = Duration::from_secs(30);
+
+/// Why a process cannot be started in a container.
+#[derive(Debug, Error)]
+pub enum ExecError {
+    /// There is no such container.
+    #[error(transparent)]
+    Lookup(#[from] LookupError),
+    /// It does not run.
+    #[error("container {0} is not running")]
+    NotRunning(ContainerId),
+    /// There is such a process.
+    #[error("container {container} has a process {exec} already")]
+    Exists {
+        /// The container.
+        container: ContainerId,
+        /// The process.
+        exec: ExecId,
+    },
+    /// There are too many.
+    #[error("container {0} has {EXECS_MAX} such processes already")]
+    TooMany(ContainerId),
+    /// The user cannot be found.
+    #[error(transparent)]
+    User(#[from] UserError),
+    /// A file or stream cannot be made.
+    #[error("cannot prepare a process in container {container}")]
+    Prepare {
+        /// The container.
+        container: ContainerId,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// The container library refused.
+    #[error("cannot start a process in container {container}")]
+    Job {
+        /// The container.
+        container: ContainerId,
+        /// Why.
+        #[source]
+        source: JobError,
+    },
+}
+
+impl Containers {
+    /// Starts a process in a running container.
+    ///
+    /// # Errors
+    ///
+    /// [`ExecError`]; no process is left then.
+    pub async fn exec(&self, permit: Permit<ExecProcess>) -> Result<(), ExecError> {
+        let ExecProcess {
+            container,
+            exec,
+            process,
+        } = permit.into_request();
+        let container = self.find(&container)?;
+        container.admit(&exec)?;
+        let process = container.inherit(process);
+        let (name, size) = (process.user_name.clone(), process.terminal_size);
+        let process = self.run_exec(&container, &name, process).await?;
+        if let Some(size) = size {
+            process.set_size(size);
+        }
+        let process = Arc::new(process);
+        lock(&container.execs).insert(exec.clone(), Arc::clone(&process));
+        tokio::spawn(async move {
+            process.exit.wait().await;
+            sleep(FORGET_AFTER).await;
+            let mut execs = lock(&container.execs);
+            if execs
+                .get(&exec)
+                .is_some_and(|now| Arc::ptr_eq(now, &process))
+            {
+                execs.remove(&exec);
+            }
+        });
+        Ok(())
+    }
+
+    async fn run_exec(
+        &self,
+        container: &Container,
+        user_name: &str,
+        spec: ProcessSpec,
+    ) -> Result<Process, ExecError> {
+        let id = &container.id;
+        let prepare = |source| ExecError::Prepare {
+            container: id.clone(),
+            source,
+        };
+        let mut process = spec.process;
+        if !user_name.is_empty() {
+            let (root, name) = (paths::bundle(id).join("rootfs"), user_name.to_owned());
+            let resolved = spawn_blocking(move || {
+                let inside = Inside::open(&root).map_err(|source| UserError::Read {
+                    file: "root directory",
+                    source,
+                })?;
+                resolve_user(&inside, &name, &mut process).map(|()| process)
+            });
+            process = resolved
+                .await
+                .map_err(|error| prepare(io::Error::other(error)))??;
+        }
+        let file = paths::bundle(id).join(format!("exec-{}.json", self.serial()));
+        write_private(&file, &process).map_err(prepare)?;
+        let user = process.user();
+        let wiring = Wiring::make(
+            self,
+            (user.uid(), user.gid()),
+            process.terminal().unwrap_or(false),
+        )
+        .map_err(prepare)?;
+        let job = Job::Exec {
+            id: id.to_string(),
+            process: file.clone(),
+            console: wiring.console_path(),
+        };
+        let result = wiring.run(self, &job).await;
+        let _ = fs::remove_file(&file);
+        result.map_err(|error| match error {
+            WiringError::Job(source) => ExecError::Job {
+                container: id.clone(),
+                source,
+            },
+            WiringError::Stream(source) => prepare(source),
+        })
+    }
+}
+
+impl Container {
+    fn admit(&self, exec: &ExecId) -> Result<(), ExecError> {
+        if !self.started.load(Ordering::Relaxed) || self.init.exit.status().is_some() {
+            return Err(ExecError::NotRunning(self.id.clone()));
+        }
+        let execs = lock(&self.execs);
+        if execs
+            .get(exec)
+            .is_some_and(|process| process.exit.status().is_none())
+        {
+            return Err(ExecError::Exists {
+                container: self.id.clone(),
+                exec: exec.clone(),
+            });
+        }
+        if execs.len() >= EXECS_MAX {
+            return Err(ExecError::TooMany(self.id.clone()));
+        }
+        Ok(())
+    }
+
+    /// A shim may leave out what does not differ from the container; without this
+    /// the process would keep every capability.
+    fn inherit(&self, mut spec: ProcessSpec) -> ProcessSpec {
+        let ours = &self.defaults.process;
+        let theirs = &mut spec.process;
+        if theirs.capabilities().is_none() {
+            let none = || serde_json::from_str("{}").ok();
+            theirs.set_capabilities(ours.capabilities().clone().or_else(none));
+        }
+        if theirs.rlimits().is_none() {
+            theirs.set_rlimits(ours.rlimits().clone());
+        }
+        if ours.no_new_privileges() == Some(true) {
+            theirs.set_no_new_privileges(Some(true));
+        }
+        spec
+    }
+}

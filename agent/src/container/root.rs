@@ -1,0 +1,89 @@
+//! Where a container's root file system comes from.
+
+use std::{
+    io,
+    path::{Path, PathBuf},
+};
+
+use agent_image::{AssembleError, ConfigError, PullError, Reference, ReferenceError, RootFs};
+use rustix::mount::{MountFlags, UnmountFlags};
+use thiserror::Error;
+
+use crate::{images::Images, request::ImagePull};
+
+/// A mounted root file system.
+#[derive(Debug)]
+pub(super) enum Root {
+    /// Of an image.
+    Image(RootFs),
+    /// Of the pause container: nothing but the agent's own program.
+    Pause(PathBuf),
+}
+
+/// Why a root file system cannot be made.
+#[derive(Debug, Error)]
+pub enum RootError {
+    /// The host's text is not an image reference.
+    #[error(transparent)]
+    Reference(#[from] ReferenceError),
+    /// The guest image cannot pull anything.
+    #[error("images cannot be pulled")]
+    Config(#[from] ConfigError),
+    /// The image cannot be had.
+    #[error(transparent)]
+    Pull(#[from] PullError),
+    /// The image cannot be mounted.
+    #[error(transparent)]
+    Assemble(#[from] AssembleError),
+    /// The pause container's root cannot be made.
+    #[error("cannot make the pause container's root file system")]
+    Pause(#[source] io::Error),
+}
+
+impl Root {
+    /// Makes a root file system in `<bundle>/rootfs`; blocks for as long as a pull takes.
+    ///
+    /// # Errors
+    ///
+    /// [`RootError`] is a sentence for the user.
+    pub(super) fn make(
+        images: &Images,
+        image: &ImagePull,
+        bundle: &Path,
+    ) -> Result<Self, RootError> {
+        match image {
+            ImagePull::Pause => pause(bundle).map(Self::Pause).map_err(RootError::Pause),
+            ImagePull::Reference(text) => {
+                let reference = Reference::parse(text)?;
+                let puller = images.puller()?;
+                let image = puller.pull(&reference)?;
+                Ok(Self::Image(puller.assemble(&image, bundle)?))
+            }
+        }
+    }
+
+    /// Takes it down.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel does not let go of a mount.
+    pub(super) fn remove(self) -> io::Result<()> {
+        match self {
+            Self::Image(root) => root.unmount().map_err(io::Error::other),
+            Self::Pause(program) => Ok(rustix::mount::unmount(program, UnmountFlags::DETACH)?),
+        }
+    }
+}
+
+/// The agent's program under another name; it is already in memory, so a pod
+/// without containers costs nothing more.
+fn pause(bundle: &Path) -> io::Result<PathBuf> {
+    let root = bundle.join("rootfs");
+    std::fs::create_dir_all(&root)?;
+    let program = root.join("pause");
+    std::fs::File::create(&program)?;
+    rustix::mount::mount_bind(std::fs::read_link("/proc/self/exe")?, &program)?;
+    let flags = MountFlags::BIND | MountFlags::RDONLY | MountFlags::NOSUID | MountFlags::NODEV;
+    rustix::mount::mount_remount(&program, flags, c"")?;
+    Ok(program)
+}

@@ -1,0 +1,72 @@
+//! The one puller of the pod, made when the first image is asked for: reading the
+//! certificates costs time and memory that a pod should not pay before.
+
+use std::{
+    fmt,
+    path::PathBuf,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use agent_image::{Config, ConfigError, Puller};
+
+use crate::paths;
+
+/// How images are pulled.
+#[derive(Debug, Clone)]
+pub struct ImageConfig {
+    /// Proxy for registries with TLS.
+    pub https_proxy: Option<String>,
+    /// Hosts that are reached without the proxy.
+    pub no_proxy: Option<String>,
+    /// How long a pull may take.
+    pub pull_deadline: Duration,
+}
+
+/// Gets images.
+pub struct Images {
+    config: ImageConfig,
+    puller: Mutex<Option<Arc<Puller>>>,
+}
+
+impl fmt::Debug for Images {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Images")
+            .field("config", &self.config)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Images {
+    /// Pulls as configured.
+    #[must_use]
+    pub fn new(config: ImageConfig) -> Self {
+        Self {
+            config,
+            puller: Mutex::default(),
+        }
+    }
+
+    /// The puller.
+    ///
+    /// # Errors
+    ///
+    /// When the guest image or its command line holds what the puller cannot use.
+    pub fn puller(&self) -> Result<Arc<Puller>, ConfigError> {
+        let mut slot = self.puller.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(puller) = &*slot {
+            return Ok(Arc::clone(puller));
+        }
+        let certificates = std::fs::read(paths::CERTIFICATES).ok();
+        let mut config = Config::default();
+        config.store = PathBuf::from(paths::IMAGE_STORE);
+        config.root_certificates = certificates.into_iter().collect();
+        config.https_proxy = self.config.https_proxy.clone();
+        config.no_proxy = self.config.no_proxy.clone();
+        config.resolv_conf = PathBuf::from(paths::RESOLV_CONF);
+        config.pull_deadline = self.config.pull_deadline;
+        let puller = Arc::new(Puller::build(config)?);
+        *slot = Some(Arc::clone(&puller));
+        Ok(puller)
+    }
+}

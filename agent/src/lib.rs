@@ -1,0 +1,33 @@
+//! The guest's first process: it judges what the host asks and runs the pod.
+//!
+//! It trusts what was measured, itself and the guest image, and nothing else: not
+//! the host, whose calls arrive over vsock; not the registry, whose images it
+//! checks before a workload sees them; and workloads only as far as their
+//! containers hold them.
+//!
+//! A call's way, in the order to read it:
+//!
+//! 1. [`rpc`]: the services; every call is parsed, judged, done, answered;
+//! 2. [`request`]: messages become types that cannot be invalid;
+//! 3. `policy_engine`: a request becomes a permit, or is denied;
+//! 4. [`container`], [`sandbox`], [`network`], [`copy_file`]: what acts, on permits only.
+//!
+//! Around it: [`boot`] makes a guest out of a bare kernel, [`run`] holds the parts
+//! together, [`reaper`] waits for every process there is, and [`container::job`]
+//! says why the container library works in processes of its own.
+
+pub mod boot;
+pub mod config;
+pub mod container;
+pub mod copy_file;
+pub mod images;
+pub mod log;
+pub mod network;
+pub mod paths;
+pub mod pause;
+pub mod reaper;
+pub mod request;
+pub mod rpc;
+pub mod run;
+pub mod sandbox;
+mod watched;

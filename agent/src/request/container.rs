@@ -1,0 +1,221 @@
+//! Requests about whole containers.
+
+use std::time::Duration;
+
+use agent_protocol::{
+    id::ContainerId,
+    rpc::{agent, oci},
+};
+
+use super::{
+    ContainerSpec, ContainerStorage, Parse, RequestError, Unsupported, at_most, container_id, rule,
+    storage,
+};
+
+const STORAGES_MAX: usize = 64;
+
+/// A container to create.
+#[derive(Debug)]
+pub struct CreateContainer {
+    /// Its id.
+    pub container: ContainerId,
+    /// What it runs and how.
+    pub spec: ContainerSpec,
+    /// Where its root file system and its volumes come from.
+    pub storages: Vec<ContainerStorage>,
+    /// Whether it joins the process namespace of the pod's first container.
+    pub shared_processes: bool,
+}
+
+/// New limits of a container.
+#[derive(Debug)]
+pub struct UpdateContainer {
+    /// The container.
+    pub container: ContainerId,
+    /// What it may use from now on.
+    pub limits: Limits,
+}
+
+/// A container to remove.
+#[derive(Debug)]
+pub struct RemoveContainer {
+    /// The container.
+    pub container: ContainerId,
+    /// How long its end may take; the agent has its own limit as well.
+    pub timeout: Option<Duration>,
+}
+
+/// What a container may use; what is `None` stays as it is.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Limits {
+    /// Memory.
+    pub memory: Memory,
+    /// Processor time.
+    pub cpu: Cpu,
+    /// The most processes.
+    pub pids: Option<i64>,
+}
+
+/// Limits of memory in bytes; -1 is none.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Memory {
+    /// The most it gets.
+    pub limit: Option<i64>,
+    /// What it keeps when memory is short.
+    pub reservation: Option<i64>,
+}
+
+/// Limits of processor time.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Cpu {
+    /// Weight against others, in the units of cgroup version 1.
+    pub shares: Option<u64>,
+    /// Microseconds a period; -1 is no limit.
+    pub quota: Option<i64>,
+    /// Length of a period in microseconds.
+    pub period: Option<u64>,
+}
+
+impl Limits {
+    pub(super) fn parse(resources: &oci::LinuxResources) -> Result<Self, RequestError> {
+        let signed = |field, value: i64| match value {
+            0 => Ok(None),
+            -1 | 1.. => Ok(Some(value)),
+            _ => Err(RequestError::Invalid(field)),
+        };
+        let unsigned = |value: u64| (value != 0).then_some(value);
+        let memory = resources.Memory.get_or_default();
+        let cpu = resources.CPU.get_or_default();
+        if cpu.Period > 1_000_000 {
+            return Err(RequestError::Invalid("cpu period"));
+        }
+        Ok(Self {
+            memory: Memory {
+                limit: signed("memory limit", memory.Limit)?,
+                reservation: signed("memory reservation", memory.Reservation)?,
+            },
+            cpu: Cpu {
+                shares: unsigned(cpu.Shares).map(|shares| shares.min(262_144)),
+                quota: signed("cpu quota", cpu.Quota)?,
+                period: unsigned(cpu.Period),
+            },
+            pids: signed("pids limit", resources.Pids.get_or_default().Limit)?,
+        })
+    }
+}
+
+impl Parse for CreateContainer {
+    type Message = agent::CreateContainerRequest;
+
+    fn parse(message: Self::Message) -> Result<Self, RequestError> {
+        let container = container_id(&message.container_id)?;
+        super::process_id(&container, &message.exec_id)?;
+        if let Some(device) = message.devices.first() {
+            let path = device.container_path.chars().take(256).collect();
+            return Err(Unsupported::Device(path).into());
+        }
+        if !message.shared_mounts.is_empty() {
+            return Err(Unsupported::SharedMounts.into());
+        }
+        if (message.stdin_port, message.stdout_port, message.stderr_port) != (0, 0, 0) {
+            return Err(Unsupported::StdioPorts.into());
+        }
+        at_most("storages", message.storages.len(), STORAGES_MAX)?;
+        let storages: Vec<_> = message
+            .storages
+            .into_iter()
+            .map(|entry| storage::parse(&container, entry))
+            .collect::<Result<_, _>>()?;
+        let images = |storage: &&ContainerStorage| matches!(storage, ContainerStorage::Image(_));
+        match storages.iter().filter(images).count() {
+            0 => return Err(Unsupported::NoImage.into()),
+            1 => {}
+            _ => return Err(RequestError::Invalid("second image_guest_pull storage")),
+        }
+        let oci = message
+            .OCI
+            .into_option()
+            .ok_or(RequestError::Missing("OCI spec"))?;
+        Ok(Self {
+            spec: ContainerSpec::parse(&container, oci)?,
+            container,
+            storages,
+            shared_processes: message.sandbox_pidns,
+        })
+    }
+}
+
+impl Parse for UpdateContainer {
+    type Message = agent::UpdateContainerRequest;
+
+    fn parse(message: Self::Message) -> Result<Self, RequestError> {
+        Ok(Self {
+            container: container_id(&message.container_id)?,
+            limits: Limits::parse(message.resources.get_or_default())?,
+        })
+    }
+}
+
+impl Parse for RemoveContainer {
+    type Message = agent::RemoveContainerRequest;
+
+    fn parse(message: Self::Message) -> Result<Self, RequestError> {
+        let seconds = u64::from(message.timeout);
+        Ok(Self {
+            container: container_id(&message.container_id)?,
+            timeout: (seconds != 0).then(|| Duration::from_secs(seconds)),
+        })
+    }
+}
+
+/// A request that names a container and nothing else.
+pub trait ContainerRequest {
+    /// The container.
+    fn container(&self) -> &ContainerId;
+}
+
+macro_rules! container_requests {
+    ($($(#[$doc:meta])* $name:ident($message:ty);)*) => {$(
+        $(#[$doc])*
+        #[derive(Debug)]
+        pub struct $name {
+            /// The container.
+            pub container: ContainerId,
+        }
+
+        impl ContainerRequest for $name {
+            fn container(&self) -> &ContainerId {
+                &self.container
+            }
+        }
+
+        impl Parse for $name {
+            type Message = $message;
+
+            fn parse(message: Self::Message) -> Result<Self, RequestError> {
+                Ok(Self { container: container_id(&message.container_id)? })
+            }
+        }
+    )*};
+}
+
+container_requests! {
+    /// A created container whose process may run.
+    StartContainer(agent::StartContainerRequest);
+    /// A container whose use of resources is asked for.
+    StatsContainer(agent::StatsContainerRequest);
+    /// A container to freeze.
+    PauseContainer(agent::PauseContainerRequest);
+    /// A frozen container to thaw.
+    ResumeContainer(agent::ResumeContainerRequest);
+}
+
+rule! {
+    CreateContainer => "CreateContainerRequest",
+    StartContainer => "StartContainerRequest",
+    RemoveContainer => "RemoveContainerRequest",
+    UpdateContainer => "UpdateContainerRequest",
+    StatsContainer => "StatsContainerRequest",
+    PauseContainer => "PauseContainerRequest",
+    ResumeContainer => "ResumeContainerRequest",
+}

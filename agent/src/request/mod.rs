@@ -1,0 +1,200 @@
+//! What the host asks, parsed: each message of the protocol becomes a type that
+//! holds only what the guest can use, bounded and checked.
+//!
+//! The host is hostile. Parsing is pure and never panics (`agent/fuzz` tries), it
+//! refuses what the guest does not have instead of dropping it silently when a
+//! workload would notice, and it never keeps a path that the guest would follow
+//! outside the roots of [`crate::paths`].
+
+mod container;
+mod files;
+mod mounts;
+mod network;
+mod process;
+mod sandbox;
+mod seccomp;
+mod spec;
+mod storage;
+
+use agent_protocol::{
+    id::{ContainerId, IdError, ProcessId},
+    path::PathError,
+};
+use thiserror::Error;
+
+pub use container::{
+    ContainerRequest, Cpu, CreateContainer, Limits, Memory, PauseContainer, RemoveContainer,
+    ResumeContainer, StartContainer, StatsContainer, UpdateContainer,
+};
+pub use files::{CopyFile, FileKind, GetDiagnosticData, GetVolumeStats, Owner};
+pub use network::{
+    AddArpNeighbors, Address, Interface, ListInterfaces, ListRoutes, MacAddress, Neighbor, Prefix,
+    Route, UpdateInterface, UpdateRoutes,
+};
+pub use process::{
+    CloseStdin, ExecProcess, ProcessRequest, ReadStream, SignalProcess, TtyWinResize, WaitProcess,
+    WriteStdin,
+};
+pub use sandbox::{
+    CreateSandbox, DestroySandbox, GetGuestDetails, GetOomEvent, OnlineCpuMem, SandboxStorage,
+};
+pub use spec::{ContainerSpec, ProcessSpec};
+pub use storage::{ContainerStorage, Ephemeral, ImagePull, Local, TmpfsOptions};
+
+/// A request that can be made of a message of the protocol.
+pub trait Parse: policy_engine::Request + Sized {
+    /// The message.
+    type Message;
+
+    /// Checks the message.
+    ///
+    /// # Errors
+    ///
+    /// [`RequestError`] names the field and the rule it breaks.
+    fn parse(message: Self::Message) -> Result<Self, RequestError>;
+}
+
+/// Why a message is not a valid request. The host is at fault.
+#[derive(Debug, Error)]
+pub enum RequestError {
+    /// The container's id breaks the rules for ids.
+    #[error("container id is not valid")]
+    ContainerId(#[source] IdError),
+    /// The exec id breaks the rules for ids.
+    #[error("exec id is not valid")]
+    ExecId(#[source] IdError),
+    /// The sandbox's id breaks the rules for ids.
+    #[error("sandbox id is not valid")]
+    SandboxId(#[source] IdError),
+    /// A field that must be there is empty.
+    #[error("{0} is missing")]
+    Missing(&'static str),
+    /// A field holds a value that has no meaning.
+    #[error("{0} is not valid")]
+    Invalid(&'static str),
+    /// A field is longer than any sensible value.
+    #[error("{field} holds more than {max} entries or bytes")]
+    TooLarge {
+        /// The field.
+        field: &'static str,
+        /// The most it may hold.
+        max: usize,
+    },
+    /// A field is not a path in the guest that may be used.
+    #[error("{field} is not a usable path")]
+    Path {
+        /// The field.
+        field: &'static str,
+        /// What is wrong with it.
+        #[source]
+        source: PathError,
+    },
+    /// The guest does not offer what is asked for.
+    #[error("{0}")]
+    Unsupported(Unsupported),
+    /// The spec is not one that the OCI runtime specification allows.
+    #[error("OCI spec is not valid")]
+    Spec(#[source] serde_json::Error),
+}
+
+/// What the guest does not offer, and why.
+#[derive(Debug, Error)]
+pub enum Unsupported {
+    /// Hooks would run programs that the host chose.
+    #[error("hooks in the OCI spec are not supported in the guest: remove them")]
+    Hooks,
+    /// Devices cannot be handed to a running guest.
+    #[error("devices are not supported in the guest: {0:?} was asked for")]
+    Device(String),
+    /// A user namespace of its own.
+    #[error(
+        "user namespaces are not supported in the guest: set hostUsers to true or leave it out"
+    )]
+    UserNamespace,
+    /// A mount from somewhere that containers may not see.
+    #[error(
+        "mount of {destination:?} is refused: its source must lie below \
+         /run/kata-containers/shared/containers or /run/kata-containers/sandbox"
+    )]
+    MountSource {
+        /// Where it would be mounted.
+        destination: String,
+    },
+    /// A file system that containers may not mount.
+    #[error("mount of {destination:?} is refused: file system type {kind:?} is not allowed")]
+    MountType {
+        /// Where it would be mounted.
+        destination: String,
+        /// The type asked for.
+        kind: String,
+    },
+    /// A storage driver that the guest does not have.
+    #[error(
+        "storage driver {0:?} is not supported: the guest has image_guest_pull, ephemeral and local"
+    )]
+    StorageDriver(String),
+    /// A container whose root does not come from an image.
+    #[error(
+        "container has no image_guest_pull storage: images are pulled in the guest, \
+         use the kata-cc snapshotter or the image-name annotation"
+    )]
+    NoImage,
+    /// Kernel modules are measured with the guest image.
+    #[error("kernel modules cannot be loaded on request")]
+    KernelModules,
+    /// Programs of the guest image that would run around a container.
+    #[error("guest hooks are not supported")]
+    GuestHooks,
+    /// Mounts between containers.
+    #[error("shared mounts between containers are not supported")]
+    SharedMounts,
+    /// A kernel setting that is not the pod's own.
+    #[error("sysctl {0:?} is not one that a pod may set")]
+    Sysctl(String),
+    /// Streams that bypass the RPC.
+    #[error("stdio ports are not supported: streams go through the agent's calls")]
+    StdioPorts,
+}
+
+impl From<Unsupported> for RequestError {
+    fn from(unsupported: Unsupported) -> Self {
+        Self::Unsupported(unsupported)
+    }
+}
+
+fn container_id(text: &str) -> Result<ContainerId, RequestError> {
+    ContainerId::parse(text).map_err(RequestError::ContainerId)
+}
+
+fn process_id(container: &ContainerId, exec: &str) -> Result<ProcessId, RequestError> {
+    ProcessId::parse(container, exec).map_err(RequestError::ExecId)
+}
+
+fn at_most(field: &'static str, len: usize, max: usize) -> Result<(), RequestError> {
+    if len > max {
+        return Err(RequestError::TooLarge { field, max });
+    }
+    Ok(())
+}
+
+/// Text that can become a C string.
+fn no_zero(field: &'static str, text: &str) -> Result<(), RequestError> {
+    if text.contains('\0') {
+        return Err(RequestError::Invalid(field));
+    }
+    Ok(())
+}
+
+fn texts(field: &'static str, list: &[String], max: usize) -> Result<(), RequestError> {
+    at_most(field, list.len(), max)?;
+    list.iter().try_for_each(|text| no_zero(field, text))
+}
+
+macro_rules! rule {
+    ($($name:ty => $rule:literal,)*) => {
+        $(impl policy_engine::Request for $name {
+            const RULE: &'static str = $rule;
+        })*
+    };
+}
+use rule;

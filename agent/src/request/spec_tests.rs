@@ -1,0 +1,174 @@
+use protobuf::MessageField;
+
+use super::*;
+
+fn id() -> ContainerId {
+    ContainerId::parse("c1").unwrap()
+}
+
+fn process() -> oci::Process {
+    oci::Process {
+        Args: vec!["sh".into(), "-c".into(), "true".into()],
+        Env: vec!["A=b".into()],
+        Cwd: "/w".into(),
+        User: MessageField::some(oci::User {
+            UID: 5,
+            GID: 6,
+            ..Default::default()
+        }),
+        ..Default::default()
+    }
+}
+
+fn spec() -> oci::Spec {
+    oci::Spec {
+        Version: "1.0.2".into(),
+        Process: MessageField::some(process()),
+        Root: MessageField::some(oci::Root {
+            Path: "/etc".into(),
+            Readonly: true,
+            ..Default::default()
+        }),
+        Linux: MessageField::some(oci::Linux {
+            CgroupsPath: "/../../kubepods/x".into(),
+            Resources: MessageField::some(oci::LinuxResources {
+                Memory: MessageField::some(oci::LinuxMemory {
+                    Limit: 1 << 20,
+                    Swap: 1 << 20,
+                    ..Default::default()
+                }),
+                ..Default::default()
+            }),
+            ..Default::default()
+        }),
+        ..Default::default()
+    }
+}
+
+#[test]
+fn paths_of_the_host_are_not_followed() {
+    let parsed = ContainerSpec::parse(&id(), spec()).unwrap();
+    let root = parsed.spec.root().as_ref().unwrap();
+    assert_eq!(
+        root.path(),
+        std::path::Path::new("/run/kata-containers/c1/rootfs")
+    );
+    assert_eq!(root.readonly(), Some(true));
+    let linux = parsed.spec.linux().as_ref().unwrap();
+    let cgroup = linux.cgroups_path().as_ref().unwrap();
+    assert_eq!(cgroup, std::path::Path::new("/kata/c1"));
+    assert!(linux.namespaces().as_ref().is_none_or(Vec::is_empty));
+}
+
+#[test]
+fn limits_are_kept_and_swap_is_not() {
+    let parsed = ContainerSpec::parse(&id(), spec()).unwrap();
+    let linux = parsed.spec.linux().as_ref().unwrap();
+    let memory = linux
+        .resources()
+        .as_ref()
+        .unwrap()
+        .memory()
+        .as_ref()
+        .unwrap();
+    assert_eq!((memory.limit(), memory.swap()), (Some(1 << 20), None));
+}
+
+#[test]
+fn a_process_keeps_its_user_and_gets_a_path() {
+    let parsed = ProcessSpec::parse(process()).unwrap();
+    assert_eq!(
+        (parsed.process.user().uid(), parsed.process.user().gid()),
+        (5, 6)
+    );
+    let env = parsed.process.env().as_ref().unwrap();
+    assert_eq!(env.first().unwrap(), "A=b");
+    assert!(env.iter().any(|entry| entry.starts_with("PATH=/")));
+    assert_eq!(parsed.process.no_new_privileges(), None);
+}
+
+#[test]
+fn hooks_user_namespaces_and_devices_are_refused() {
+    let mut hooks = spec();
+    hooks.Hooks = MessageField::some(oci::Hooks {
+        StartContainer: vec![oci::Hook::default()],
+        ..Default::default()
+    });
+    let mut user = spec();
+    user.Linux.mut_or_insert_default().Namespaces = vec![oci::LinuxNamespace {
+        Type: "user".into(),
+        ..Default::default()
+    }];
+    let mut disk = spec();
+    disk.Linux.mut_or_insert_default().Devices = vec![oci::LinuxDevice {
+        Path: "/dev/vda".into(),
+        Major: 254,
+        ..Default::default()
+    }];
+    for bad in [hooks, user, disk] {
+        assert!(matches!(
+            ContainerSpec::parse(&id(), bad),
+            Err(RequestError::Unsupported(_))
+        ));
+    }
+}
+
+#[test]
+fn sysctls_are_the_pods_own() {
+    let set = |key: &str| {
+        let mut spec = spec();
+        spec.Linux.mut_or_insert_default().Sysctl = [(key.into(), "1".into())].into();
+        ContainerSpec::parse(&id(), spec)
+    };
+    let network = set("net.ipv4.ping_group_range").unwrap();
+    assert_eq!(network.network_sysctl.len(), 1);
+    assert!(
+        set("kernel.shm_rmid_forced")
+            .unwrap()
+            .network_sysctl
+            .is_empty()
+    );
+    for key in [
+        "kernel.panic",
+        "vm.swappiness",
+        "net/../kernel",
+        "net..x",
+        "net.../x",
+        "",
+    ] {
+        assert!(set(key).is_err(), "{key}");
+    }
+}
+
+#[test]
+fn a_process_without_arguments_or_with_zero_bytes_is_refused() {
+    for args in [vec![], vec![String::new()], vec!["a\0".to_owned()]] {
+        let bad = oci::Process {
+            Args: args,
+            ..process()
+        };
+        assert!(ProcessSpec::parse(bad).is_err());
+    }
+    assert!(
+        ProcessSpec::parse(oci::Process {
+            Cwd: "x".into(),
+            ..process()
+        })
+        .is_err()
+    );
+}
+
+#[test]
+fn an_unknown_capability_is_refused() {
+    let bad = oci::Process {
+        Capabilities: MessageField::some(oci::LinuxCapabilities {
+            Bounding: vec!["CAP_EVERYTHING".into()],
+            ..Default::default()
+        }),
+        ..process()
+    };
+    assert!(matches!(
+        ProcessSpec::parse(bad),
+        Err(RequestError::Spec(_))
+    ));
+}

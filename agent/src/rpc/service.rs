@@ -1,0 +1,356 @@
+//! Every call of the protocol. Each is the same few steps: parse the message,
+//! have it judged, act on the permit, map the error.
+//!
+//! Calls that change something run in a task of their own: a host that hangs up in
+//! the middle does not leave half of the work behind.
+
+use std::sync::Arc;
+
+use agent_protocol::rpc::{
+    agent as wire, agent_ttrpc::AgentService, csi, empty::Empty, health, health_ttrpc, types,
+};
+use async_trait::async_trait;
+use policy_engine::{Engine, Permit};
+use tokio::{sync::Notify, task::spawn_blocking};
+use tracing::{info, warn};
+use ttrpc::{Result as Answer, r#async::TtrpcContext};
+
+use super::{
+    VERSION, answers,
+    status::{CallError, sentence, to_wire},
+};
+use crate::{
+    container::{Containers, OomEvents, Output},
+    copy_file,
+    network::Network,
+    request::{self, Parse},
+    sandbox::Sandbox,
+};
+
+/// All that calls act on.
+#[derive(Debug)]
+pub struct Guest {
+    /// Judges requests.
+    pub engine: Engine,
+    /// The pod.
+    pub sandbox: Arc<Sandbox>,
+    /// Its containers.
+    pub containers: Arc<Containers>,
+    /// Its network.
+    pub network: Network,
+    /// Containers out of memory.
+    pub oom: Arc<OomEvents>,
+    /// Told when the pod is taken down.
+    pub destroyed: Arc<Notify>,
+}
+
+impl Guest {
+    /// The one way from a message to a permit.
+    fn permit<R: Parse>(&self, message: R::Message) -> Result<Permit<R>, CallError> {
+        Ok(self.engine.judge(R::parse(message)?)?)
+    }
+
+    async fn read(
+        &self,
+        message: wire::ReadStreamRequest,
+        output: Output,
+    ) -> Answer<wire::ReadStreamResponse> {
+        let read = async {
+            let request = request::ReadStream::parse(message)?;
+            let process = self.containers.named(&request)?;
+            // A denial reads as the end, and the workload must not block on a pipe
+            // that nobody empties (Kata agent protocol, section 15).
+            let Ok(permit) = self.engine.judge(request) else {
+                process.discard(output);
+                return Ok(Vec::new());
+            };
+            Ok(process.read(&permit, output).await?)
+        };
+        let data = answer("read", read.await)?;
+        Ok(wire::ReadStreamResponse {
+            data,
+            ..Default::default()
+        })
+    }
+}
+
+fn answer<T>(call: &'static str, result: Result<T, CallError>) -> Answer<T> {
+    result.map_err(|error| {
+        warn!(call, error = sentence(&error), "call failed");
+        to_wire(&error)
+    })
+}
+
+/// Work that goes on when the host hangs up.
+async fn detached<T, E>(
+    work: impl Future<Output = Result<T, E>> + Send + 'static,
+) -> Result<T, CallError>
+where
+    T: Send + 'static,
+    E: Into<CallError> + Send + 'static,
+{
+    match tokio::spawn(work).await {
+        Ok(result) => result.map_err(Into::into),
+        Err(_) => Err(CallError::Lost),
+    }
+}
+
+async fn blocking<T, E>(
+    work: impl FnOnce() -> Result<T, E> + Send + 'static,
+) -> Result<T, CallError>
+where
+    T: Send + 'static,
+    E: Into<CallError> + Send + 'static,
+{
+    match spawn_blocking(work).await {
+        Ok(result) => result.map_err(Into::into),
+        Err(_) => Err(CallError::Lost),
+    }
+}
+
+// `async_trait` must see the methods that a macro would write, so the whole
+// implementation is written out by one.
+macro_rules! agent_service {
+    (
+        $($method:ident($message:ty) -> $answer:ty = $name:literal |$guest:ident, $request:ident| $body:block)*
+        ;
+        $($missing:ident($missing_message:ty) -> $missing_answer:ty = $missing_name:literal;)*
+    ) => {
+        #[async_trait]
+        impl AgentService for Guest {
+            $(async fn $method(&self, _: &TtrpcContext, $request: $message) -> Answer<$answer> {
+                let $guest = self;
+                let result: Result<$answer, CallError> = async { $body }.await;
+                answer($name, result)
+            })*
+
+            $(async fn $missing(&self, _: &TtrpcContext, _: $missing_message) -> Answer<$missing_answer> {
+                answer($missing_name, Err(CallError::Unimplemented($missing_name)))
+            })*
+
+            async fn read_stdout(
+                &self,
+                _: &TtrpcContext,
+                message: wire::ReadStreamRequest,
+            ) -> Answer<wire::ReadStreamResponse> {
+                self.read(message, Output::Stdout).await
+            }
+
+            async fn read_stderr(
+                &self,
+                _: &TtrpcContext,
+                message: wire::ReadStreamRequest,
+            ) -> Answer<wire::ReadStreamResponse> {
+                self.read(message, Output::Stderr).await
+            }
+        }
+    };
+}
+
+agent_service! {
+    create_sandbox(wire::CreateSandboxRequest) -> Empty = "CreateSandbox" |guest, message| {
+        let permit = guest.permit::<request::CreateSandbox>(message)?;
+        let sandbox = Arc::clone(&guest.sandbox);
+        blocking(move || sandbox.create(permit)).await?;
+        info!("sandbox created");
+        Ok(Empty::new())
+    }
+
+    destroy_sandbox(wire::DestroySandboxRequest) -> Empty = "DestroySandbox" |guest, message| {
+        let permit = guest.permit::<request::DestroySandbox>(message)?;
+        guest.containers.remove_all(&permit).await;
+        guest.destroyed.notify_one();
+        Ok(Empty::new())
+    }
+
+    create_container(wire::CreateContainerRequest) -> Empty = "CreateContainer" |guest, message| {
+        let permit = guest.permit::<request::CreateContainer>(message)?;
+        let containers = Arc::clone(&guest.containers);
+        detached(async move { containers.create(permit).await }).await?;
+        Ok(Empty::new())
+    }
+
+    start_container(wire::StartContainerRequest) -> Empty = "StartContainer" |guest, message| {
+        let permit = guest.permit::<request::StartContainer>(message)?;
+        let containers = Arc::clone(&guest.containers);
+        detached(async move { containers.start(permit).await }).await?;
+        Ok(Empty::new())
+    }
+
+    remove_container(wire::RemoveContainerRequest) -> Empty = "RemoveContainer" |guest, message| {
+        let permit = guest.permit::<request::RemoveContainer>(message)?;
+        let containers = Arc::clone(&guest.containers);
+        detached(async move { containers.remove(permit).await }).await?;
+        Ok(Empty::new())
+    }
+
+    exec_process(wire::ExecProcessRequest) -> Empty = "ExecProcess" |guest, message| {
+        let permit = guest.permit::<request::ExecProcess>(message)?;
+        let containers = Arc::clone(&guest.containers);
+        detached(async move { containers.exec(permit).await }).await?;
+        Ok(Empty::new())
+    }
+
+    signal_process(wire::SignalProcessRequest) -> Empty = "SignalProcess" |guest, message| {
+        let permit = guest.permit::<request::SignalProcess>(message)?;
+        guest.containers.signal(&permit)?;
+        Ok(Empty::new())
+    }
+
+    wait_process(wire::WaitProcessRequest) -> wire::WaitProcessResponse = "WaitProcess" |guest, message| {
+        let permit = guest.permit::<request::WaitProcess>(message)?;
+        let process = guest.containers.process(&permit)?;
+        let status = process.wait(&permit).await;
+        Ok(wire::WaitProcessResponse { status, ..Default::default() })
+    }
+
+    write_stdin(wire::WriteStreamRequest) -> wire::WriteStreamResponse = "WriteStdin" |guest, message| {
+        let permit = guest.permit::<request::WriteStdin>(message)?;
+        let process = guest.containers.process(&permit)?;
+        let len = process.write(&permit).await?;
+        let len = u32::try_from(len).unwrap_or(u32::MAX);
+        Ok(wire::WriteStreamResponse { len, ..Default::default() })
+    }
+
+    close_stdin(wire::CloseStdinRequest) -> Empty = "CloseStdin" |guest, message| {
+        let permit = guest.permit::<request::CloseStdin>(message)?;
+        guest.containers.process(&permit)?.close_stdin(&permit).await;
+        Ok(Empty::new())
+    }
+
+    tty_win_resize(wire::TtyWinResizeRequest) -> Empty = "TtyWinResize" |guest, message| {
+        let permit = guest.permit::<request::TtyWinResize>(message)?;
+        guest.containers.process(&permit)?.resize(&permit)?;
+        Ok(Empty::new())
+    }
+
+    stats_container(wire::StatsContainerRequest) -> wire::StatsContainerResponse = "StatsContainer" |guest, message| {
+        let permit = guest.permit::<request::StatsContainer>(message)?;
+        Ok(guest.containers.stats(&permit)?)
+    }
+
+    update_container(wire::UpdateContainerRequest) -> Empty = "UpdateContainer" |guest, message| {
+        let permit = guest.permit::<request::UpdateContainer>(message)?;
+        guest.containers.update(&permit)?;
+        Ok(Empty::new())
+    }
+
+    pause_container(wire::PauseContainerRequest) -> Empty = "PauseContainer" |guest, message| {
+        let permit = guest.permit::<request::PauseContainer>(message)?;
+        guest.containers.pause(&permit)?;
+        Ok(Empty::new())
+    }
+
+    resume_container(wire::ResumeContainerRequest) -> Empty = "ResumeContainer" |guest, message| {
+        let permit = guest.permit::<request::ResumeContainer>(message)?;
+        guest.containers.resume(&permit)?;
+        Ok(Empty::new())
+    }
+
+    get_diagnostic_data(wire::GetDiagnosticDataRequest) -> wire::GetDiagnosticDataResponse = "GetDiagnosticData" |guest, message| {
+        let permit = guest.permit::<request::GetDiagnosticData>(message)?;
+        let containers = Arc::clone(&guest.containers);
+        let data = blocking(move || containers.termination_message(&permit)).await?;
+        Ok(wire::GetDiagnosticDataResponse { data, ..Default::default() })
+    }
+
+    update_interface(wire::UpdateInterfaceRequest) -> types::Interface = "UpdateInterface" |guest, message| {
+        let interface = message.interface.clone().unwrap_or_default();
+        let permit = guest.permit::<request::UpdateInterface>(message)?;
+        let network = guest.network.clone();
+        detached(async move { network.update_interface(&permit).await }).await?;
+        Ok(interface)
+    }
+
+    update_routes(wire::UpdateRoutesRequest) -> wire::Routes = "UpdateRoutes" |guest, message| {
+        let permit = guest.permit::<request::UpdateRoutes>(message)?;
+        guest.network.update_routes(&permit).await?;
+        Ok(guest.network.routes_after(&permit).await?)
+    }
+
+    add_arp_neighbors(wire::AddARPNeighborsRequest) -> Empty = "AddARPNeighbors" |guest, message| {
+        let permit = guest.permit::<request::AddArpNeighbors>(message)?;
+        guest.network.add_neighbors(&permit).await?;
+        Ok(Empty::new())
+    }
+
+    list_interfaces(wire::ListInterfacesRequest) -> wire::Interfaces = "ListInterfaces" |guest, message| {
+        let permit = guest.permit::<request::ListInterfaces>(message)?;
+        Ok(guest.network.list_interfaces(&permit).await?)
+    }
+
+    list_routes(wire::ListRoutesRequest) -> wire::Routes = "ListRoutes" |guest, message| {
+        let permit = guest.permit::<request::ListRoutes>(message)?;
+        Ok(guest.network.list_routes(&permit).await?)
+    }
+
+    copy_file(wire::CopyFileRequest) -> Empty = "CopyFile" |guest, message| {
+        let permit = guest.permit::<request::CopyFile>(message)?;
+        blocking(move || copy_file::copy(permit)).await?;
+        Ok(Empty::new())
+    }
+
+    get_oom_event(wire::GetOOMEventRequest) -> wire::OOMEvent = "GetOOMEvent" |guest, message| {
+        guest.permit::<request::GetOomEvent>(message)?;
+        let container_id = guest.oom.next().await.to_string();
+        Ok(wire::OOMEvent { container_id, ..Default::default() })
+    }
+
+    get_guest_details(wire::GuestDetailsRequest) -> wire::GuestDetailsResponse = "GetGuestDetails" |guest, message| {
+        Ok(answers::guest_details(&guest.permit(message)?))
+    }
+
+    get_volume_stats(wire::VolumeStatsRequest) -> csi::VolumeStatsResponse = "GetVolumeStats" |guest, message| {
+        let permit = guest.permit::<request::GetVolumeStats>(message)?;
+        blocking(move || answers::volume_stats(&permit).map_err(CallError::Volume)).await
+    }
+
+    online_cpu_mem(wire::OnlineCPUMemRequest) -> Empty = "OnlineCPUMem" |guest, message| {
+        // All CPUs and all memory are there from the start.
+        guest.permit::<request::OnlineCpuMem>(message)?;
+        Ok(Empty::new())
+    }
+
+    ;
+
+    update_ephemeral_mounts(wire::UpdateEphemeralMountsRequest) -> Empty = "UpdateEphemeralMounts";
+    remove_stale_virtiofs_share_mounts(wire::RemoveStaleVirtiofsShareMountsRequest) -> Empty = "RemoveStaleVirtiofsShareMounts";
+    get_ip_tables(wire::GetIPTablesRequest) -> wire::GetIPTablesResponse = "GetIPTables";
+    set_ip_tables(wire::SetIPTablesRequest) -> wire::SetIPTablesResponse = "SetIPTables";
+    get_metrics(wire::GetMetricsRequest) -> wire::Metrics = "GetMetrics";
+    mem_agent_memcg_set(wire::MemAgentMemcgConfig) -> Empty = "MemAgentMemcgSet";
+    mem_agent_compact_set(wire::MemAgentCompactConfig) -> Empty = "MemAgentCompactSet";
+    reseed_random_dev(wire::ReseedRandomDevRequest) -> Empty = "ReseedRandomDev";
+    mem_hotplug_by_probe(wire::MemHotplugByProbeRequest) -> Empty = "MemHotplugByProbe";
+    set_guest_date_time(wire::SetGuestDateTimeRequest) -> Empty = "SetGuestDateTime";
+    add_swap(wire::AddSwapRequest) -> Empty = "AddSwap";
+    add_swap_path(wire::AddSwapPathRequest) -> Empty = "AddSwapPath";
+    resize_volume(wire::ResizeVolumeRequest) -> Empty = "ResizeVolume";
+    set_policy(wire::SetPolicyRequest) -> Empty = "SetPolicy";
+}
+
+#[async_trait]
+impl health_ttrpc::Health for Guest {
+    async fn check(
+        &self,
+        _: &TtrpcContext,
+        _: health::CheckRequest,
+    ) -> Answer<health::HealthCheckResponse> {
+        Ok(health::HealthCheckResponse {
+            status: health::health_check_response::ServingStatus::SERVING.into(),
+            ..Default::default()
+        })
+    }
+
+    async fn version(
+        &self,
+        _: &TtrpcContext,
+        _: health::CheckRequest,
+    ) -> Answer<health::VersionCheckResponse> {
+        Ok(health::VersionCheckResponse {
+            grpc_version: "0.0.1".into(),
+            agent_version: VERSION.into(),
+            ..Default::default()
+        })
+    }
+}

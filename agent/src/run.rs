@@ -1,0 +1,191 @@
+//! The agent's life once the guest is prepared: log, reaper, network, server, and
+//! the end of the guest.
+
+use std::{fs, sync::Arc, time::Duration};
+
+use nix::sys::reboot::{RebootMode, reboot};
+use policy_engine::Engine;
+use rustix::process::{Resource, Rlimit};
+use thiserror::Error;
+use tokio::{
+    runtime::Builder,
+    signal::unix::{SignalKind, signal},
+    sync::Notify,
+    time::sleep,
+};
+use tracing::{error, info, warn};
+
+use crate::{
+    config::{Config, ConfigError},
+    container::{Containers, OomEvents, Surroundings},
+    images::{ImageConfig, Images},
+    log,
+    network::{Network, NetworkError},
+    paths,
+    reaper::Reaper,
+    rpc::{self, Guest},
+    sandbox::{Sandbox, Storages},
+};
+
+/// Requests are short; what takes long waits for others or runs beside.
+const WORKERS: usize = 2;
+/// Pulls, mounts and file copies that run at once; each costs a thread.
+const BLOCKING_THREADS_MAX: usize = 64;
+const STACK_BYTES: usize = 512 << 10;
+/// How long the answer to the last request may take to leave the guest.
+const FAREWELL: Duration = Duration::from_millis(200);
+const OPEN_FILES: Rlimit = Rlimit {
+    current: Some(65_536),
+    maximum: Some(524_288),
+};
+
+/// The agent cannot go on.
+#[derive(Debug, Error)]
+pub enum RunError {
+    /// The command line is wrong.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// A directory, thread or signal cannot be had.
+    #[error("cannot {step}")]
+    System {
+        /// What was tried.
+        step: &'static str,
+        /// Why it failed.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The network cannot be reached.
+    #[error(transparent)]
+    Network(#[from] NetworkError),
+    /// The server cannot listen.
+    #[error("cannot listen on {address}")]
+    Listen {
+        /// Where.
+        address: String,
+        /// Why not.
+        #[source]
+        source: Box<ttrpc::Error>,
+    },
+}
+
+fn system(step: &'static str) -> impl FnOnce(std::io::Error) -> RunError {
+    move |source| RunError::System { step, source }
+}
+
+/// How this agent was started.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Role {
+    /// As the guest's first process.
+    Init,
+    /// As a plain process in namespaces that a test made; the address comes from
+    /// the environment, as Kata's agent has it.
+    Process,
+}
+
+/// Serves the host until the pod is taken down.
+///
+/// # Errors
+///
+/// When the agent cannot start.
+pub fn run(role: Role) -> Result<(), RunError> {
+    let config = configure(role)?;
+    log::start(config.log_level).map_err(system("start the log"))?;
+    for key in &config.ignored {
+        warn!(key, "kernel command line key ignored");
+    }
+    let _ = rustix::process::setrlimit(Resource::Nofile, OPEN_FILES);
+    if role == Role::Process {
+        rustix::process::set_child_subreaper(Some(rustix::process::getpid()))
+            .map_err(|error| system("become a subreaper")(error.into()))?;
+    }
+    for path in [
+        paths::STATE_ROOT,
+        paths::RUNTIME_ROOT,
+        paths::SHARED_ROOT,
+        paths::SANDBOX_ROOT,
+    ] {
+        fs::create_dir_all(path).map_err(system("make the state directories"))?;
+    }
+    let runtime = Builder::new_multi_thread()
+        .worker_threads(WORKERS)
+        .max_blocking_threads(BLOCKING_THREADS_MAX)
+        .thread_stack_size(STACK_BYTES)
+        .thread_keep_alive(Duration::from_secs(1))
+        .enable_all()
+        .build()
+        .map_err(system("start the runtime"))?;
+    runtime.block_on(serve(config))
+}
+
+fn configure(role: Role) -> Result<Config, RunError> {
+    const ADDRESS: &str = "KATA_AGENT_SERVER_ADDR";
+    match role {
+        Role::Init => {
+            let line = fs::read_to_string("/proc/cmdline");
+            Ok(Config::parse(
+                &line.map_err(system("read the kernel command line"))?,
+            )?)
+        }
+        Role::Process => {
+            let address = std::env::var(ADDRESS).unwrap_or_default();
+            Ok(Config::parse(&format!("agent.server_addr={address}"))?)
+        }
+    }
+}
+
+async fn serve(config: Config) -> Result<(), RunError> {
+    let reaper = Reaper::default();
+    let reaping = tokio::spawn(reaper.clone().run());
+    let network = Network::connect()?;
+    let oom = Arc::new(OomEvents::default());
+    let storages = Arc::new(Storages::default());
+    let images = Arc::new(Images::new(ImageConfig {
+        https_proxy: config.https_proxy,
+        no_proxy: config.no_proxy,
+        pull_deadline: config.image_pull_timeout,
+    }));
+    let containers = Arc::new(Containers::new(Surroundings {
+        reaper,
+        oom: Arc::clone(&oom),
+        storages: Arc::clone(&storages),
+        images,
+        pipe_size: config.container_pipe_size,
+    }));
+    let destroyed = Arc::new(Notify::new());
+    let guest = Guest {
+        engine: Engine::allow_all(),
+        sandbox: Arc::new(Sandbox::new(storages)),
+        containers,
+        network: network.clone(),
+        oom,
+        destroyed: Arc::clone(&destroyed),
+    };
+    let address = config.server_address;
+    let mut server = rpc::serve(guest, &address)
+        .await
+        .map_err(|source| RunError::Listen {
+            address,
+            source: Box::new(source),
+        })?;
+    let uptime_ms = u64::try_from(log::uptime().as_millis()).unwrap_or(u64::MAX);
+    info!(uptime_ms, version = rpc::VERSION, "agent ready");
+    if let Err(error) = network.loopback_up().await {
+        warn!(%error, "loopback interface is not up");
+    }
+    let mut terminate = signal(SignalKind::terminate()).map_err(system("listen to signals"))?;
+    tokio::select! {
+        () = destroyed.notified() => info!("sandbox destroyed"),
+        _ = terminate.recv() => info!("agent asked to end"),
+        _ = reaping => error!("reaper ended"),
+    }
+    sleep(FAREWELL).await;
+    let _ = server.shutdown().await;
+    Ok(())
+}
+
+/// Ends the guest. Nothing in it outlives it, so nothing is written back; the VM
+/// monitor was told to take a restart for the end.
+pub fn end_guest() {
+    let Err(error) = reboot(RebootMode::RB_AUTOBOOT);
+    log::say(&format!("kata-agent cannot end the guest: {error}"));
+}

@@ -1,0 +1,212 @@
+//! Volumes in the guest's memory, shared by mount point: the first container that
+//! names one makes it, the last one that goes removes it.
+
+use std::{
+    collections::HashMap,
+    ffi::CString,
+    fs, io,
+    os::unix::fs::{PermissionsExt, chown},
+    sync::{Mutex, PoisonError},
+};
+
+use agent_protocol::path::GuestPath;
+use rustix::mount::{MountFlags, UnmountFlags};
+use thiserror::Error;
+
+use crate::request::{Ephemeral, Local, TmpfsOptions};
+
+/// A volume cannot be had.
+#[derive(Debug, Error)]
+#[error("cannot make volume {mount_point}")]
+pub struct StorageError {
+    mount_point: GuestPath,
+    #[source]
+    source: io::Error,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Kind {
+    Mount,
+    Directory,
+}
+
+#[derive(Debug)]
+struct Volume {
+    kind: Kind,
+    users: usize,
+    /// Kept when nobody uses it.
+    shared: bool,
+}
+
+/// The volumes there are.
+#[derive(Debug, Default)]
+pub struct Storages(Mutex<HashMap<GuestPath, Volume>>);
+
+impl Storages {
+    /// Takes a share in a file system in memory, mounting it if nobody has it.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be mounted.
+    pub fn take_ephemeral(&self, storage: Ephemeral) -> Result<GuestPath, StorageError> {
+        let Ephemeral {
+            mount_point,
+            options,
+            shared,
+        } = storage;
+        self.take(mount_point, Kind::Mount, shared, |path| {
+            mount_tmpfs(path, &options)
+        })
+    }
+
+    /// Takes a share in a directory, making it if nobody has it.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be made.
+    pub fn take_local(&self, storage: Local) -> Result<GuestPath, StorageError> {
+        let Local {
+            path,
+            mode,
+            group,
+            shared,
+        } = storage;
+        self.take(path, Kind::Directory, shared, |path| {
+            fs::create_dir_all(path)?;
+            chown(path, None, group)?;
+            let set_group = if group.is_some() { 0o2000 } else { 0 };
+            fs::set_permissions(path, fs::Permissions::from_mode(mode | set_group))
+        })
+    }
+
+    fn take(
+        &self,
+        mount_point: GuestPath,
+        kind: Kind,
+        shared: bool,
+        make: impl FnOnce(&GuestPath) -> io::Result<()>,
+    ) -> Result<GuestPath, StorageError> {
+        let mut volumes = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(volume) = volumes.get_mut(&mount_point) {
+            volume.users += 1;
+            return Ok(mount_point);
+        }
+        match make(&mount_point) {
+            Ok(()) => {
+                volumes.insert(
+                    mount_point.clone(),
+                    Volume {
+                        kind,
+                        users: 1,
+                        shared,
+                    },
+                );
+                Ok(mount_point)
+            }
+            Err(source) => Err(StorageError {
+                mount_point,
+                source,
+            }),
+        }
+    }
+
+    /// Gives a share back; the last one removes the volume unless it is shared.
+    ///
+    /// # Errors
+    ///
+    /// When the volume cannot be removed.
+    pub fn give_back(&self, mount_point: &GuestPath) -> io::Result<()> {
+        let mut volumes = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(volume) = volumes.get_mut(mount_point) else {
+            return Ok(());
+        };
+        volume.users = volume.users.saturating_sub(1);
+        if volume.users > 0 || volume.shared {
+            return Ok(());
+        }
+        let kind = volume.kind;
+        volumes.remove(mount_point);
+        match kind {
+            Kind::Mount => {
+                rustix::mount::unmount(mount_point.as_str(), UnmountFlags::DETACH)?;
+                fs::remove_dir(mount_point)
+            }
+            Kind::Directory => fs::remove_dir_all(mount_point),
+        }
+    }
+}
+
+fn mount_tmpfs(path: &GuestPath, options: &TmpfsOptions) -> io::Result<()> {
+    fs::create_dir_all(path)?;
+    let mut flags = MountFlags::NOSUID | MountFlags::NODEV;
+    if options.no_exec {
+        flags |= MountFlags::NOEXEC;
+    }
+    let text = CString::new(tmpfs_text(options))?;
+    Ok(rustix::mount::mount(
+        "tmpfs",
+        path.as_str(),
+        "tmpfs",
+        flags,
+        text.as_c_str(),
+    )?)
+}
+
+fn tmpfs_text(options: &TmpfsOptions) -> String {
+    let set_group = if options.group.is_some() { 0o2000 } else { 0 };
+    let mut text = format!("mode={:o}", options.mode.unwrap_or(0o777) | set_group);
+    if let Some(size) = options.size {
+        text.push_str(&format!(",size={size}"));
+    }
+    if let Some(group) = options.group {
+        text.push_str(&format!(",gid={group}"));
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn path() -> GuestPath {
+        GuestPath::parse("/run/kata-containers/sandbox/v").unwrap()
+    }
+
+    #[test]
+    fn a_volume_is_made_once_and_counted() {
+        let storages = Storages::default();
+        let mut made = 0;
+        for _ in 0..3 {
+            storages
+                .take(path(), Kind::Mount, true, |_| {
+                    made += 1;
+                    Ok(())
+                })
+                .unwrap();
+        }
+        assert_eq!(made, 1);
+        storages.give_back(&path()).unwrap();
+        let volumes = storages.0.lock().unwrap();
+        assert_eq!(volumes.get(&path()).unwrap().users, 2);
+    }
+
+    #[test]
+    fn a_volume_that_fails_is_not_counted() {
+        let storages = Storages::default();
+        let failed = storages.take(path(), Kind::Mount, false, |_| Err(io::Error::other("no")));
+        assert!(failed.is_err());
+        assert!(storages.0.lock().unwrap().is_empty());
+    }
+
+    #[test]
+    fn options_become_the_kernels_text() {
+        let options = TmpfsOptions {
+            size: Some(4096),
+            mode: Some(0o1777),
+            group: Some(7),
+            no_exec: true,
+        };
+        assert_eq!(tmpfs_text(&options), "mode=3777,size=4096,gid=7");
+        assert_eq!(tmpfs_text(&TmpfsOptions::default()), "mode=777");
+    }
+}
