@@ -14,14 +14,15 @@
 
 use std::ffi::OsString;
 use std::io;
-use std::os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd, RawFd};
+use std::os::fd::{AsFd as _, AsRawFd as _, FromRawFd as _, OwnedFd, RawFd};
 use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, FdFlag};
+use nix::poll::{PollFd, PollFlags, PollTimeout};
 use nix::sys::signal::Signal;
 use tokio::sync::{oneshot, watch};
 
@@ -29,6 +30,8 @@ use crate::vm::ProcessExit;
 
 /// The waiting thread runs little more than `fork` and `waitpid`.
 const THREAD_STACK: usize = 256 * 1024;
+/// How long a drop may block on a process that was killed.
+const END_PATIENCE: Duration = Duration::from_secs(2);
 
 /// What to run.
 #[derive(Debug)]
@@ -124,12 +127,28 @@ impl Process {
     }
 }
 
+impl Process {
+    /// Blocks until a killed child is gone, so that it cannot touch its files after we have
+    /// removed them. A killed process ends within milliseconds.
+    pub(crate) fn await_end(&self) {
+        match wait_gone(&self.pidfd, END_PATIENCE) {
+            Ok(true) => {}
+            Ok(false) => tracing::warn!(pid = self.pid, "process survived SIGKILL"),
+            Err(error) => tracing::warn!(pid = self.pid, %error, "process cannot be awaited"),
+        }
+    }
+}
+
 impl Drop for Process {
     fn drop(&mut self) {
-        if !self.is_gone()
-            && let Err(error) = self.kill()
-        {
-            tracing::warn!(pid = self.pid, %error, "process could not be killed");
+        if self.is_gone() {
+            return;
+        }
+        match self.kill() {
+            Ok(()) => self.await_end(),
+            Err(error) => {
+                tracing::warn!(pid = self.pid, %error, "process could not be killed");
+            }
         }
     }
 }
@@ -236,6 +255,23 @@ pub(crate) fn kill(pidfd: &OwnedFd) -> io::Result<()> {
     match (sent, Errno::last()) {
         (0, _) | (_, Errno::ESRCH) => Ok(()),
         (_, errno) => Err(errno.into()),
+    }
+}
+
+/// Waits for the end of the process behind a handle, reaped or not: a pidfd is readable then.
+pub(crate) fn wait_gone(pidfd: &OwnedFd, patience: Duration) -> io::Result<bool> {
+    let deadline = Instant::now() + patience;
+    loop {
+        let left = deadline.saturating_duration_since(Instant::now());
+        let timeout = PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX);
+        match nix::poll::poll(
+            &mut [PollFd::new(pidfd.as_fd(), PollFlags::POLLIN)],
+            timeout,
+        ) {
+            Ok(ready) => return Ok(ready > 0),
+            Err(Errno::EINTR) => {}
+            Err(errno) => return Err(errno.into()),
+        }
     }
 }
 

@@ -50,7 +50,7 @@ impl Hypervisor for Qemu {
             remains.files(),
             device.process.as_ref().map(Process::pid).as_slice(),
         )?;
-        let vm = launch(config, (accelerator, snp), device, remains).await?;
+        let vm = launch(config, (accelerator, snp), remains, device).await?;
         Ok(Box::new(vm))
     }
 }
@@ -75,11 +75,13 @@ fn record(config: &VmConfig, files: &Files, pids: &[u32]) -> Result<(), StartErr
         })
 }
 
+/// Values are dropped in reverse order of declaration, so on failure the processes are gone when
+/// their files are removed.
 async fn launch(
     mut config: VmConfig,
     (accelerator, snp): (Chosen, Option<snp::Object>),
-    device: Device,
     remains: Remains,
+    device: Device,
 ) -> Result<QemuVm, StartError> {
     let program = config.path.clone();
     let spawn_failed = |source| StartError::Spawn {

@@ -5,11 +5,9 @@
 //! record is for the case that they did not.
 
 use std::io;
-use std::os::fd::AsFd as _;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use nix::poll::{PollFd, PollFlags, PollTimeout};
 use serde::{Deserialize, Serialize};
 
 use crate::process;
@@ -155,27 +153,10 @@ fn kill_recorded(recorded: &Recorded) -> Result<(), StopError> {
     }
     process::kill(&pidfd).map_err(failed)?;
     tracing::info!(pid, "left-over process killed");
-    wait_gone(&pidfd)
+    process::wait_gone(&pidfd, KILL_PATIENCE)
         .map_err(failed)?
         .then_some(())
         .ok_or(StopError::Survived { pid })
-}
-
-/// A pidfd becomes readable when its process has ended, reaped or not.
-fn wait_gone(pidfd: &std::os::fd::OwnedFd) -> io::Result<bool> {
-    let deadline = Instant::now() + KILL_PATIENCE;
-    loop {
-        let left = deadline.saturating_duration_since(Instant::now());
-        let timeout = PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX);
-        match nix::poll::poll(
-            &mut [PollFd::new(pidfd.as_fd(), PollFlags::POLLIN)],
-            timeout,
-        ) {
-            Ok(ready) => return Ok(ready > 0),
-            Err(nix::errno::Errno::EINTR) => {}
-            Err(errno) => return Err(errno.into()),
-        }
-    }
 }
 
 fn remove(path: &Path) -> Result<(), StopError> {

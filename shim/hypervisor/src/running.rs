@@ -56,7 +56,7 @@ impl Processes {
     }
 
     fn kill(&self) {
-        for process in self.iter().filter(|process| !process.is_gone()) {
+        for process in self.iter() {
             if let Err(error) = process.kill() {
                 tracing::warn!(pid = process.pid(), %error, "process could not be killed");
             }
@@ -121,6 +121,9 @@ impl QemuVm {
 impl Drop for QemuVm {
     fn drop(&mut self) {
         self.processes.kill();
+        for process in self.processes.iter() {
+            process.await_end();
+        }
     }
 }
 
@@ -199,7 +202,10 @@ impl Watcher {
         let device_died = tokio::select! {
             biased;
             _ = self.processes.qemu.exited() => None,
-            status = self.processes.device_exited() => Some(status),
+            // Wake-ups are not ordered: when both are gone, QEMU was the first.
+            status = self.processes.device_exited() => {
+                (!self.processes.qemu.is_gone()).then_some(status)
+            }
         };
         self.processes.kill();
         let status = self.processes.qemu.exited().await;

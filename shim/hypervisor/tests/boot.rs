@@ -11,8 +11,8 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use shim_hypervisor::{
-    ConnectError, Hypervisor as _, ProcessExit, Qemu, StartError, Vm, VmConfig, VmExitCause, Vsock,
-    clean_up,
+    ConnectError, Disk, Hypervisor as _, Nic, ProcessExit, Qemu, StartError, Vm, VmConfig,
+    VmExitCause, Vsock, clean_up,
 };
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::UnixStream;
@@ -247,6 +247,91 @@ async fn a_hypervisor_that_refuses_its_arguments_is_quoted() {
         "{:?}",
         bed.files()
     );
+}
+
+#[tokio::test]
+async fn disks_and_interfaces_are_accepted_under_the_sandbox() {
+    let Some(bed) = Bed::open() else { return };
+    let file = |name: &str| {
+        let path = bed.state.path().join(name);
+        std::fs::File::create(&path)
+            .unwrap()
+            .set_len(1 << 20)
+            .unwrap();
+        path
+    };
+    let disks = vec![
+        Disk {
+            path: file("a,b"),
+            read_only: true,
+            serial: Some("initdata".to_owned()),
+        },
+        Disk {
+            path: file("scratch"),
+            read_only: false,
+            serial: None,
+        },
+    ];
+    let nics = vec![
+        Nic {
+            mac: [2, 0, 0, 0, 0, 1],
+            mtu: 1450,
+            tap: tap::open("one", 1),
+        },
+        Nic {
+            mac: [2, 0, 0, 0, 0, 2],
+            mtu: 1500,
+            tap: tap::open("two", 2),
+        },
+    ];
+    let vcpus = NonZeroU32::new(2).unwrap();
+    let entropy_source = Some("/dev/urandom".into());
+    let config = VmConfig {
+        disks,
+        nics,
+        vcpus,
+        entropy_source,
+        ..bed.config()
+    };
+    let vm = Qemu.start(config).await.unwrap();
+    vm.stop(GRACE).await.unwrap();
+    assert_eq!(vm.exited().await.message, "");
+}
+
+mod tap {
+    #![expect(unsafe_code, reason = "TUNSETIFF has no safe form")]
+
+    use std::os::fd::{AsRawFd as _, OwnedFd};
+
+    use nix::libc;
+
+    nix::ioctl_write_ptr_bad!(tun_set_iff, libc::TUNSETIFF, libc::ifreq);
+
+    /// A tap device with so many queues, in a network namespace of its own.
+    pub(super) fn open(name: &str, queues: usize) -> Vec<OwnedFd> {
+        let name = name.to_owned();
+        let opened = std::thread::spawn(move || {
+            nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET).unwrap();
+            (0..queues).map(|_| queue(&name, queues > 1)).collect()
+        });
+        opened.join().unwrap()
+    }
+
+    fn queue(name: &str, several: bool) -> OwnedFd {
+        let mut options = std::fs::OpenOptions::new();
+        let tun = options.read(true).write(true).open("/dev/net/tun").unwrap();
+        // SAFETY: the structure consists of integers and byte arrays.
+        let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
+        for (to, from) in request.ifr_name.iter_mut().zip(name.bytes()) {
+            *to = libc::c_char::try_from(from).unwrap();
+        }
+        let several = if several { libc::IFF_MULTI_QUEUE } else { 0 };
+        let flags = libc::IFF_TAP | libc::IFF_NO_PI | libc::IFF_VNET_HDR | several;
+        request.ifr_ifru.ifru_flags = libc::c_short::try_from(flags).unwrap();
+        // SAFETY: the kernel reads the structure, which outlives the call.
+        unsafe { tun_set_iff(tun.as_raw_fd(), &request) }.unwrap();
+        tun.into()
+    }
 }
 
 /// The process that the next test kills. It is started as a test of its own.
