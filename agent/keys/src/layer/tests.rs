@@ -1,0 +1,192 @@
+use super::*;
+use crate::OfflineKeys;
+
+/// Made for this project; Apache-2.0 like the rest of it.
+const VECTOR: &str = include_str!("../../tests/vectors/layer-key-annotation.json");
+
+#[derive(Deserialize)]
+struct Vector {
+    kek_hex: String,
+    packet_v1: serde_json::Value,
+    packet_v2: serde_json::Value,
+    annotation_value_v1: String,
+    unwrapped_utf8: String,
+}
+
+fn vector() -> Vector {
+    serde_json::from_str(VECTOR).unwrap()
+}
+
+fn keys(kek: &[u8]) -> OfflineKeys {
+    let mut keys = OfflineKeys::default();
+    keys.add(format!(r#"{{"default/key/1":"{}"}}"#, STANDARD.encode(kek)).as_bytes())
+        .unwrap();
+    keys
+}
+
+fn kek() -> Vec<u8> {
+    hex::decode(vector().kek_hex).unwrap()
+}
+
+fn annotations(packets: &str) -> BTreeMap<String, String> {
+    let hmac = STANDARD.encode([7; 32]);
+    let public = format!(r#"{{"cipher":"{CIPHER}","hmac":"{hmac}","cipheroptions":{{}}}}"#);
+    BTreeMap::from([
+        (PUBLIC_OPTIONS.to_owned(), STANDARD.encode(public)),
+        (
+            format!("{PROVIDER_PREFIX}attestation-agent"),
+            packets.to_owned(),
+        ),
+    ])
+}
+
+fn encoded(packet: &serde_json::Value) -> String {
+    STANDARD.encode(packet.to_string())
+}
+
+/// The packet of version 1 with one member changed or, for `null`, removed.
+fn changed(member: &str, value: serde_json::Value) -> String {
+    let mut packet = vector().packet_v1;
+    let members = packet.as_object_mut().unwrap();
+    match value {
+        serde_json::Value::Null => drop(members.remove(member)),
+        value => drop(members.insert(member.to_owned(), value)),
+    }
+    encoded(&packet)
+}
+
+fn failure(packets: &str) -> PacketError {
+    match LayerKey::unwrap(&annotations(packets), &keys(&kek())) {
+        Err(LayerKeyError::Packets { last, .. }) => last,
+        Err(other) => panic!("{other}"),
+        Ok(_) => panic!("it unwrapped"),
+    }
+}
+
+#[test]
+fn packets_of_both_versions_unwrap_to_the_known_options() {
+    let vector = vector();
+    let expected: PrivateOptions = serde_json::from_str(&vector.unwrapped_utf8).unwrap();
+    for packet in [
+        vector.annotation_value_v1,
+        encoded(&vector.packet_v1),
+        encoded(&vector.packet_v2),
+    ] {
+        let key = LayerKey::unwrap(&annotations(&packet), &keys(&kek())).unwrap();
+        assert_eq!(STANDARD.encode(*key.symkey), expected.symkey);
+        assert_eq!((key.nonce, key.hmac), ([0x11; 16], [7; 32]));
+        assert_eq!(key.digest, expected.digest);
+    }
+}
+
+#[test]
+fn every_packet_is_tried_and_every_form_of_key_id_is_read() {
+    let good = encoded(&vector().packet_v1);
+    for packets in [
+        format!("AAAA,{good}"),
+        format!("{good},AAAA"),
+        format!("{}, {good}", changed("kid", "/a/b/c".into())),
+    ] {
+        assert!(LayerKey::unwrap(&annotations(&packets), &keys(&kek())).is_ok());
+    }
+    for kid in [
+        "/default/key/1",
+        "kbs://h:1/default/key/1",
+        "h:1/default/key/1",
+        "kbs+resource:///default/key/1",
+    ] {
+        let packet = changed("kid", kid.into());
+        assert!(
+            LayerKey::unwrap(&annotations(&packet), &keys(&kek())).is_ok(),
+            "{kid}"
+        );
+    }
+}
+
+#[test]
+fn unauthenticated_and_unknown_wrappings_are_refused_by_name() {
+    assert!(
+        matches!(failure(&changed("wrap_type", "A256CTR".into())), PacketError::WrapType(name) if name == "A256CTR")
+    );
+    assert!(
+        matches!(failure(&changed("provider", "aliyun".into())), PacketError::Provider(name) if name == "aliyun")
+    );
+    assert!(matches!(
+        failure(&changed("version", "0.2.0".into())),
+        PacketError::Version(_)
+    ));
+    assert!(matches!(
+        failure(&changed("wrap_type", serde_json::Value::Null)),
+        PacketError::Member("wrap_type")
+    ));
+    assert!(matches!(
+        failure(&changed("iv", "AAAA".into())),
+        PacketError::Member("iv")
+    ));
+    assert!(matches!(
+        failure(&changed("kid", "nothing".into())),
+        PacketError::KeyId(_)
+    ));
+    assert!(matches!(
+        failure(&changed("kid", "/a/b/c".into())),
+        PacketError::Key(KeyError::Absent(_))
+    ));
+    assert!(matches!(failure("AAAA"), PacketError::Format));
+}
+
+#[test]
+fn wrong_keys_and_changed_packets_do_not_open() {
+    let packet = encoded(&vector().packet_v1);
+    for (kek, is_length) in [(vec![0; 32], false), (vec![0; 16], true)] {
+        let result = LayerKey::unwrap(&annotations(&packet), &keys(&kek)).err();
+        match result {
+            Some(LayerKeyError::Packets {
+                last: PacketError::Authentication(_),
+                ..
+            }) => assert!(!is_length),
+            Some(LayerKeyError::Packets {
+                last: PacketError::KeyLength(_),
+                ..
+            }) => assert!(is_length),
+            _ => panic!("not the error"),
+        }
+    }
+    let mut wrapped = STANDARD
+        .decode(vector().packet_v1["wrapped_data"].as_str().unwrap())
+        .unwrap();
+    wrapped[10] ^= 1;
+    assert!(matches!(
+        failure(&changed("wrapped_data", STANDARD.encode(wrapped).into())),
+        PacketError::Authentication(_)
+    ));
+}
+
+#[test]
+fn options_without_mac_or_with_another_cipher_are_refused() {
+    let packet = encoded(&vector().packet_v1);
+    let with_public = |json: &str| {
+        let mut annotations = annotations(&packet);
+        annotations.insert(PUBLIC_OPTIONS.to_owned(), STANDARD.encode(json));
+        LayerKey::unwrap(&annotations, &keys(&kek())).err().unwrap()
+    };
+    let no_mac = format!(r#"{{"cipher":"{CIPHER}","cipheroptions":{{}}}}"#);
+    assert!(matches!(
+        with_public(&no_mac),
+        LayerKeyError::Option("hmac")
+    ));
+    assert!(matches!(
+        with_public(r#"{"cipher":"ROT13"}"#),
+        LayerKeyError::Cipher(_)
+    ));
+    assert!(matches!(with_public("x"), LayerKeyError::Annotation(_)));
+    let mut jwe = annotations(&packet);
+    jwe.remove(&format!("{PROVIDER_PREFIX}attestation-agent"));
+    assert!(matches!(
+        LayerKey::unwrap(&jwe, &keys(&kek())),
+        Err(LayerKeyError::Missing(_))
+    ));
+    jwe.insert(format!("{KEYS_PREFIX}jwe"), "x".to_owned());
+    assert!(
+        matches!(LayerKey::unwrap(&jwe, &keys(&kek())), Err(LayerKeyError::Wrapping(name)) if name == "jwe")
+    );
+}
