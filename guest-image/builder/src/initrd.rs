@@ -40,6 +40,10 @@ const FILES: [(&str, &str); 4] = [
     ("etc/nsswitch.conf", "hosts: files dns\n"),
 ];
 
+/// From level 17 on a build takes ten seconds; up to 19 the window (8 MiB) is one that the
+/// kernel's decoder always accepts.
+const ZSTD_LEVEL: i32 = 9;
+
 /// How the initrd is stored.
 ///
 /// zstd is the default: the kernel inflates while it probes devices, so an emulated boot takes
@@ -49,7 +53,7 @@ const FILES: [(&str, &str); 4] = [
 pub enum Compression {
     /// As it is: nothing to inflate, most to store, load and measure.
     None,
-    /// zstd level 19, one thread.
+    /// zstd level 9, one thread: a twentieth of the time of level 19 for a tenth more bytes.
     Zstd,
 }
 
@@ -124,8 +128,7 @@ pub fn compress(archive: Vec<u8>, compression: Compression) -> io::Result<Vec<u8
     match compression {
         Compression::None => Ok(archive),
         Compression::Zstd => {
-            let mut encoder = zstd::Encoder::new(Vec::new(), 19)?;
-            // Level 19 has the largest window (8 MiB) that the kernel's decoder always accepts.
+            let mut encoder = zstd::Encoder::new(Vec::new(), ZSTD_LEVEL)?;
             encoder.set_pledged_src_size(Some(archive.len() as u64))?;
             encoder.include_checksum(true)?;
             encoder.write_all(&archive)?;
