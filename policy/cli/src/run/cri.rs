@@ -3,12 +3,12 @@
 use std::{io, time::Duration};
 
 use k8s_cri::v1::{
-    ContainerConfig, ContainerStatus, ContainerStatusRequest, CreateContainerRequest, Image,
-    ImageSpec, ImageStatusRequest, ListPodSandboxRequest, PodSandboxConfig, PodSandboxFilter,
-    PodSandboxStatusRequest, PullImageRequest, RemoveContainerRequest, RemovePodSandboxRequest,
-    ReopenContainerLogRequest, RunPodSandboxRequest, StartContainerRequest, StatusRequest,
-    StopContainerRequest, StopPodSandboxRequest, image_service_client::ImageServiceClient,
-    runtime_service_client::RuntimeServiceClient,
+    AuthConfig, ContainerConfig, ContainerStatus, ContainerStatusRequest, CreateContainerRequest,
+    Image, ImageSpec, ImageStatusRequest, ListPodSandboxRequest, PodSandboxConfig,
+    PodSandboxFilter, PodSandboxStatusRequest, PullImageRequest, RemoveContainerRequest,
+    RemovePodSandboxRequest, ReopenContainerLogRequest, RunPodSandboxRequest,
+    StartContainerRequest, StatusRequest, StopContainerRequest, StopPodSandboxRequest,
+    image_service_client::ImageServiceClient, runtime_service_client::RuntimeServiceClient,
 };
 use tonic::{
     Code, Request, Response, Status,
@@ -125,11 +125,12 @@ impl Cri {
     pub(crate) async fn pull(
         &mut self,
         image: &ImageSpec,
+        auth: Option<AuthConfig>,
         sandbox: &PodSandboxConfig,
     ) -> Result<(), CriError> {
         let request = PullImageRequest {
             image: Some(image.clone()),
-            auth: None,
+            auth,
             sandbox_config: Some(sandbox.clone()),
         };
         let answer = self.image.pull_image(timed(request, self.start)).await;

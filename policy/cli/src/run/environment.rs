@@ -30,6 +30,8 @@ pub(crate) enum ValueError {
         name: String,
         key: String,
     },
+    #[error("key .dockerconfigjson of Secret {name} is not a Docker configuration")]
+    NotDockerConfig { name: String },
     #[error("field {0} of a pod cannot be referred to")]
     Field(String),
     #[error("resource {resource} of container {container} is not set in the pod")]

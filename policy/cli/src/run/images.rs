@@ -6,6 +6,7 @@
 use crate::run::{
     RunError,
     config::Setting,
+    credentials::Credentials,
     cri::Cri,
     pod::{Container, PullPolicy},
     progress::Progress,
@@ -15,6 +16,7 @@ use crate::run::{
 pub(crate) async fn pull_all(
     cri: &mut Cri,
     setting: &Setting<'_>,
+    credentials: &Credentials,
     progress: &Progress,
 ) -> Result<(), RunError> {
     let spec = &setting.pod.spec;
@@ -31,7 +33,8 @@ pub(crate) async fn pull_all(
             (PullPolicy::Always, _) if pulled.contains(&name) => {}
             _ => {
                 progress.step(&format!("asking for image {name}"));
-                cri.pull(&image, &setting.sandbox()).await?;
+                cri.pull(&image, credentials.of(name), &setting.sandbox())
+                    .await?;
             }
         }
         pulled.push(name);

@@ -22,6 +22,7 @@ use tokio::{
 use crate::run::{
     RunError,
     config::{Making, Setting, log_path},
+    credentials::Credentials,
     cri::{Cri, CriError},
     documents::Documents,
     environment::{Facts, environment},
@@ -96,6 +97,7 @@ pub(crate) struct Life<'a> {
     pub(crate) setting: &'a Setting<'a>,
     pub(crate) documents: &'a Documents,
     pub(crate) volumes: &'a Volumes,
+    pub(crate) credentials: &'a Credentials,
     pub(crate) node: &'a str,
     pub(crate) progress: Progress,
     pub(crate) signals: Signals,
@@ -161,7 +163,10 @@ impl Life<'_> {
         let deadline = spec.active_deadline_seconds.map(Duration::from_secs);
         let deadline = deadline.map(|limit| begun + limit);
         let progress = self.progress.clone();
-        step!(self.or_signal(pull_all(&mut cri, setting, &progress)).await);
+        step!(
+            self.or_signal(pull_all(&mut cri, setting, self.credentials, &progress))
+                .await
+        );
         times.pull = begun.elapsed();
 
         self.progress.step("starting the pod");

@@ -12,6 +12,7 @@
 mod check;
 mod config;
 mod contents;
+mod credentials;
 mod cri;
 mod documents;
 mod environment;
@@ -32,6 +33,7 @@ use tempfile::TempDir;
 
 use crate::run::{
     config::Setting,
+    credentials::Credentials,
     cri::{Cri, CriError},
     documents::{DocumentError, Documents},
     environment::{Facts, ValueError},
@@ -91,6 +93,8 @@ pub(crate) enum RunError {
     Cri(#[from] CriError),
     #[error(transparent)]
     Volume(#[from] VolumeError),
+    #[error("imagePullSecrets")]
+    Credentials(#[source] ValueError),
     #[error("container {container}")]
     Value {
         container: String,
@@ -136,6 +140,8 @@ pub(crate) async fn run(options: &Options) -> Result<Outcome, RunError> {
     if !ignored.is_empty() {
         eprintln!("kata-cc: without effect here: {}", ignored.join(", "));
     }
+    let credentials = Credentials::read(&pod.spec.image_pull_secrets, &documents)
+        .map_err(RunError::Credentials)?;
     let signals = Signals::watch().map_err(RunError::Signals)?;
     let limit = Duration::from_secs(options.timeout);
     let mut cri = Cri::connect(&options.runtime_endpoint, limit).await?;
@@ -165,6 +171,7 @@ pub(crate) async fn run(options: &Options) -> Result<Outcome, RunError> {
         setting: &setting,
         documents: &documents,
         volumes: &volumes,
+        credentials: &credentials,
         node: &node,
         progress: Progress::start(),
         signals,

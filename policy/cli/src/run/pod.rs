@@ -89,6 +89,7 @@ fields! {
         #[serde(rename = "hostPID")]
         host_pid: bool,
         hostname: Option<String>,
+        image_pull_secrets: Vec<NameRef>,
         init_containers: Vec<Container>,
         restart_policy: Option<RestartPolicy>,
         runtime_class_name: Option<String>,
@@ -99,7 +100,7 @@ fields! {
     }
     known {
         affinity, automount_service_account_token, enable_service_links, ephemeral_containers,
-        host_aliases, host_users, image_pull_secrets, node_name, node_selector, os, overhead,
+        host_aliases, host_users, node_name, node_selector, os, overhead,
         preemption_policy, priority, priority_class_name, readiness_gates, resource_claims,
         resources, scheduler_name, scheduling_gates, service_account, service_account_name,
         set_hostname_as_fqdn, subdomain, tolerations, topology_spread_constraints,
@@ -280,7 +281,7 @@ fields! {
 }
 
 fields! {
-    /// `ConfigMapEnvSource` and `SecretEnvSource`.
+    /// `ConfigMapEnvSource`, `SecretEnvSource` and `LocalObjectReference`.
     NameRef { name: String, optional: bool, }
     known {}
 }
