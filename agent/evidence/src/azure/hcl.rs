@@ -1,0 +1,164 @@
+//! The paravisor's blob: a hardware report and the runtime data it binds.
+//!
+//! It comes from the TPM's NV index 0x01400001, little-endian, padded with zeros.
+
+use serde::Deserialize;
+
+use crate::{
+    bytes::{Reader, Truncated, all_zero},
+    field::{ReportData, Sha256Digest},
+    snp::{REPORT_LEN, UnverifiedReport},
+};
+
+/// Largest blob read, in bytes; the ones seen have 2048 and 2600.
+pub const MAX_HCL_LEN: usize = 64 * 1024;
+
+const MAGIC: [u8; 4] = *b"HCLA";
+const HEADER_LEN: usize = 32;
+const REQUEST_HEADER_LEN: u32 = 20;
+const SNP: u32 = 2;
+const SHA_256: u32 = 1;
+const AK_KEY_ID: &str = "HCLAkPub";
+
+const _: () = assert!(HEADER_LEN + REPORT_LEN == 0x4C0);
+
+/// Bytes are not a paravisor's blob around an SNP report.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum HclError {
+    /// More bytes than any blob has.
+    #[error("an hcl report of {0} bytes is longer than {MAX_HCL_LEN}")]
+    TooLong(usize),
+    /// A length points past the end.
+    #[error("the hcl report is cut off")]
+    Truncated(#[from] Truncated),
+    /// Not this format, or a later version.
+    #[error("the hcl report's header is unknown")]
+    Header,
+    /// The report inside is of another TEE.
+    #[error("the hcl report holds a report of type {0}, not of snp (2)")]
+    ReportType(u32),
+    /// Runtime data are bound by another hash than SHA-256.
+    #[error("the hcl report binds its runtime data by hash type {0}, not by sha-256 (1)")]
+    HashType(u32),
+    /// Lengths that must agree do not.
+    #[error("the hcl report's lengths contradict each other")]
+    Lengths,
+    /// Bytes after the runtime data are not zero.
+    #[error("something follows the hcl report's runtime data")]
+    Trailing,
+}
+
+/// The paravisor's blob, taken apart. Neither part is proven.
+#[derive(Clone, PartialEq, Eq)]
+pub struct HclReport {
+    report: UnverifiedReport,
+    variable_data: Vec<u8>,
+}
+
+/// RSA key of the TPM, as its components.
+pub(crate) struct AttestationKey {
+    pub(crate) modulus: Vec<u8>,
+    pub(crate) exponent: Vec<u8>,
+}
+
+#[derive(Deserialize)]
+struct RuntimeData {
+    keys: Vec<Jwk>,
+}
+
+#[derive(Deserialize)]
+struct Jwk {
+    kid: String,
+    #[serde(default)]
+    kty: String,
+    #[serde(default)]
+    n: String,
+    #[serde(default)]
+    e: String,
+}
+
+impl std::fmt::Debug for HclReport {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("HclReport(..)")
+    }
+}
+
+impl HclReport {
+    /// Takes the blob apart.
+    ///
+    /// # Errors
+    ///
+    /// [`HclError`] names what is wrong with its form, or that it is not SNP's.
+    pub fn parse(bytes: &[u8]) -> Result<Self, HclError> {
+        if bytes.len() > MAX_HCL_LEN {
+            return Err(HclError::TooLong(bytes.len()));
+        }
+        let mut blob = Reader::new(bytes);
+        let (magic, version) = (blob.array()?, blob.u32_le()?);
+        let (report_size, request, status) = (blob.u32_le()?, blob.u32_le()?, blob.u32_le()?);
+        blob.take(12)?;
+        if magic != MAGIC || !matches!(version, 1 | 2) || request != 2 || status != 0 {
+            return Err(HclError::Header);
+        }
+        let report = blob.take(REPORT_LEN)?;
+        let (data_size, _version) = (blob.u32_le()?, blob.u32_le()?);
+        let (report_type, hash_type) = (blob.u32_le()?, blob.u32_le()?);
+        let variable_size = blob.u32_le()?;
+        if report_type != SNP {
+            return Err(HclError::ReportType(report_type));
+        }
+        if hash_type != SHA_256 {
+            return Err(HclError::HashType(hash_type));
+        }
+        let variable_data = blob.take_u32(variable_size)?;
+        let used = u32::try_from(bytes.len() - blob.rest().len()).ok();
+        if used != Some(report_size)
+            || variable_size.checked_add(REQUEST_HEADER_LEN) != Some(data_size)
+        {
+            return Err(HclError::Lengths);
+        }
+        if !all_zero(blob.rest()) {
+            return Err(HclError::Trailing);
+        }
+        Ok(Self {
+            report: UnverifiedReport::parse(report).map_err(|_| HclError::Lengths)?,
+            variable_data: variable_data.to_vec(),
+        })
+    }
+
+    /// The report inside, to be authenticated.
+    pub fn report(&self) -> &UnverifiedReport {
+        &self.report
+    }
+
+    /// The report data that bind the runtime data.
+    pub(crate) fn bound_report_data(&self) -> ReportData {
+        let Sha256Digest(digest) = Sha256Digest::of(&[&self.variable_data]);
+        ReportData::padded(&digest).expect("a sha-256 digest fits")
+    }
+
+    /// The attestation key, chosen by its id alone: `key_ops` differ between
+    /// paravisors. To be believed only when the report binds the runtime data.
+    pub(crate) fn attestation_key(&self) -> Result<AttestationKey, &'static str> {
+        let data: RuntimeData = serde_json::from_slice(&self.variable_data)
+            .map_err(|_| "runtime data that are not json of its form")?;
+        let mut named = data.keys.iter().filter(|key| key.kid == AK_KEY_ID);
+        match (named.next(), named.next()) {
+            (Some(key), None) if key.kty == "RSA" => {
+                let decode = |text: &str| {
+                    use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
+                    URL_SAFE_NO_PAD
+                        .decode(text)
+                        .map_err(|_| "a key that is not base64url")
+                };
+                Ok(AttestationKey {
+                    modulus: decode(&key.n)?,
+                    exponent: decode(&key.e)?,
+                })
+            }
+            (Some(_), None) => Err("a key HCLAkPub that is not RSA"),
+            (None, _) => Err("no key HCLAkPub"),
+            (Some(_), Some(_)) => Err("two keys HCLAkPub"),
+        }
+    }
+}

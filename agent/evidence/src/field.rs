@@ -1,0 +1,197 @@
+//! Fixed-size fields of reports, each its own type, written as hexadecimal text.
+//!
+//! A launch measurement cannot be passed where a key digest is meant, and text of
+//! the wrong length never becomes either.
+
+use std::{fmt, str::FromStr};
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
+
+/// Text is not the hexadecimal form of a field.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{field} is {wanted} bytes in hexadecimal, not {got} characters of something else")]
+pub struct FieldError {
+    field: &'static str,
+    wanted: usize,
+    got: usize,
+}
+
+macro_rules! field {
+    ($(#[$doc:meta])* $name:ident, $size:literal, $what:literal) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        pub struct $name(pub [u8; $size]);
+
+        impl $name {
+            /// Size in bytes.
+            pub const SIZE: usize = $size;
+            /// All bytes zero.
+            pub const ZERO: Self = Self([0; $size]);
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(&hex::encode(self.0))
+            }
+        }
+
+        impl fmt::Debug for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write!(f, concat!(stringify!($name), "({})"), self)
+            }
+        }
+
+        impl FromStr for $name {
+            type Err = FieldError;
+
+            fn from_str(text: &str) -> Result<Self, FieldError> {
+                let mut bytes = [0; $size];
+                hex::decode_to_slice(text, &mut bytes).map_err(|_| FieldError {
+                    field: $what,
+                    wanted: $size,
+                    got: text.len(),
+                })?;
+                Ok(Self(bytes))
+            }
+        }
+
+        impl Serialize for $name {
+            fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                serializer.collect_str(self)
+            }
+        }
+
+        impl<'de> Deserialize<'de> for $name {
+            fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                String::deserialize(deserializer)?.parse().map_err(D::Error::custom)
+            }
+        }
+    };
+}
+
+field!(
+    /// What the guest had signed: binds nonce, keys and log to the report.
+    ReportData, 64, "report data"
+);
+field!(
+    /// What the host gave at launch: binds initdata or the policy.
+    HostData, 32, "host data"
+);
+field!(
+    /// The launch measurement: SHA-384 over the initial guest.
+    LaunchMeasurement, 48, "a launch measurement"
+);
+field!(
+    /// SHA-384 of an ID or author key.
+    KeyDigest, 48, "a key digest"
+);
+field!(
+    /// Family or image id of an ID block.
+    BlockId, 16, "a family or image id"
+);
+field!(
+    /// Report id of a guest or of its migration agent.
+    ReportId, 32, "a report id"
+);
+field!(
+    /// The chip that signed; Turin uses the first 8 bytes.
+    ChipId, 64, "a chip id"
+);
+field!(
+    /// One PCR of the SHA-256 bank, or any other SHA-256.
+    Sha256Digest, 32, "a SHA-256 digest"
+);
+field!(
+    /// A SHA-384, such as the running value of the measurement log.
+    Sha384Digest, 48, "a SHA-384 digest"
+);
+
+impl ReportData {
+    /// Pads a digest or nonce of at most 64 bytes with zeros on the right.
+    ///
+    /// # Errors
+    ///
+    /// [`FieldError`] if it is longer: cutting it would bind less than asked.
+    pub fn padded(bytes: &[u8]) -> Result<Self, FieldError> {
+        let mut data = [0; Self::SIZE];
+        data.get_mut(..bytes.len())
+            .ok_or(FieldError {
+                field: "report data",
+                wanted: Self::SIZE,
+                got: bytes.len(),
+            })?
+            .copy_from_slice(bytes);
+        Ok(Self(data))
+    }
+}
+
+impl HostData {
+    /// Fits an initdata digest to the field: cut on the right, or zero-padded.
+    pub fn fitted(digest: &[u8]) -> Self {
+        let mut data = [0; Self::SIZE];
+        data.iter_mut()
+            .zip(digest)
+            .for_each(|(to, from)| *to = *from);
+        Self(data)
+    }
+}
+
+impl Sha256Digest {
+    /// Hashes the parts in order.
+    pub fn of(parts: &[&[u8]]) -> Self {
+        Self(fixed(hash(&ring::digest::SHA256, parts).as_ref()))
+    }
+}
+
+impl Sha384Digest {
+    /// Hashes the parts in order.
+    pub fn of(parts: &[&[u8]]) -> Self {
+        Self(fixed(hash(&ring::digest::SHA384, parts).as_ref()))
+    }
+}
+
+fn hash(algorithm: &'static ring::digest::Algorithm, parts: &[&[u8]]) -> ring::digest::Digest {
+    let mut context = ring::digest::Context::new(algorithm);
+    parts.iter().for_each(|part| context.update(part));
+    context.finish()
+}
+
+fn fixed<const N: usize>(digest: &[u8]) -> [u8; N] {
+    digest
+        .try_into()
+        .expect("an algorithm's digests have its size")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn text_of_another_length_is_refused() {
+        assert!("00".repeat(48).parse::<LaunchMeasurement>().is_ok());
+        assert!("00".repeat(47).parse::<LaunchMeasurement>().is_err());
+        assert!("zz".repeat(48).parse::<LaunchMeasurement>().is_err());
+    }
+
+    #[test]
+    fn report_data_is_padded_but_never_cut() {
+        assert_eq!(ReportData::padded(&[7; 48]).unwrap().0[47..50], [7, 0, 0]);
+        assert!(ReportData::padded(&[7; 65]).is_err());
+    }
+
+    #[test]
+    fn host_data_is_cut_or_padded_on_the_right() {
+        assert_eq!(HostData::fitted(&[7; 48]).0, [7; 32]);
+        assert_eq!(HostData::fitted(&[7; 31]).0[30..], [7, 0]);
+    }
+
+    #[test]
+    fn sha384_matches_the_published_example() {
+        // FIPS 180-4, SHA-384 of "abc".
+        assert_eq!(
+            Sha384Digest::of(&[b"a", b"bc"]).to_string(),
+            "cb00753f45a35e8bb5a03d699ac65007272c32ab0eded1631a8b605a43ff5bed\
+             8086072ba1e7cc2358baeca134c825a7"
+        );
+    }
+}

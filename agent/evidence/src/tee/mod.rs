@@ -1,0 +1,115 @@
+//! Asking the hardware for a report.
+//!
+//! One trait for every TEE; who uses it need not know which one the guest is in.
+//! What comes back passed through the host, and is judged by the same code as what
+//! a stranger sends.
+
+#[cfg(feature = "hardware")]
+mod configfs;
+#[cfg(feature = "hardware")]
+mod sev_guest;
+
+use std::{fmt, io, path::PathBuf};
+
+use crate::field::ReportData;
+
+#[cfg(feature = "hardware")]
+pub use self::{configfs::ConfigfsTsm, sev_guest::SevGuest};
+
+/// The kinds of TEE, by the names of the KBS protocol.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum TeeKind {
+    /// AMD SEV-SNP; its report is 1184 bytes.
+    Snp,
+    /// AMD SEV-SNP under Azure's paravisor.
+    AzSnpVtpm,
+    /// Intel TDX; its report is a quote. Obtained, not judged.
+    Tdx,
+    /// None; test builds only.
+    #[cfg(feature = "sample")]
+    Sample,
+}
+
+/// What the hardware gave.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Obtained {
+    /// SNP report or TDX quote.
+    pub report: Vec<u8>,
+    /// The host's certificate table; may be empty.
+    pub certificates: Vec<u8>,
+}
+
+/// Why no report was obtained.
+#[derive(Debug, thiserror::Error)]
+pub enum TeeError {
+    /// A file of the interface could not be used.
+    #[error("cannot {step} {path}")]
+    File {
+        /// What was tried.
+        step: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        #[source]
+        source: io::Error,
+    },
+    /// The interface belongs to another TEE, or none that we know.
+    #[error("the report provider {0:?} is unknown")]
+    Provider(String),
+    /// Somebody else wrote to the entry in between.
+    #[error("the report entry was changed while it was read")]
+    Raced,
+    /// The host or firmware refused.
+    #[error("the secure processor refused: firmware error {firmware:#x}, host error {host:#x}")]
+    Refused {
+        /// Error of the firmware.
+        firmware: u32,
+        /// Error of the host.
+        host: u32,
+    },
+    /// The host stayed busy past the deadline.
+    #[error("the host stayed busy for {0} tries")]
+    Busy(u32),
+    /// The answer is not one.
+    #[error("the secure processor's answer is malformed")]
+    Answer,
+}
+
+/// A source of reports.
+pub trait Tee: Send + Sync {
+    /// Which TEE it is.
+    fn kind(&self) -> TeeKind;
+
+    /// Has the hardware sign 64 bytes. Blocks, for seconds at most.
+    ///
+    /// # Errors
+    ///
+    /// [`TeeError`] names the step that failed.
+    fn obtain(&self, report_data: &ReportData) -> Result<Obtained, TeeError>;
+}
+
+/// The TEE that this guest runs in, if it is one that we know.
+#[cfg(feature = "hardware")]
+pub fn detect() -> Option<Box<dyn Tee>> {
+    let configfs = ConfigfsTsm::open().map(|tee| Box::new(tee) as Box<dyn Tee>);
+    configfs.or_else(|| SevGuest::open().map(|tee| Box::new(tee) as Box<dyn Tee>))
+}
+
+impl TeeKind {
+    /// Name in the KBS protocol.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Snp => "snp",
+            Self::AzSnpVtpm => "az-snp-vtpm",
+            Self::Tdx => "tdx",
+            #[cfg(feature = "sample")]
+            Self::Sample => "sample",
+        }
+    }
+}
+
+impl fmt::Display for TeeKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.name())
+    }
+}

@@ -1,0 +1,22 @@
+//! The part of X.509 (RFC 5280) that AMD's certificates and revocation lists use.
+//!
+//! Written for these alone instead of taking a general library: the whole reading
+//! fits on a few pages, an unknown critical extension or a second way to write a
+//! value is refused, and there is no path building beyond leaf, issuer, root.
+
+mod certificate;
+mod container;
+mod crl;
+mod der;
+mod signature;
+
+pub(crate) use self::{
+    certificate::PublicKey,
+    der::{Der, IA5_STRING, OCTET_STRING},
+};
+pub use self::{
+    certificate::{Certificate, CertificateError, MAX_CERTIFICATE_LEN},
+    container::{ContainerError, Endorsements, MAX_CERTIFICATES, MAX_CONTAINER_LEN},
+    crl::{Crl, CrlError, MAX_CRL_LEN},
+    der::DerError,
+};
