@@ -64,6 +64,13 @@ impl Digest {
         hasher.finish()
     }
 
+    /// The digest that has these bytes as SHA-256.
+    pub(crate) fn of_sha256(bytes: [u8; 32]) -> Self {
+        let mut text = String::from("sha256:");
+        push_hex(&mut text, &bytes);
+        Self { text }
+    }
+
     /// The digest's text, `algorithm:hex`.
     #[must_use]
     pub fn as_str(&self) -> &str {

@@ -34,12 +34,16 @@ mod config;
 mod digest;
 mod document;
 mod fetch;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 mod json;
 mod layer;
 mod mount;
 mod puller;
 mod reference;
 mod registries;
+mod registries_conf;
 mod resolved;
 mod store;
 mod tar;
@@ -55,6 +59,7 @@ pub use mount::MountError;
 pub use puller::{Config, ConfigError, Image, LayerFailure, PullError, PullFailure, Puller};
 pub use reference::{Reference, ReferenceError};
 pub use registries::{Mirror, Registry, RegistryError};
+pub use registries_conf::RegistriesError;
 pub use resolved::ResolveError;
 pub use store::{SettleError, StoreError};
 pub use tar::TarError;

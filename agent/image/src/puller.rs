@@ -4,10 +4,13 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Sender, channel};
 use std::thread;
 use std::time::{Duration, Instant};
+
+use agent_keys::KeyProvider;
 
 use crate::assemble::{AssembleError, RootFs, assemble};
 use crate::config::ImageConfig;
@@ -31,7 +34,7 @@ const SYSTEM_ROOTS: &str = "/etc/ssl/certs/ca-certificates.crt";
 const PARALLEL_MAX: usize = 4;
 
 /// How to pull.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 #[non_exhaustive]
 pub struct Config {
     /// Where layers are kept.
@@ -48,6 +51,8 @@ pub struct Config {
     pub no_proxy: Option<String>,
     /// Who we are to which registry.
     pub credentials: Credentials,
+    /// Where the keys of encrypted layers come from; without it they are refused.
+    pub keys: Option<Arc<dyn KeyProvider>>,
     /// Mirrors, other locations, blocked and insecure registries.
     pub registries: Vec<Registry>,
     /// The name servers.
@@ -74,6 +79,7 @@ impl Default for Config {
             http_proxy: None,
             no_proxy: None,
             credentials: Credentials::default(),
+            keys: None,
             registries: Vec::new(),
             resolv_conf: PathBuf::from("/etc/resolv.conf"),
             hosts: PathBuf::from("/etc/hosts"),
@@ -112,7 +118,7 @@ pub enum ConfigError {
 pub struct PullError {
     image: Reference,
     #[source]
-    cause: PullFailure,
+    cause: Box<PullFailure>,
 }
 
 impl PullError {
@@ -167,7 +173,7 @@ pub enum PullFailure {
         digest: Digest,
         /// What is wrong.
         #[source]
-        cause: LayerFailure,
+        cause: Box<LayerFailure>,
     },
 }
 
@@ -219,6 +225,7 @@ pub struct Puller {
     client: Client,
     store: Store,
     registries: Vec<Registry>,
+    keys: Option<Arc<dyn KeyProvider>>,
     deadline: Duration,
     layer_max_bytes: u64,
     parallel: usize,
@@ -246,6 +253,7 @@ impl Puller {
             client: Client::new(agents, config.credentials),
             store: Store::open(&config.store).map_err(ConfigError::Store)?,
             registries: config.registries,
+            keys: config.keys,
             deadline: config.pull_deadline,
             layer_max_bytes: config.layer_max_bytes,
             parallel: config
@@ -263,7 +271,7 @@ impl Puller {
     pub fn pull(&self, reference: &Reference) -> Result<Image, PullError> {
         let failed = |cause| PullError {
             image: reference.clone(),
-            cause,
+            cause: Box::new(cause),
         };
         let begin = Instant::now();
         let deadline = Deadline::within(self.deadline);
@@ -454,12 +462,13 @@ impl<'a> LayerPull<'a> {
             descriptor.size,
             self.deadline,
         );
-        let unpacked_max = self.puller.layer_max_bytes;
         let expected = Expected {
             form,
             digest: &descriptor.digest,
             diff_id,
-            unpacked_max,
+            annotations: &descriptor.annotations,
+            keys: self.puller.keys.as_deref(),
+            unpacked_max: self.puller.layer_max_bytes,
         };
         let begin = Instant::now();
         let notes = layer::unpack(blob, &expected, root)?;
@@ -506,7 +515,7 @@ impl<'a> LayerPull<'a> {
             number: position + 1,
             count: layers.len(),
             digest: layers[position].digest.clone(),
-            cause,
+            cause: Box::new(cause),
         }
     }
 }

@@ -1,5 +1,7 @@
 //! What a container sees of layers that change, hide and refer to each other.
 
+#![allow(clippy::unwrap_used, reason = "a failed step fails the test")]
+
 mod support;
 
 use std::fs;

@@ -1,5 +1,7 @@
 //! Whole pulls from a registry on the loopback device to a mounted root filesystem.
 
+#![allow(clippy::unwrap_used, reason = "a failed step fails the test")]
+
 mod support;
 
 use std::fs;

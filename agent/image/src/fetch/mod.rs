@@ -745,3 +745,26 @@ fn read_short(
         }
     }
 }
+
+#[cfg(feature = "fuzzing")]
+pub(crate) fn fuzz_dns(bytes: &[u8]) {
+    let query = dns::query(7, "registry.example", dns::Family::V4).expect("the name is one");
+    let _ = dns::answer(&query, bytes);
+    // Past the echoed question, where most of an answer is.
+    let _ = dns::answer(
+        &query,
+        &[
+            &query[..2],
+            &[0x81, 0x80, 0, 1],
+            bytes.get(..2).unwrap_or(&[0, 1]),
+            &query[8..],
+            bytes,
+        ]
+        .concat(),
+    );
+}
+
+#[cfg(feature = "fuzzing")]
+pub(crate) fn fuzz_challenge(text: &str) {
+    let _ = auth::challenge(std::iter::once(text));
+}

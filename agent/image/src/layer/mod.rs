@@ -2,7 +2,7 @@
 //!
 //! Three stages run at once, joined by bounded streams ([`flow`]):
 //!
-//! 1. read the blob and hash it as it is stored;
+//! 1. read the blob, hash it as it is stored, and decrypt it ([`cipher`]);
 //! 2. decompress ([`inflate`]);
 //! 3. hash the unpacked archive and make its files ([`crate::tree`]).
 //!
@@ -15,19 +15,25 @@
 //! its end: a wrong blob digest is the better explanation, and the one a user can
 //! act upon.
 
+mod cipher;
 mod flow;
 mod inflate;
 mod media;
+mod twin;
 
+use std::collections::BTreeMap;
 use std::io::{self, BufRead, Read};
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
-use crate::digest::{Digest, Hasher};
+use agent_keys::{KeyProvider, LayerKey, LayerKeyError};
+
+use crate::digest::{Digest, DigestError, Hasher};
 use crate::fetch::{Blob, FetchError};
 use crate::tar::{Reader, TarError};
 use crate::tree::{self, Notes, TreeError};
+use cipher::Stored;
 use flow::{Gone, Receiver, Sender, flow, is_interrupted};
 pub(crate) use media::{Form, parse as parse_media_type};
 
@@ -36,6 +42,9 @@ pub(crate) struct Expected<'a> {
     pub(crate) form: Form,
     pub(crate) digest: &'a Digest,
     pub(crate) diff_id: &'a Digest,
+    /// The descriptor's, where wrapped keys are.
+    pub(crate) annotations: &'a BTreeMap<String, String>,
+    pub(crate) keys: Option<&'a dyn KeyProvider>,
     /// Unpacked bytes, what follows the archive's end included.
     pub(crate) unpacked_max: u64,
 }
@@ -50,6 +59,25 @@ pub enum LayerError {
     /// Encrypted, and no key provider is there.
     #[error("it is encrypted, and this pull has no keys")]
     NoKeys,
+    /// Encrypted, and its key is not to be had.
+    #[error("it is encrypted, and its key cannot be had")]
+    Key(#[source] LayerKeyError),
+    /// The MAC over the ciphertext.
+    #[error(
+        "its HMAC does not match: the encrypted layer was changed, or its key belongs to another layer"
+    )]
+    Mac,
+    /// What was wrapped with the key as digest.
+    #[error("the digest wrapped with its key cannot be read")]
+    InnerDigestText(#[source] DigestError),
+    /// The decrypted bytes are others than those that were encrypted.
+    #[error("it does not decrypt to what was encrypted: {expected} was, {found} came out")]
+    InnerDigest {
+        /// What the producer wrapped with the key.
+        expected: Digest,
+        /// That of the decrypted bytes.
+        found: Digest,
+    },
     /// The download.
     #[error("it cannot be downloaded")]
     Fetch(#[source] FetchError),
@@ -103,20 +131,37 @@ impl From<Gone> for Failure {
 
 /// Downloads, verifies and unpacks a layer below `root`.
 pub(crate) fn unpack(
-    mut blob: Blob<'_>,
+    blob: Blob<'_>,
     expected: &Expected<'_>,
     root: OwnedFd,
 ) -> Result<Notes, LayerError> {
-    if expected.form.encrypted {
-        return Err(LayerError::NoKeys);
-    }
+    let keys = match (expected.form.encrypted, expected.keys) {
+        (false, _) => None,
+        (true, Some(keys)) => Some(keys),
+        (true, None) => return Err(LayerError::NoKeys),
+    };
     let hopeless = AtomicBool::new(false);
     let (stored_in, stored_out) = flow();
     let (unpacked_in, unpacked_out) = flow();
     let (fetched, inflated, unpacked) = thread::scope(|scope| {
         let spawn = |name: &str| thread::Builder::new().name(name.to_owned());
+        // The key is fetched while the first bytes are on their way.
+        let key = match keys {
+            Some(keys) => Some(
+                spawn("layer-key")
+                    .spawn_scoped(scope, || LayerKey::unwrap(expected.annotations, keys))
+                    .map_err(LayerError::Thread)?,
+            ),
+            None => None,
+        };
+        let fetch = Fetch {
+            blob,
+            expected,
+            key,
+            hopeless: &hopeless,
+        };
         let fetching = spawn("layer-fetch")
-            .spawn_scoped(scope, || fetch(&mut blob, expected, stored_in, &hopeless))
+            .spawn_scoped(scope, || fetch.run(stored_in))
             .map_err(LayerError::Thread)?;
         let inflating = spawn("layer-inflate")
             .spawn_scoped(scope, || {
@@ -124,13 +169,11 @@ pub(crate) fn unpack(
             })
             .map_err(LayerError::Thread)?;
         let unpacked = make(expected, unpacked_out, root);
-        let room_is_gone = |error: &LayerError| {
-            matches!(
-                error,
-                LayerError::Tree(TreeError::Full { .. } | TreeError::System { .. })
-            )
-        };
-        if matches!(&unpacked, Err(Failure::Own(error)) if room_is_gone(error)) {
+        // Other failures may be explained by the blob's digest; this one is not the blob's.
+        if matches!(
+            &unpacked,
+            Err(Failure::Own(LayerError::Tree(TreeError::Full { .. })))
+        ) {
             hopeless.store(true, Ordering::Relaxed);
         }
         Ok((join(fetching), join(inflating), unpacked))
@@ -141,69 +184,83 @@ pub(crate) fn unpack(
             return Err(error);
         }
     }
-    match unpacked {
-        Ok(notes) => Ok(notes),
-        Err(Failure::Own(error)) => Err(error),
-        Err(Failure::Neighbour) => unreachable!("a neighbour's own error was returned above"),
-    }
+    unpacked.map_err(|failure| match failure {
+        Failure::Own(error) => error,
+        Failure::Neighbour => {
+            LayerError::Inflate(io::Error::other("a stage ended without saying why"))
+        }
+    })
 }
 
 /// A stage that panics takes the pull with it, as it would have on this thread.
-fn join(handle: thread::ScopedJoinHandle<'_, Result<(), Failure>>) -> Result<(), Failure> {
+fn join<T>(handle: thread::ScopedJoinHandle<'_, T>) -> T {
     handle
         .join()
         .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
 }
 
-fn fetch(
-    blob: &mut Blob<'_>,
-    expected: &Expected<'_>,
-    sender: Sender,
-    hopeless: &AtomicBool,
-) -> Result<(), Failure> {
-    let mut hasher = expected.digest.hasher();
-    let mut sender = Some(sender);
-    let mut spare = Vec::new();
-    loop {
-        if hopeless.load(Ordering::Relaxed) {
-            return Err(Failure::Neighbour);
-        }
-        let mut chunk = match sender.as_mut().map(Sender::buffer) {
-            Some(Ok(buffer)) => buffer,
-            // Nobody unpacks any more; what is left is read for its digest only.
-            _ => {
-                sender = None;
-                let mut buffer = std::mem::take(&mut spare);
-                buffer.resize(flow::CHUNK_BYTES, 0);
-                buffer
+type KeyHandle<'scope> = thread::ScopedJoinHandle<'scope, Result<LayerKey, LayerKeyError>>;
+
+/// The first stage.
+struct Fetch<'a, 'scope> {
+    blob: Blob<'a>,
+    expected: &'a Expected<'a>,
+    key: Option<KeyHandle<'scope>>,
+    hopeless: &'a AtomicBool,
+}
+
+impl Fetch<'_, '_> {
+    fn run(mut self, sender: Sender) -> Result<(), Failure> {
+        let mut sender = Some(sender);
+        let mut stored = None;
+        let mut spare = Vec::new();
+        loop {
+            if self.hopeless.load(Ordering::Relaxed) {
+                return Err(Failure::Neighbour);
             }
-        };
-        let length = fill(blob, &mut chunk)?;
-        chunk.truncate(length);
-        hasher.update(&chunk);
-        if length == 0 {
-            break;
-        }
-        match &sender {
-            Some(open) => {
-                if open.send(chunk).is_err() {
+            let mut chunk = match sender.as_mut().map(Sender::buffer) {
+                Some(Ok(buffer)) => buffer,
+                // Nobody unpacks any more; what is left is read for its digest only.
+                _ => {
                     sender = None;
+                    let mut buffer = std::mem::take(&mut spare);
+                    buffer.resize(flow::CHUNK_BYTES, 0);
+                    buffer
                 }
+            };
+            let length = fill(&mut self.blob, &mut chunk)?;
+            chunk.truncate(length);
+            let stored = match &mut stored {
+                Some(stored) => stored,
+                none => none.insert(self.stored().map_err(Failure::Own)?),
+            };
+            stored.update(&mut chunk);
+            if length == 0 {
+                break;
             }
-            None => spare = chunk,
+            match sender.take() {
+                Some(open) => sender = open.send(chunk).is_ok().then_some(open),
+                None => spare = chunk,
+            }
+        }
+        if let Some(stored) = stored {
+            stored.finish(self.expected.digest).map_err(Failure::Own)?;
+        }
+        // The end is told only now: a blob that does not match never looks complete.
+        match sender {
+            Some(sender) => sender.end().map_err(Failure::from),
+            None => Err(Failure::Neighbour),
         }
     }
-    let found = hasher.finish();
-    if found != *expected.digest {
-        return Err(Failure::Own(LayerError::BlobDigest {
-            expected: expected.digest.clone(),
-            found,
-        }));
-    }
-    // The end is told only now: a blob that does not match never looks complete.
-    match sender {
-        Some(sender) => sender.end().map_err(Failure::from),
-        None => Err(Failure::Neighbour),
+
+    fn stored(&mut self) -> Result<Stored, LayerError> {
+        match self.key.take() {
+            None => Ok(Stored::plain(self.expected.digest)),
+            Some(handle) => {
+                let key = join(handle).map_err(LayerError::Key)?;
+                Stored::encrypted(self.expected.digest, &key)
+            }
+        }
     }
 }
 

@@ -1,5 +1,6 @@
 //! A small registry on the loopback device, and images to put into it.
 
+#![allow(clippy::unwrap_used, reason = "a failed step fails the test")]
 #![allow(unreachable_pub, reason = "shared by several test binaries")]
 #![allow(dead_code, reason = "each test binary uses a part of it")]
 
