@@ -44,7 +44,7 @@ pub use oom::OomEvents;
 pub use process::{Process, StreamError};
 pub use remove::RemoveError;
 pub use root::RootError;
-pub use stdio::Output;
+pub use stdio::{Output, WorkloadEnds};
 
 use crate::{
     reaper::Reaper,
