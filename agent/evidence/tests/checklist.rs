@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use agent_evidence::{
     Check, Endorsements, KeyDigest, Outcome,
-    snp::{Identities, Product, Revocation, Roots, SigningKey},
+    snp::{Identities, Product, ReferenceValues, Revocation, Roots, SigningKey},
 };
 use support::{
     authority::{self, CrlSpec, Signer},
@@ -725,6 +725,48 @@ fn mitigations_hold_at_launch_and_now() {
             &[Check::Mitigations],
         ),
     ]);
+}
+
+#[test]
+fn reference_values_are_complete_or_none() {
+    let complete = serde_json::to_value(Scene::genoa().references).unwrap();
+    let parse = |value: serde_json::Value| serde_json::from_value::<ReferenceValues>(value);
+    assert_eq!(parse(complete.clone()).unwrap(), Scene::genoa().references);
+    for missing in ["products", "revocation", "guest_policy", "identities"] {
+        let mut values = complete.clone();
+        values.as_object_mut().unwrap().remove(missing);
+        assert!(parse(values).is_err(), "{missing}");
+    }
+    for (at, key) in [
+        ("/products/Genoa", "firmware"),
+        ("/products/Genoa/tcb", "snp"),
+    ] {
+        let mut values = complete.clone();
+        values
+            .pointer_mut(at)
+            .unwrap()
+            .as_object_mut()
+            .unwrap()
+            .remove(key);
+        assert!(parse(values).is_err(), "{at} {key}");
+    }
+    for (at, unknown) in [
+        ("", "debug"),
+        ("/guest_policy", "debug_allowed"),
+        ("/products", "Venice"),
+    ] {
+        let mut values = complete.clone();
+        let place = values.pointer_mut(at).unwrap().as_object_mut().unwrap();
+        place.insert(unknown.to_owned(), true.into());
+        assert!(parse(values).is_err(), "{at} {unknown}");
+    }
+}
+
+/// No feature is on unless asked for, so a release has no evidence that proves nothing.
+#[test]
+fn no_feature_is_on_by_default() {
+    let manifest = include_str!("../Cargo.toml");
+    assert!(!manifest.contains("default ="));
 }
 
 /// Fields that are compared whole: each byte, changed and signed again, refuses.

@@ -353,11 +353,15 @@ fn judge_refused_product(
             names.join(", ")
         ),
     };
+    let received = match product {
+        Product::Milan => "Milan, from which extraction of keys has been published",
+        Product::Genoa | Product::Turin => product.name(),
+    };
     findings.note(
         Check::RefusedProduct,
         !refused.contains(&product),
         expected,
-        product,
+        received,
     )
 }
 

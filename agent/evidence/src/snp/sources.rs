@@ -172,29 +172,39 @@ impl EndorsementLocator {
         ))
     }
 
+    /// Where a [`Store`] keeps that certificate, below its folder.
+    pub fn store_path(&self, product: Product) -> Option<PathBuf> {
+        let tcb = Tcb::parse(product, self.tcb)?;
+        let fmc = tcb.fmc.map(|fmc| format!("_{fmc:02}")).unwrap_or_default();
+        let file = format!(
+            "{:02}_{:02}_{:02}_{:02}{fmc}_vcek.der",
+            tcb.bootloader, tcb.tee, tcb.snp, tcb.microcode
+        );
+        Some(self.store_folder(product)?.join(file))
+    }
+
+    fn store_folder(&self, product: Product) -> Option<PathBuf> {
+        Some(Path::new("vcek").join(self.chip_hex(product)?))
+    }
+
     fn chip_hex(&self, product: Product) -> Option<String> {
         let (used, unused) = self.chip_id.0.split_at_checked(product.chip_id_len())?;
         (!all_zero(used) && all_zero(unused)).then(|| hex::encode(used))
     }
 }
 
+/// For the TCB first; a folder with one certificate need not name it.
 fn leaf_paths(wanted: &EndorsementLocator, products: &[Product]) -> Vec<PathBuf> {
-    let mut paths = Vec::new();
-    for product in products {
-        let (Some(chip), Some(tcb)) = (wanted.chip_hex(*product), Tcb::parse(*product, wanted.tcb))
-        else {
-            continue;
-        };
-        let fmc = tcb.fmc.map(|fmc| format!("_{fmc:02}")).unwrap_or_default();
-        let file = format!(
-            "{:02}_{:02}_{:02}_{:02}{fmc}_vcek.der",
-            tcb.bootloader, tcb.tee, tcb.snp, tcb.microcode
-        );
-        let folder = Path::new("vcek").join(chip);
-        paths.push(folder.join(file));
-        paths.push(folder.join("vcek.der"));
-    }
-    paths
+    products
+        .iter()
+        .flat_map(|product| {
+            let unnamed = wanted
+                .store_folder(*product)
+                .map(|folder| folder.join("vcek.der"));
+            [wanted.store_path(*product), unnamed]
+        })
+        .flatten()
+        .collect()
 }
 
 fn read_bounded(path: &Path) -> io::Result<Vec<u8>> {
