@@ -1,8 +1,12 @@
-//! Pulls an image into a store outside of any guest: `pull STORE REFERENCE [INSECURE-PREFIX]`.
+//! Pulls an image into a store outside of any guest: `pull STORE REFERENCE [INSECURE-PREFIX…]`.
+//!
+//! The file that `KATA_CC_KEYS` names holds the keys of encrypted layers.
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use agent_image::{Config, Puller, Reference, Registry};
+use agent_keys::{Cached, OfflineKeys};
 
 fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -26,8 +30,14 @@ fn main() {
     }
 }
 
-fn pull(config: Config, reference: &str) -> Result<(), String> {
+fn pull(mut config: Config, reference: &str) -> Result<(), String> {
     let begin = Instant::now();
+    if let Some(path) = std::env::var_os("KATA_CC_KEYS") {
+        let mut keys = OfflineKeys::default();
+        let json = std::fs::read(path).map_err(|error| error.to_string())?;
+        keys.add(&json).map_err(|error| error.to_string())?;
+        config.keys = Some(Arc::new(Cached::new(keys)));
+    }
     let puller = Puller::build(config).map_err(|error| error.to_string())?;
     let reference = Reference::parse(reference).map_err(|error| error.to_string())?;
     let image = puller.pull(&reference).map_err(|error| error.sentence())?;

@@ -10,6 +10,9 @@ use std::time::{Duration, Instant};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde::Deserialize;
+use ureq::http::Uri;
+
+use super::origin::Origin;
 
 /// A user name and password for one registry.
 #[derive(Clone, PartialEq, Eq)]
@@ -166,6 +169,47 @@ pub(crate) fn token(answer: &[u8]) -> Option<Authorization> {
         header: format!("Bearer {token}"),
         until: Some(until),
     })
+}
+
+/// What to ask a token server for.
+pub(crate) struct TokenQuery<'a> {
+    pub(crate) realm: &'a str,
+    pub(crate) service: Option<&'a str>,
+    pub(crate) scope: Option<&'a str>,
+}
+
+impl TokenQuery<'_> {
+    /// The URL to get, with a scope of our own if none was asked for.
+    pub(crate) fn uri(&self, repository: &str) -> Option<Uri> {
+        let own = format!("repository:{repository}:pull");
+        let mut text = self.realm.to_owned();
+        let pairs = [
+            ("service", self.service),
+            ("scope", Some(self.scope.unwrap_or(&own))),
+        ];
+        for (key, value) in pairs
+            .into_iter()
+            .filter_map(|(key, value)| Some((key, value?)))
+        {
+            text.push(if text.contains('?') { '&' } else { '?' });
+            text.push_str(key);
+            text.push('=');
+            percent_encode(&mut text, value);
+        }
+        let uri: Uri = text.parse().ok()?;
+        Origin::of_uri(&uri).map(|_| uri)
+    }
+}
+
+fn percent_encode(text: &mut String, value: &str) {
+    use std::fmt::Write as _;
+    for byte in value.bytes() {
+        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
+            text.push(char::from(byte));
+        } else {
+            let _ = write!(text, "%{byte:02X}");
+        }
+    }
 }
 
 #[cfg(test)]

@@ -14,16 +14,18 @@
 mod agents;
 mod auth;
 mod blob;
+mod body;
 mod credentials;
+mod deadline;
 mod dns;
+mod error;
 mod origin;
 mod resolve;
 
 use std::collections::BTreeMap;
-use std::io::{self, Read};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::io;
 use std::sync::{Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use ureq::Body;
 use ureq::http::{Response, Uri};
@@ -31,20 +33,19 @@ use ureq::http::{Response, Uri};
 pub use agents::AgentError;
 pub(crate) use agents::{AgentConfig, Agents};
 pub use auth::Credential;
-use auth::{Authorization, Challenge};
+use auth::{Authorization, Challenge, TokenQuery};
 pub(crate) use blob::Blob;
+use body::{drain, note, read_short};
 pub use credentials::{Credentials, CredentialsError};
+pub(crate) use deadline::Deadline;
+pub use error::FetchError;
 pub(crate) use origin::Origin;
 
 /// More redirects than any registry needs (one to its storage, one between regions).
 const REDIRECTS_MAX: usize = 5;
-/// Error bodies and redirects' bodies are read this far, no further.
-const NOTE_MAX: usize = 8 * 1024;
 const TOKEN_MAX: usize = 256 * 1024;
 const RETRIES_MAX: u32 = 5;
 const RETRY_FIRST: Duration = Duration::from_millis(250);
-/// How soon a pause notices that it is in vain.
-const CANCELLED_WITHIN: Duration = Duration::from_millis(200);
 const RETRY_LONGEST: Duration = Duration::from_secs(30);
 
 /// Where an image is asked for: a repository at an origin.
@@ -54,219 +55,6 @@ pub(crate) struct Source {
     pub(crate) repository: String,
     /// `registry/repository` under which credentials are looked up.
     pub(crate) credentials_name: String,
-}
-
-/// When the pull must be over, or whether it already is.
-#[derive(Debug)]
-pub(crate) struct Deadline {
-    at: Instant,
-    whole: Duration,
-    cancelled: AtomicBool,
-}
-
-/// Why something could not be fetched.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum FetchError {
-    /// No connection, or it broke, or it went silent.
-    #[error(
-        "cannot get an answer from {origin}; check the registry's name and port, its certificate and the network"
-    )]
-    Unreachable {
-        /// Who was asked.
-        origin: String,
-        /// What happened.
-        #[source]
-        source: io::Error,
-    },
-    /// The body broke off or went silent, and trying again did not help.
-    #[error("the transfer from {origin} failed after {received} of {size} bytes")]
-    Broken {
-        /// Who sent it.
-        origin: String,
-        /// How much arrived.
-        received: u64,
-        /// How much there should be.
-        size: u64,
-        /// What happened.
-        #[source]
-        source: io::Error,
-    },
-    /// The whole pull took too long.
-    #[error("the pull did not finish within {} seconds; check the network or raise the limit", .0.as_secs())]
-    Deadline(Duration),
-    /// Another part of the same pull failed.
-    #[error("another part of the pull failed")]
-    Cancelled,
-    /// 404.
-    #[error("{origin} has no such {what}{note}; check the image's name and tag")]
-    NotFound {
-        /// Who was asked.
-        origin: String,
-        /// A manifest or a blob.
-        what: &'static str,
-        /// What the registry adds.
-        note: String,
-    },
-    /// 401 or 403, after authentication if we could.
-    #[error("{origin} refuses access{note}; {advice}")]
-    Denied {
-        /// Who was asked.
-        origin: String,
-        /// What the registry adds.
-        note: String,
-        /// What to do.
-        advice: &'static str,
-    },
-    /// Any other status.
-    #[error("{origin} answers with status {status}{note}")]
-    Status {
-        /// Who was asked.
-        origin: String,
-        /// Its answer.
-        status: u16,
-        /// What the registry adds.
-        note: String,
-        /// When it wants to be asked again.
-        retry_after: Option<Duration>,
-    },
-    /// Redirects without end.
-    #[error("{0} redirects more than {REDIRECTS_MAX} times")]
-    TooManyRedirects(String),
-    /// A redirect to nowhere, or from TLS to plain text.
-    #[error("{origin} redirects to `{location}`, which is not followed: {reason}")]
-    BadRedirect {
-        /// Who redirects.
-        origin: String,
-        /// Where to.
-        location: String,
-        /// Why not.
-        reason: &'static str,
-    },
-    /// A token server that TLS does not protect, or that sends no token.
-    #[error("{origin} wants a token from `{realm}`, which {reason}")]
-    Token {
-        /// The registry.
-        origin: String,
-        /// The token server.
-        realm: String,
-        /// What is wrong with it.
-        reason: &'static str,
-    },
-    /// An answer longer than such answers may be.
-    #[error("{origin} sends more than {limit} bytes where a {what} was expected")]
-    TooLong {
-        /// Who sent it.
-        origin: String,
-        /// What was asked for.
-        what: &'static str,
-        /// How long it may be.
-        limit: u64,
-    },
-    /// A body of another length than the manifest says.
-    #[error("{origin} announces {found} bytes, but the manifest says {expected}")]
-    Size {
-        /// Who sent it.
-        origin: String,
-        /// The manifest's size.
-        expected: u64,
-        /// The announced or received size.
-        found: u64,
-    },
-    /// A resumed transfer that continues elsewhere.
-    #[error("{origin} was asked to continue at byte {offset} but answers with the range `{range}`")]
-    Range {
-        /// Who sent it.
-        origin: String,
-        /// Where to go on.
-        offset: u64,
-        /// What it sent instead.
-        range: String,
-    },
-}
-
-impl FetchError {
-    /// Whether asking again later may help.
-    fn is_transient(&self) -> bool {
-        match self {
-            Self::Unreachable { source, .. } => !is_lasting(source),
-            Self::Broken { .. } => true,
-            Self::Status { status, .. } => matches!(status, 408 | 425 | 429 | 500..=599),
-            _ => false,
-        }
-    }
-}
-
-/// A wrong certificate stays wrong; a name that does not exist does too.
-fn is_lasting(error: &io::Error) -> bool {
-    let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error);
-    while let Some(current) = cause {
-        if current.downcast_ref::<rustls::Error>().is_some() {
-            return true;
-        }
-        if let Some(io) = current.downcast_ref::<io::Error>()
-            && let Some(inner) = io.get_ref()
-            && (inner.downcast_ref::<rustls::Error>().is_some()
-                || inner
-                    .downcast_ref::<ureq::Error>()
-                    .is_some_and(is_lasting_ureq))
-        {
-            return true;
-        }
-        cause = current.source();
-    }
-    false
-}
-
-fn is_lasting_ureq(error: &ureq::Error) -> bool {
-    match error {
-        ureq::Error::Rustls(_)
-        | ureq::Error::Tls(_)
-        | ureq::Error::HostNotFound
-        | ureq::Error::BadUri(_) => true,
-        ureq::Error::Io(error) => is_lasting(error),
-        _ => false,
-    }
-}
-
-impl Deadline {
-    pub(crate) fn within(whole: Duration) -> Self {
-        Self {
-            at: Instant::now() + whole,
-            whole,
-            cancelled: AtomicBool::new(false),
-        }
-    }
-
-    /// Ends all that still runs under this deadline.
-    pub(crate) fn cancel(&self) {
-        self.cancelled.store(true, Ordering::Relaxed);
-    }
-
-    pub(crate) fn check(&self) -> Result<Duration, FetchError> {
-        if self.cancelled.load(Ordering::Relaxed) {
-            return Err(FetchError::Cancelled);
-        }
-        let left = self.at.saturating_duration_since(Instant::now());
-        if left.is_zero() {
-            Err(FetchError::Deadline(self.whole))
-        } else {
-            Ok(left)
-        }
-    }
-
-    /// Waits before another try, as long as the deadline allows.
-    fn pause(&self, wanted: Duration) -> Result<(), FetchError> {
-        let over = Instant::now() + wanted.min(self.check()?);
-        loop {
-            let left = over.saturating_duration_since(Instant::now());
-            if left.is_zero() {
-                return self.check().map(|_| ());
-            }
-            std::thread::sleep(left.min(CANCELLED_WITHIN));
-            self.check()?;
-        }
-    }
 }
 
 /// How long to wait before try number `failures`.
@@ -563,45 +351,6 @@ impl Client {
     }
 }
 
-struct TokenQuery<'a> {
-    realm: &'a str,
-    service: Option<&'a str>,
-    scope: Option<&'a str>,
-}
-
-impl TokenQuery<'_> {
-    fn uri(&self, repository: &str) -> Option<Uri> {
-        let own = format!("repository:{repository}:pull");
-        let mut text = self.realm.to_owned();
-        let pairs = [
-            ("service", self.service),
-            ("scope", Some(self.scope.unwrap_or(&own))),
-        ];
-        for (key, value) in pairs
-            .into_iter()
-            .filter_map(|(key, value)| Some((key, value?)))
-        {
-            text.push(if text.contains('?') { '&' } else { '?' });
-            text.push_str(key);
-            text.push('=');
-            percent_encode(&mut text, value);
-        }
-        let uri: Uri = text.parse().ok()?;
-        Origin::of_uri(&uri).map(|_| uri)
-    }
-}
-
-fn percent_encode(text: &mut String, value: &str) {
-    use std::fmt::Write as _;
-    for byte in value.bytes() {
-        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
-            text.push(char::from(byte));
-        } else {
-            let _ = write!(text, "%{byte:02X}");
-        }
-    }
-}
-
 fn redirect(from: &Uri, origin: &Origin, response: &Response<Body>) -> Result<Uri, FetchError> {
     let location = response
         .headers()
@@ -671,77 +420,6 @@ fn accept(
                 note: note(response),
                 retry_after,
             })
-        }
-    }
-}
-
-#[derive(serde::Deserialize)]
-struct ErrorBody {
-    errors: Vec<ErrorItem>,
-}
-
-#[derive(serde::Deserialize)]
-struct ErrorItem {
-    #[serde(default)]
-    code: String,
-    #[serde(default, deserialize_with = "crate::json::default_or_null")]
-    message: String,
-}
-
-/// The first error of the registry's own, in parentheses, without control characters.
-fn note(mut response: Response<Body>) -> String {
-    let mut body = Vec::new();
-    let read = response
-        .body_mut()
-        .as_reader()
-        .take(NOTE_MAX as u64)
-        .read_to_end(&mut body);
-    let parsed: Option<ErrorBody> = read.ok().and_then(|_| serde_json::from_slice(&body).ok());
-    let Some(first) = parsed.and_then(|body| body.errors.into_iter().next()) else {
-        return String::new();
-    };
-    let clean = |text: String| {
-        text.chars()
-            .filter(|c| !c.is_control())
-            .take(160)
-            .collect::<String>()
-    };
-    format!(" ({}: {})", clean(first.code), clean(first.message))
-}
-
-/// Reads what little a redirect or challenge says, so that its connection can be used again.
-fn drain(mut response: Response<Body>) {
-    let _ = io::copy(
-        &mut response.body_mut().as_reader().take(NOTE_MAX as u64),
-        &mut io::sink(),
-    );
-}
-
-fn read_short(
-    body: &mut Body,
-    limit: u64,
-    deadline: &Deadline,
-    origin: &Origin,
-    what: &'static str,
-) -> Result<Vec<u8>, FetchError> {
-    let mut reader = body.as_reader();
-    let mut bytes = Vec::new();
-    let mut chunk = [0; 8192];
-    loop {
-        deadline.check()?;
-        let length = reader
-            .read(&mut chunk)
-            .map_err(|error| unreachable(origin, error))?;
-        if length == 0 {
-            return Ok(bytes);
-        }
-        bytes.extend_from_slice(chunk.get(..length).unwrap_or_default());
-        if bytes.len() as u64 > limit {
-            return Err(FetchError::TooLong {
-                origin: origin.to_string(),
-                what,
-                limit,
-            });
         }
     }
 }

@@ -15,10 +15,11 @@
 //! `Documentation/filesystems/overlayfs.rst` of Linux.
 
 mod directories;
+mod error;
 mod node;
+mod notes;
 mod path;
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::io::BufRead;
 use std::os::fd::OwnedFd;
 
@@ -27,130 +28,20 @@ use rustix::fs::{
 };
 use rustix::io::Errno;
 
-use crate::tar::{Attributes, Entry, Kind, Reader, TarError};
+use crate::tar::{Attributes, Entry, Kind, Reader};
 use directories::Directories;
 pub(crate) use directories::open_root;
+pub use error::TreeError;
+use error::tree_failed as failed;
+pub(crate) use error::{shown, tree_failed};
 use node::{Node, WHITEOUT_MODE};
 pub(crate) use node::{OPAQUE, directory_attributes, is_overlay_xattr, times};
+pub(crate) use notes::Notes;
 pub(crate) use path::TreePath;
-
-/// What a layer leaves to be settled against the layers below it.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(crate) struct Notes {
-    /// Directories made only because something in them was named, parents first.
-    pub(crate) implied: BTreeSet<TreePath>,
-    /// Names hidden from the layers below.
-    pub(crate) whiteouts: BTreeSet<TreePath>,
-    /// Hard links to files of the layers below: the link's path, then the target's.
-    pub(crate) links: BTreeMap<TreePath, TreePath>,
-    /// The layer states its root's attributes.
-    pub(crate) root_stated: bool,
-    /// The layer hides everything below it.
-    pub(crate) root_opaque: bool,
-}
-
-impl Notes {
-    /// Whether the directory is right whatever lies below it.
-    pub(crate) fn are_settled(&self) -> bool {
-        self.implied.is_empty() && self.whiteouts.is_empty() && self.links.is_empty()
-    }
-
-    /// Forgets what was noted about a path and everything below it.
-    fn forget(&mut self, path: &TreePath) {
-        for set in [&mut self.implied, &mut self.whiteouts] {
-            // Names below a directory sort between `path/` and `path0`.
-            let below = path.below();
-            let gone: Vec<TreePath> = set.range(below).cloned().chain([path.clone()]).collect();
-            for path in &gone {
-                set.remove(path);
-            }
-        }
-        self.links.retain(|link, _| !link.is_within(path));
-    }
-}
 
 /// Notes are held in memory, so that many of them are an attack.
 const NOTES_MAX_BYTES: usize = 6 * 1024 * 1024;
 const NOTE_OVERHEAD_BYTES: usize = 64;
-
-/// Why an archive could not become a directory.
-#[derive(Debug, thiserror::Error)]
-pub enum TreeError {
-    /// The archive itself.
-    #[error("the layer's archive cannot be read after {entries} entries")]
-    Tar {
-        /// How many entries had been read.
-        entries: u64,
-        /// What is wrong with it.
-        #[source]
-        source: TarError,
-    },
-    /// A name that leaves the root.
-    #[error("entry `{0}` has a `..` in its name, which no layer may have")]
-    DotDot(String),
-    /// A whiteout without a name, or of `.` or `..`.
-    #[error("entry `{0}` is a whiteout that names no file")]
-    Whiteout(String),
-    /// A device that overlayfs takes for a whiteout.
-    #[error("entry `{0}` is character device 0:0, which overlayfs takes for a deleted file")]
-    FalseWhiteout(String),
-    /// A hard link to nothing.
-    #[error("entry `{name}` is a hard link to `{target}`, which is not in the image")]
-    LinkTarget {
-        /// The entry.
-        name: String,
-        /// What it links to.
-        target: String,
-    },
-    /// Links that lead in a circle, or through too many links.
-    #[error("entry `{0}` lies behind too many symbolic links")]
-    TooManyLinks(String),
-    /// A parent that is neither a directory nor a link to one.
-    #[error("entry `{0}` lies below something that is not a directory")]
-    NotADirectory(String),
-    /// More unstated parents and whiteouts than can be kept.
-    #[error("the layer names too many files in directories that it does not state")]
-    TooManyNotes,
-    /// The store has no room.
-    #[error("cannot {step} `{name}`: the image store is full; give it more space")]
-    Full {
-        /// What was being done.
-        step: &'static str,
-        /// On which entry.
-        name: String,
-    },
-    /// A system call failed.
-    #[error("cannot {step} `{name}`")]
-    System {
-        /// What was being done.
-        step: &'static str,
-        /// On which entry.
-        name: String,
-        /// The kernel's answer.
-        #[source]
-        source: Errno,
-    },
-}
-
-/// Shown to users: bytes that are not text are escaped, and length is bounded.
-pub(crate) fn shown(name: &[u8]) -> String {
-    name.iter()
-        .take(300)
-        .flat_map(|byte| std::ascii::escape_default(*byte))
-        .map(char::from)
-        .collect()
-}
-
-use tree_failed as failed;
-
-/// Turns a failed call on an entry into an error that names both.
-pub(crate) fn tree_failed(step: &'static str, name: &[u8]) -> impl FnOnce(Errno) -> TreeError {
-    let name = shown(name);
-    move |source| match source {
-        Errno::NOSPC | Errno::DQUOT => TreeError::Full { step, name },
-        source => TreeError::System { step, name, source },
-    }
-}
 
 /// Unpacks the archive below `root`, an empty directory that nothing else uses.
 ///
@@ -583,6 +474,3 @@ pub(crate) fn default_directory() -> Attributes {
         ..Attributes::default()
     }
 }
-
-#[cfg(test)]
-mod tests;

@@ -1,0 +1,57 @@
+//! The time a pull may take.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use super::FetchError;
+
+/// How soon a pause notices that it is in vain.
+const CANCELLED_WITHIN: Duration = Duration::from_millis(200);
+
+/// When the pull must be over, or whether it already is.
+#[derive(Debug)]
+pub(crate) struct Deadline {
+    at: Instant,
+    whole: Duration,
+    cancelled: AtomicBool,
+}
+
+impl Deadline {
+    pub(crate) fn within(whole: Duration) -> Self {
+        Self {
+            at: Instant::now() + whole,
+            whole,
+            cancelled: AtomicBool::new(false),
+        }
+    }
+
+    /// Ends all that still runs under this deadline.
+    pub(crate) fn cancel(&self) {
+        self.cancelled.store(true, Ordering::Relaxed);
+    }
+
+    pub(crate) fn check(&self) -> Result<Duration, FetchError> {
+        if self.cancelled.load(Ordering::Relaxed) {
+            return Err(FetchError::Cancelled);
+        }
+        let left = self.at.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            Err(FetchError::Deadline(self.whole))
+        } else {
+            Ok(left)
+        }
+    }
+
+    /// Waits before another try, as long as the deadline allows.
+    pub(super) fn pause(&self, wanted: Duration) -> Result<(), FetchError> {
+        let over = Instant::now() + wanted.min(self.check()?);
+        loop {
+            let left = over.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return self.check().map(|_| ());
+            }
+            std::thread::sleep(left.min(CANCELLED_WITHIN));
+            self.check()?;
+        }
+    }
+}
