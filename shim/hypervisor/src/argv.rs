@@ -259,7 +259,7 @@ fn vsock(arguments: &mut Arguments, vsock: Vsock) {
         }
         Vsock::VhostUser { fd } => {
             arguments.option("-chardev", format!("socket,id=vsock,fd={fd}"));
-            arguments.option("-device", "vhost-user-vsock-pci,chardev=vsock");
+            arguments.option("-device", "vhost-user-vsock-pci,id=vsock,chardev=vsock");
         }
     }
 }

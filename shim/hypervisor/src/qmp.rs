@@ -1,4 +1,4 @@
-//! A client for QEMU's machine protocol, as small as three commands allow.
+//! A client for QEMU's machine protocol, as small as four commands allow.
 //!
 //! The monitor is one end of a socket pair that QEMU inherits: nobody else can reach it, and no
 //! path is left behind. One task owns our end, answers requests in order and notes the events
@@ -20,6 +20,8 @@ use crate::vm::VmExitCause;
 const MAX_LINE: usize = 64 * 1024;
 /// Requests waiting for the task; callers issue one at a time.
 const QUEUE: usize = 4;
+/// Pause between two questions for a device's state.
+const DEVICE_PAUSE: Duration = Duration::from_millis(25);
 
 /// Why the monitor did not do what it was asked.
 #[derive(Debug, thiserror::Error)]
@@ -73,6 +75,7 @@ pub(crate) struct Qmp {
 #[derive(Debug)]
 struct Request {
     command: &'static str,
+    arguments: serde_json::Value,
     reply: oneshot::Sender<Result<serde_json::Value, QmpError>>,
 }
 
@@ -114,10 +117,45 @@ impl Qmp {
         command: &'static str,
         deadline: Duration,
     ) -> Result<serde_json::Value, QmpError> {
+        self.ask(command, serde_json::json!({}), deadline).await
+    }
+
+    /// Waits until the guest's driver has started the vhost device at `path`; each question has
+    /// the deadline `patience`.
+    ///
+    /// # Errors
+    /// When the monitor does not know, as before QEMU 7.2.
+    pub(crate) async fn vhost_started(
+        &self,
+        path: &str,
+        patience: Duration,
+    ) -> Result<(), QmpError> {
+        loop {
+            let which = serde_json::json!({ "path": path });
+            let status = self.ask("x-query-virtio-status", which, patience).await?;
+            let started = status.get("vhost-started");
+            if started.and_then(serde_json::Value::as_bool) == Some(true) {
+                return Ok(());
+            }
+            tokio::time::sleep(DEVICE_PAUSE).await;
+        }
+    }
+
+    async fn ask(
+        &self,
+        command: &'static str,
+        arguments: serde_json::Value,
+        deadline: Duration,
+    ) -> Result<serde_json::Value, QmpError> {
         let (reply, answer) = oneshot::channel();
+        let request = Request {
+            command,
+            arguments,
+            reply,
+        };
         let exchange = async {
             self.requests
-                .send(Request { command, reply })
+                .send(request)
                 .await
                 .map_err(|_| QmpError::Closed)?;
             answer.await.map_err(|_| QmpError::Closed)?
@@ -168,7 +206,8 @@ impl Connection {
     }
 
     async fn send(&mut self, request: Request) -> Result<(), QmpError> {
-        let line = format!("{{\"execute\":\"{}\"}}\n", request.command);
+        let (command, arguments) = (request.command, &request.arguments);
+        let line = format!("{{\"execute\":\"{command}\",\"arguments\":{arguments}}}\n");
         self.waiting.push_back(request);
         self.stream
             .write_all(line.as_bytes())
@@ -312,12 +351,12 @@ mod tests {
             monitor.write_all(GREETING).await.unwrap();
             assert_eq!(
                 read_line(&mut monitor).await,
-                "{\"execute\":\"qmp_capabilities\"}\n"
+                "{\"execute\":\"qmp_capabilities\",\"arguments\":{}}\n"
             );
             monitor.write_all(b"{\"return\": {}}\r\n").await.unwrap();
             assert_eq!(
                 read_line(&mut monitor).await,
-                "{\"execute\":\"query-status\"}\n"
+                "{\"execute\":\"query-status\",\"arguments\":{}}\n"
             );
             monitor
                 .write_all(b"{\"event\":\"RESUME\",\"timestamp\":{}}\r\n{\"return\": {\"running\": true}}\r\n")
@@ -326,6 +365,22 @@ mod tests {
         };
         let (running, ()) = tokio::join!(qmp.negotiate(SECOND), server);
         running.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_device_has_started_only_when_the_monitor_says_so() {
+        let (ours, mut monitor) = UnixStream::pair().unwrap();
+        let qmp = Qmp::new(ours);
+        let server = async {
+            for started in [false, true] {
+                let question = read_line(&mut monitor).await;
+                assert!(question.contains("\"path\":\"/machine/x\""), "{question}");
+                let answer = format!("{{\"return\": {{\"vhost-started\": {started}}}}}\r\n");
+                monitor.write_all(answer.as_bytes()).await.unwrap();
+            }
+        };
+        let (started, ()) = tokio::join!(qmp.vhost_started("/machine/x", SECOND), server);
+        started.unwrap();
     }
 
     #[tokio::test]

@@ -4,6 +4,7 @@
 //! it came about to any number of waiters. The vsock device counts as part of the VM: without it
 //! nobody could reach the guest again.
 
+use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -20,6 +21,13 @@ use crate::qmp::Qmp;
 use crate::record::{Files, KILL_PATIENCE};
 use crate::vm::{ConnectError, ProcessExit, StopError, Vm, VmExit, VmExitCause};
 use crate::vsock::Address;
+
+/// The vsock device's place in QEMU's object tree, by the id it has on the command line.
+const VSOCK_DEVICE: &str = "/machine/peripheral/vsock/virtio-backend";
+/// How long QEMU may take to say how the device is.
+const DEVICE_PATIENCE: Duration = Duration::from_secs(10);
+/// The device process takes its last messages from QEMU after QEMU has answered us.
+const DEVICE_SETTLES: Duration = Duration::from_millis(25);
 
 /// The sockets and the record of a VM, removed when dropped.
 #[derive(Debug)]
@@ -118,6 +126,31 @@ impl QemuVm {
     }
 }
 
+impl QemuVm {
+    /// Waits until the vsock device can take a connection.
+    ///
+    /// vhost-device-vsock 0.3 stops serving for good when one arrives while the guest's driver
+    /// is setting up its queues, so nobody may knock before that is over.
+    async fn carrier_ready(&self) {
+        if self.processes.device.is_none() {
+            return;
+        }
+        let started = self.qmp.vhost_started(VSOCK_DEVICE, DEVICE_PATIENCE).await;
+        if let Err(error) = started {
+            tracing::debug!(%error, "state of the vsock device is not known");
+        }
+        tokio::time::sleep(DEVICE_SETTLES).await;
+    }
+
+    async fn connect_when_ready(&self, port: u32, deadline: Duration) -> io::Result<UnixStream> {
+        let start = Instant::now();
+        let ready = tokio::time::timeout(deadline, self.carrier_ready()).await;
+        ready.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))?;
+        let left = deadline.saturating_sub(start.elapsed());
+        self.address.connect(port, left).await
+    }
+}
+
 impl Drop for QemuVm {
     fn drop(&mut self) {
         self.processes.kill();
@@ -144,7 +177,7 @@ impl Vm for QemuVm {
                 self.console.finished(LAST_OUTPUT).await;
                 Err(ConnectError::Exited { port, exit, console: self.console() })
             }
-            connected = self.address.connect(port, deadline) => connected.map_err(|source| {
+            connected = self.connect_when_ready(port, deadline) => connected.map_err(|source| {
                 ConnectError::Deadline { port, waited: deadline, console: self.console(), source }
             }),
         }

@@ -81,7 +81,7 @@ fn tcg_with_vhost_user_shares_the_memory() {
         ONE_CPU,
         "-m 512M -object memory-backend-memfd,id=ram,size=512M,share=on",
         CHANNELS,
-        "-chardev socket,id=vsock,fd=12 -device vhost-user-vsock-pci,chardev=vsock",
+        "-chardev socket,id=vsock,fd=12 -device vhost-user-vsock-pci,id=vsock,chardev=vsock",
         BOOT,
     ];
     assert_golden(&launch, &golden);
