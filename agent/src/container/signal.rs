@@ -55,10 +55,19 @@ fn kill(pid: i32, signal: i32) -> Result<(), Errno> {
     Errno::result(unsafe { libc::kill(pid, signal) }).map(drop)
 }
 
-/// Whether a process catches a signal or waits for it.
+/// Whether a process catches a signal, or waits for signals: while it waits, as
+/// small inits do, the kernel shows them neither as caught nor as blocked.
 fn hears(pid: i32, signal: i32) -> bool {
-    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-    in_masks(&status, signal)
+    let read = |name| fs::read_to_string(format!("/proc/{pid}/{name}")).unwrap_or_default();
+    in_masks(&read("status"), signal) || waits_for_signals(&read("syscall"))
+}
+
+fn waits_for_signals(syscall: &str) -> bool {
+    let number = syscall
+        .split_whitespace()
+        .next()
+        .and_then(|number| number.parse().ok());
+    number == Some(libc::SYS_rt_sigtimedwait)
 }
 
 fn in_masks(status: &str, signal: i32) -> bool {
@@ -81,6 +90,18 @@ fn in_masks(status: &str, signal: i32) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_process_that_waits_for_signals_hears_them() {
+        let call = format!(
+            "{} 0x7ffe 0x0 0x0 0x8 0x0 0x0 0x7ffe 0x4a",
+            libc::SYS_rt_sigtimedwait
+        );
+        assert!(waits_for_signals(&call));
+        for other in ["running", "", "0 0x3", "-1 0x7ffe 0x4a"] {
+            assert!(!waits_for_signals(other), "{other}");
+        }
+    }
 
     #[test]
     fn masks_of_caught_and_blocked_signals_count() {

@@ -2,12 +2,15 @@
 
 mod answers;
 mod service;
+mod small_writes;
 mod status;
 
 use std::sync::Arc;
 
 use agent_protocol::rpc::{agent_ttrpc::create_agent_service, health_ttrpc::create_health};
-use ttrpc::r#async::Server;
+use ttrpc::r#async::{Server, transport::Listener};
+
+use small_writes::small_writes;
 
 pub use service::Guest;
 pub use status::CallError;
@@ -22,8 +25,10 @@ pub const VERSION: &str = env!("CARGO_PKG_VERSION");
 /// When the address cannot be listened on.
 pub async fn serve(guest: Guest, address: &str) -> ttrpc::Result<Server> {
     let guest = Arc::new(guest);
+    let listener =
+        Listener::bind(address).map_err(|error| ttrpc::Error::Socket(error.to_string()))?;
     let mut server = Server::new()
-        .bind(address)?
+        .add_listener(small_writes(listener))
         .register_service(create_agent_service(guest.clone()))
         .register_service(create_health(guest));
     server.start().await?;
