@@ -288,18 +288,29 @@ impl<R: BufRead> Reader<R> {
     }
 
     fn skip(&mut self) -> Result<(), TarError> {
-        let mut left = self.remaining.saturating_add(self.padding);
+        let (content, padding) = (self.remaining, self.padding);
         (self.remaining, self.padding) = (0, 0);
+        if self.discard(content)? < content {
+            return Err(TarError::Truncated);
+        }
+        // Some builders end an archive after the last byte of content.
+        self.finished |= self.discard(padding)? < padding;
+        Ok(())
+    }
+
+    /// Skips bytes as long as there are any; returns how many there were.
+    fn discard(&mut self, wanted: u64) -> Result<u64, TarError> {
+        let mut left = wanted;
         while left > 0 {
             let available = self.input.fill_buf().map_err(TarError::Read)?.len();
             if available == 0 {
-                return Err(TarError::Truncated);
+                break;
             }
             let amount = available.min(usize::try_from(left).unwrap_or(usize::MAX));
             self.input.consume(amount);
             left -= amount as u64;
         }
-        Ok(())
+        Ok(wanted - left)
     }
 
     fn extension(&mut self, what: &'static str, size: u64) -> Result<Vec<u8>, TarError> {
