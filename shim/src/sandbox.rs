@@ -11,7 +11,7 @@ use std::{
     path::{Path, PathBuf},
     sync::Arc,
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use agent_protocol::{id::SandboxId, limits::AGENT_PORT, rpc::agent::CreateSandboxRequest};
@@ -332,17 +332,24 @@ fn vm_config(
     }
 }
 
+/// Connects until the agent answers. A stream that opened and stays silent is given up
+/// after a while, for another: a guest that boots on a busy node loses some.
 async fn connect(vm: &dyn Vm, config: &Config) -> Result<AgentClient, BootError> {
-    let agent = config.agent();
-    let budget = Duration::from_millis(agent.reconnect_timeout_ms);
-    let stream = vm
-        .connect(AGENT_PORT, budget)
-        .await
-        .map_err(BootError::Connect)?;
-    let client = AgentClient::new(stream);
-    let deadline = Duration::from_millis(agent.health_check_request_timeout_ms);
-    client.check(deadline).await?;
-    Ok(client)
+    let budget = Duration::from_millis(config.agent().reconnect_timeout_ms);
+    let end = Instant::now() + budget;
+    let mut patience = Duration::from_millis(config.agent().dial_timeout_ms);
+    loop {
+        let left = end.saturating_duration_since(Instant::now());
+        let stream = vm.connect(AGENT_PORT, left).await;
+        let client = AgentClient::new(stream.map_err(BootError::Connect)?);
+        let left = end.saturating_duration_since(Instant::now());
+        match client.check(patience.min(left)).await {
+            Ok(()) => return Ok(client),
+            Err(error) if left <= patience => return Err(error.into()),
+            Err(error) => tracing::warn!(%error, "agent does not answer yet"),
+        }
+        patience = patience.saturating_mul(2);
+    }
 }
 
 /// The lines of the resolv.conf that the sandbox mounts.

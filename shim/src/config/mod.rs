@@ -156,7 +156,8 @@ impl Default for Qemu {
 #[derive(Debug, Clone, Deserialize)]
 #[serde(default)]
 pub(crate) struct Agent {
-    /// Deadline of one attempt to reach the agent, in milliseconds.
+    /// How long the agent may take to answer over a new stream, in milliseconds; twice as
+    /// long with each further stream.
     pub(crate) dial_timeout_ms: u64,
     /// Deadline of all attempts together, in milliseconds.
     pub(crate) reconnect_timeout_ms: u64,
@@ -169,9 +170,9 @@ pub(crate) struct Agent {
 impl Default for Agent {
     fn default() -> Self {
         Self {
-            dial_timeout_ms: 1000,
+            dial_timeout_ms: 10_000,
             // Many pods may start at once; a VM that dies is noticed long before.
-            reconnect_timeout_ms: 90_000,
+            reconnect_timeout_ms: 120_000,
             health_check_request_timeout_ms: 90_000,
             create_container_timeout: 60,
         }
