@@ -16,6 +16,7 @@ use std::{
 use libcontainer::{
     container::{Container, builder::ContainerBuilder},
     error::LibcontainerError,
+    oci_spec::runtime::Spec,
     syscall::syscall::SyscallType,
 };
 use rustix::{
@@ -23,8 +24,11 @@ use rustix::{
     process::{Resource, Rlimit},
 };
 
-use super::job::{Job, MESSAGE_BYTES_MAX, Outcome};
-use crate::paths::RUNTIME_ROOT;
+use super::{
+    dispositions, filter,
+    job::{Job, MESSAGE_BYTES_MAX, Outcome},
+};
+use crate::paths::{RUNTIME_ROOT, STATE_ROOT};
 
 /// Most bytes of a reason; the rest adds nothing for its reader.
 const REASON_BYTES_MAX: usize = 1024;
@@ -75,6 +79,8 @@ fn receive(socket: impl AsFd) -> Result<(Job, Option<Streams>), String> {
 
 fn perform(job: Job, streams: Option<Streams>) -> Result<i32, LibcontainerError> {
     workload_limits();
+    // Answers go out with NOSIGNAL, so the helper itself does not need SIGPIPE ignored.
+    dispositions::reset();
     match job {
         Job::Create {
             id,
@@ -124,8 +130,13 @@ fn exec(
     console: Option<&Path>,
     streams: Option<Streams>,
 ) -> Result<i32, LibcontainerError> {
-    let pid = builder(id, streams)?
-        .with_console_socket(console)
+    let bundle = Path::new(STATE_ROOT).join(&id);
+    let container = Spec::load(bundle.join("config.json"))?;
+    let mut builder = builder(id, streams)?.with_console_socket(console);
+    if let Some(filtered) = filter::executor(&container) {
+        builder = builder.with_executor(filtered);
+    }
+    let pid = builder
         .as_tenant()
         .with_detach(true)
         .with_process(Some(process))

@@ -2,12 +2,14 @@
 //!
 //! Each container has its own values; the table that names them is locked only to
 //! look something up. [`Containers::create`] and its siblings take a
-//! [`Permit`](policy_engine::Permit): what nobody judged cannot be done.
+//! [`Permit`]: what nobody judged cannot be done.
 
 mod cgroup;
 mod console;
 mod create;
+mod dispositions;
 mod exec;
+mod filter;
 pub mod helper;
 mod inside;
 pub mod job;
