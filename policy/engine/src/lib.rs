@@ -62,13 +62,17 @@ impl Engine {
     /// An engine that denies everything: what holds until a policy is loaded.
     #[must_use]
     pub fn deny_all() -> Self {
-        Self { default: Verdict::Deny }
+        Self {
+            default: Verdict::Deny,
+        }
     }
 
     /// An engine that allows everything, for guests without a policy.
     #[must_use]
     pub fn allow_all() -> Self {
-        Self { default: Verdict::Allow }
+        Self {
+            default: Verdict::Allow,
+        }
     }
 
     /// Judges one request.
@@ -102,6 +106,11 @@ mod tests {
     #[test]
     fn deny_all_names_the_rule() {
         let denied = Engine::deny_all().judge(StartContainer).err();
-        assert_eq!(denied, Some(Denied { rule: "StartContainerRequest" }));
+        assert_eq!(
+            denied,
+            Some(Denied {
+                rule: "StartContainerRequest"
+            })
+        );
     }
 }
