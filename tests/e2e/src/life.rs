@@ -23,7 +23,7 @@ pub fn sigterm_comes_first_and_sigkill_when_it_is_ignored(stage: &'static Stage)
     let exit = polite.wait()?;
     ensure!(exit.code == 5 && exit.stdout.contains("bye"), "{exit:?}");
     let stubborn = pod.start(ContainerRequest::shell(
-        "trap '' TERM; echo ready; while :; do sleep 0.1; done",
+        "trap 'echo no' TERM; echo ready; while :; do sleep 0.1; done",
     ))?;
     stubborn.wait_for_output("ready")?;
     let start = Instant::now();

@@ -18,7 +18,10 @@ impl Prefix {
     /// # Errors
     /// When a part is missing.
     pub fn open(directory: impl Into<PathBuf>) -> Result<Self> {
-        let prefix = Self(directory.into());
+        let directory = directory.into();
+        // Programs of the bed start from another directory.
+        let found = directory.canonicalize();
+        let prefix = Self(found.with_context(|| format!("finding {}", directory.display()))?);
         for part in [
             "bin/containerd-shim-kata-cc-v2",
             "bin/kata-cc-snapshotter",
