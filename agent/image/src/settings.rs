@@ -73,7 +73,7 @@ impl Default for Config {
     }
 }
 
-/// Why a configuration gives no [`Puller`].
+/// Why a configuration gives no [`Puller`](crate::Puller).
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ConfigError {

@@ -6,8 +6,10 @@ use protobuf::{Message, MessageField};
 
 /// Encodes to exactly these bytes, and decodes back to an equal message.
 fn assert_wire<M: Message + PartialEq + std::fmt::Debug>(message: &M, golden: &[u8]) {
-    assert_eq!(message.write_to_bytes().unwrap(), golden, "encoding");
-    assert_eq!(&M::parse_from_bytes(golden).unwrap(), message, "decoding");
+    let encoded = message.write_to_bytes();
+    assert_eq!(encoded.expect("a complete message"), golden, "encoding");
+    let decoded = M::parse_from_bytes(golden);
+    assert_eq!(&decoded.expect("golden bytes"), message, "decoding");
 }
 
 #[test]

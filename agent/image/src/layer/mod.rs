@@ -1,9 +1,9 @@
 //! One layer from its blob to a verified directory.
 //!
-//! Three stages run at once, joined by bounded streams ([`flow`]):
+//! Three stages run at once, joined by bounded streams ([`mod@flow`]):
 //!
 //! 1. read the blob, hash it as it is stored, and decrypt it ([`cipher`]);
-//! 2. decompress ([`inflate`]);
+//! 2. decompress ([`mod@inflate`]);
 //! 3. hash the unpacked archive and make its files ([`crate::tree`]).
 //!
 //! They are plain threads: every stage is bound by the CPU or by memory, and on
