@@ -325,7 +325,8 @@ impl Containers {
                 source,
             }
         })?;
-        info!(container.id = %container.id, "container started");
+        let resident_kib = crate::log::resident_kib();
+        info!(container.id = %container.id, resident_kib, "container started");
         Ok(())
     }
 

@@ -25,9 +25,8 @@ use crate::{reaper::Exit, watched::watch};
 
 /// How long an ended process's output may still arrive.
 const DRAIN_TIME: Duration = Duration::from_millis(500);
-/// The most that one read hands out. A longer answer would leave the guest in vsock
-/// packets of several pieces, on which `vhost-device-vsock` 0.3 loses the connection.
-const READ_BYTES_MAX: usize = 32 << 10;
+/// What a pipe holds by default; a larger read would seldom be filled.
+const READ_BYTES_MAX: usize = 64 << 10;
 
 type Stream = Arc<AsyncFd<OwnedFd>>;
 

@@ -13,6 +13,8 @@ use super::{
 };
 
 const STORAGES_MAX: usize = 64;
+/// What lies beside the containers' directories below the state root.
+const RESERVED_IDS: [&str; 3] = ["image", "sandbox", "shared"];
 
 /// A container to create.
 #[derive(Debug)]
@@ -110,6 +112,9 @@ impl Parse for CreateContainer {
     fn parse(message: Self::Message) -> Result<Self, RequestError> {
         let container = container_id(&message.container_id)?;
         super::process_id(&container, &message.exec_id)?;
+        if RESERVED_IDS.contains(&container.as_str()) {
+            return Err(Unsupported::ReservedId(container).into());
+        }
         if let Some(device) = message.devices.first() {
             let path = device.container_path.chars().take(256).collect();
             return Err(Unsupported::Device(path).into());
@@ -218,4 +223,75 @@ rule! {
     StatsContainer => "StatsContainerRequest",
     PauseContainer => "PauseContainerRequest",
     ResumeContainer => "ResumeContainerRequest",
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use protobuf::MessageField;
+
+    use super::*;
+    use crate::paths;
+
+    fn message(id: &str) -> agent::CreateContainerRequest {
+        agent::CreateContainerRequest {
+            container_id: id.into(),
+            storages: vec![agent::Storage {
+                driver: "image_guest_pull".into(),
+                source: "r.example/a:1".into(),
+                mount_point: format!("/run/kata-containers/{id}/rootfs"),
+                ..Default::default()
+            }],
+            OCI: MessageField::some(oci::Spec {
+                Process: MessageField::some(oci::Process {
+                    Args: vec!["sh".into()],
+                    ..Default::default()
+                }),
+                ..Default::default()
+            }),
+            ..Default::default()
+        }
+    }
+
+    #[test]
+    fn a_container_does_not_take_a_directory_of_the_pod() {
+        assert!(CreateContainer::parse(message("c1")).is_ok());
+        for path in [paths::SHARED_ROOT, paths::SANDBOX_ROOT, paths::IMAGE_STORE] {
+            let below = Path::new(path).strip_prefix(paths::STATE_ROOT).unwrap();
+            let name = below.iter().next().unwrap().to_str().unwrap();
+            assert!(CreateContainer::parse(message(name)).is_err(), "{name}");
+        }
+    }
+
+    #[test]
+    fn a_container_has_one_image_and_no_devices() {
+        let none = agent::CreateContainerRequest {
+            storages: vec![],
+            ..message("c1")
+        };
+        let mut two = message("c1");
+        two.storages.extend(two.storages.clone());
+        let device = agent::CreateContainerRequest {
+            devices: vec![agent::Device::default()],
+            ..message("c1")
+        };
+        for bad in [none, two, device] {
+            assert!(CreateContainer::parse(bad).is_err());
+        }
+    }
+
+    #[test]
+    fn limits_have_no_negative_values_but_minus_one() {
+        let with = |limit| oci::LinuxResources {
+            Memory: MessageField::some(oci::LinuxMemory {
+                Limit: limit,
+                ..Default::default()
+            }),
+            ..Default::default()
+        };
+        assert_eq!(Limits::parse(&with(0)).unwrap().memory.limit, None);
+        assert_eq!(Limits::parse(&with(-1)).unwrap().memory.limit, Some(-1));
+        assert!(Limits::parse(&with(-2)).is_err());
+    }
 }

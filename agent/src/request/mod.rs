@@ -145,6 +145,9 @@ pub enum Unsupported {
     /// Programs of the guest image that would run around a container.
     #[error("guest hooks are not supported")]
     GuestHooks,
+    /// A container whose directory would be one of the pod's own.
+    #[error("container id {0} is not usable: the pod's own directories have this name")]
+    ReservedId(ContainerId),
     /// Mounts between containers.
     #[error("shared mounts between containers are not supported")]
     SharedMounts,

@@ -32,6 +32,8 @@ cases! {
     execs_have_streams_of_their_own,
     terminal_has_a_size_and_an_end,
     output_of_64_mib_is_complete,
+    filters_and_capabilities_hold,
+    processes_can_be_shared,
     signals_reach_and_kill,
     lack_of_memory_is_told,
     limits_and_statistics_are_the_kernels,
@@ -379,6 +381,64 @@ async fn output_of_64_mib_is_complete(host: &Host) -> Outcome {
         out.len()
     );
     Ok(())
+}
+
+async fn filters_and_capabilities_hold(host: &Host) -> Outcome {
+    let no_mkdir = oci::LinuxSeccomp {
+        DefaultAction: "SCMP_ACT_ALLOW".into(),
+        Architectures: vec!["SCMP_ARCH_X86_64".into()],
+        Syscalls: vec![oci::LinuxSyscall {
+            Names: vec!["mkdir".into(), "mkdirat".into()],
+            Action: "SCMP_ACT_ERRNO".into(),
+            ..Default::default()
+        }],
+        ..Default::default()
+    };
+    let names = || vec!["CAP_CHOWN".to_owned(), "CAP_KILL".to_owned()];
+    let capabilities = oci::LinuxCapabilities {
+        Bounding: names(),
+        Effective: names(),
+        Permitted: names(),
+        ..Default::default()
+    };
+    let look = "mkdir /tmp/x 2>/dev/null && echo made; grep CapEff /proc/self/status; \
+                grep Seccomp: /proc/self/status";
+    let mut container = Container::new("filter", &format!("{look}; sleep 1000"));
+    container.process.Capabilities = MessageField::some(capabilities);
+    let mut request = container.request(&host.image);
+    let spec = request.OCI.mut_or_insert_default();
+    spec.Linux.mut_or_insert_default().Seccomp = MessageField::some(no_mkdir);
+    host.agent.create_container(call(), &request).await?;
+    host.start("filter").await?;
+    host.exec("filter", "look", shell(look)).await?;
+    let expected = "CapEff:\t0000000000000021\nSeccomp:\t2\n";
+    let exec = String::from_utf8(host.stdout("filter", "look").await?)?;
+    check!(exec == expected, "exec: {exec}");
+    let mut first = String::new();
+    while first.len() < expected.len() {
+        let request = agent::ReadStreamRequest {
+            container_id: "filter".into(),
+            len: 1000,
+            ..Default::default()
+        };
+        let data = host.agent.read_stdout(call(), &request).await?.data;
+        check!(!data.is_empty(), "ended with {first}");
+        first.push_str(&String::from_utf8(data)?);
+    }
+    check!(first == expected, "first: {first}");
+    host.remove("filter").await
+}
+
+async fn processes_can_be_shared(host: &Host) -> Outcome {
+    let container = Container::new("same-ns", "ps | grep -c '/pause$'; sleep 1000 &");
+    let mut request = container.request(&host.image);
+    request.sandbox_pidns = true;
+    host.agent.create_container(call(), &request).await?;
+    host.start("same-ns").await?;
+    let out = host.stdout("same-ns", "").await?;
+    check!(out == b"1\n", "{:?}", String::from_utf8_lossy(&out));
+    check!(host.wait("same-ns", "").await? == 0, "failed");
+    host.remove("same-ns").await
 }
 
 async fn signals_reach_and_kill(host: &Host) -> Outcome {

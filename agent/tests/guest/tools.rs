@@ -23,7 +23,7 @@ impl Tools {
         let built = Path::new(env!("CARGO_BIN_EXE_kata-agent")).with_file_name("kata-cc-image");
         Ok(Self {
             qemu: in_path("qemu-system-x86_64")?,
-            vsock: in_path("vhost-device-vsock").or_else(|name| cached(name))?,
+            vsock: in_path("vhost-device-vsock").or_else(cached)?,
             registry: in_path("docker-registry")?,
             skopeo: in_path("skopeo")?,
             umoci: in_path("umoci")?,
