@@ -172,7 +172,7 @@ impl Default for Agent {
         Self {
             dial_timeout_ms: 10_000,
             // Many pods may start at once; a VM that dies is noticed long before.
-            reconnect_timeout_ms: 120_000,
+            reconnect_timeout_ms: 240_000,
             health_check_request_timeout_ms: 90_000,
             create_container_timeout: 60,
         }
