@@ -25,7 +25,7 @@ use tonic::{
 use crate::run::executor;
 
 /// Longer than any call may take on a slow machine that emulates its processors.
-const DEADLINE: Duration = Duration::from_secs(240);
+const DEADLINE: Duration = Duration::from_secs(400);
 
 /// A connection to containerd.
 #[derive(Debug, Clone)]
@@ -286,17 +286,8 @@ fn is_needed(condition: &str) -> bool {
 }
 
 fn image_spec(image: &str, handler: &str) -> ImageSpec {
-    let mut annotations = std::collections::HashMap::new();
-    if !handler.is_empty() {
-        // containerd before 2 learns the handler, and so the snapshotter, only from here.
-        annotations.insert(
-            "io.containerd.cri.runtime-handler".to_owned(),
-            handler.to_owned(),
-        );
-    }
     ImageSpec {
         image: image.to_owned(),
-        annotations,
         runtime_handler: handler.to_owned(),
         ..ImageSpec::default()
     }

@@ -20,6 +20,8 @@ use crate::{
     images::TestImages,
 };
 
+const HANDLER_ANNOTATION: &str = "io.containerd.cri.runtime-handler";
+
 /// A pod to be.
 #[derive(Debug, Clone, Default)]
 pub struct PodRequest {
@@ -159,6 +161,9 @@ impl<'bed> Pod<'bed> {
     pub fn run(bed: &'bed Bed, handler: Handler, request: PodRequest) -> Result<Self> {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let name = format!("pod-{}", COUNT.fetch_add(1, Ordering::Relaxed));
+        let mut annotations = request.annotations;
+        // containerd 1.7 learns only from here which snapshotter an image is pulled for.
+        annotations.insert(HANDLER_ANNOTATION.to_owned(), handler.name().to_owned());
         let config = PodSandboxConfig {
             metadata: Some(PodSandboxMetadata {
                 uid: format!("{name}-uid"),
@@ -168,7 +173,7 @@ impl<'bed> Pod<'bed> {
             }),
             hostname: name.clone(),
             log_directory: format!("/run/bed/pods/{name}"),
-            annotations: request.annotations,
+            annotations,
             dns_config: request.dns,
             linux: Some(LinuxPodSandboxConfig {
                 resources: request.resources,
