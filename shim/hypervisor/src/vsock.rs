@@ -7,8 +7,10 @@
 //! is swallowed.
 //!
 //! A request that is sent before the guest's driver is up may stay unanswered for ever, and one
-//! sent before somebody listens is refused. So each attempt is a connection of its own with a
-//! deadline of its own, and an attempt that is merely slow does not hold up the next.
+//! sent before somebody listens is refused. So each attempt is a connection of its own, and one
+//! that is merely slow does not hold up the next. An attempt is never given up before its
+//! answer: vhost-device-vsock 0.3 panics, and serves no more, when it has an answer for a client
+//! that is gone.
 
 #![expect(unsafe_code, reason = "one ioctl without a safe form")]
 
@@ -36,10 +38,12 @@ const VHOST_VSOCK: &str = "/dev/vhost-vsock";
 const MAX_SOCKET_PATH: usize = 107;
 /// Longest answer to the hybrid handshake.
 const MAX_ANSWER: usize = 64;
-/// How long one attempt may take.
-const ATTEMPT: Duration = Duration::from_secs(2);
-/// When a silent attempt is joined by another.
+/// Attempts that may be unanswered at once.
+const ATTEMPTS_MAX: usize = 64;
+/// When a first silent attempt is joined by another; each waits longer than the one before.
 const IMPATIENCE: Duration = Duration::from_millis(250);
+/// The longest that a silent attempt waits for company.
+const IMPATIENCE_MAX: Duration = Duration::from_secs(5);
 /// Pause after a refused attempt.
 const PAUSE: Duration = Duration::from_millis(20);
 /// Addresses tried before giving up; they are random among four billion.
@@ -110,14 +114,25 @@ impl Address {
     /// What the last attempt met.
     pub(crate) async fn connect(&self, port: u32, deadline: Duration) -> io::Result<UnixStream> {
         let deadline = Instant::now() + deadline;
-        // Bounded by ATTEMPT / IMPATIENCE; dropped with all its attempts.
         let mut attempts = JoinSet::new();
+        let connected = self.first_answer(port, deadline, &mut attempts).await;
+        // The others run on until they are answered, or the device ends with the VM.
+        attempts.detach_all();
+        connected
+    }
+
+    async fn first_answer(
+        &self,
+        port: u32,
+        deadline: Instant,
+        attempts: &mut JoinSet<io::Result<UnixStream>>,
+    ) -> io::Result<UnixStream> {
         let mut last_error = io::Error::from(io::ErrorKind::TimedOut);
+        let mut impatience = IMPATIENCE;
         loop {
-            let address = self.clone();
-            attempts
-                .spawn(async move { tokio::time::timeout(ATTEMPT, address.attempt(port)).await? });
-            let impatient = tokio::time::sleep(IMPATIENCE);
+            if attempts.len() < ATTEMPTS_MAX {
+                attempts.spawn(self.clone().attempt(port));
+            }
             tokio::select! {
                 biased;
                 () = tokio::time::sleep_until(deadline) => return Err(last_error),
@@ -128,7 +143,9 @@ impl Address {
                         tokio::time::sleep(PAUSE).await;
                     }
                 },
-                () = impatient => {}
+                () = tokio::time::sleep(impatience) => {
+                    impatience = (impatience * 2).min(IMPATIENCE_MAX);
+                }
             }
         }
     }
@@ -246,6 +263,20 @@ mod tests {
             .await
             .unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::NotFound);
+    }
+
+    #[tokio::test]
+    async fn an_attempt_that_lost_the_race_stays_until_its_answer() {
+        let (_directory, listener, address) = bed();
+        let server = async {
+            let slow = accept(&listener).await;
+            accept(&listener).await.write_all(b"OK 1\n").await.unwrap();
+            slow
+        };
+        let (client, mut slow) = tokio::join!(address.connect(1024, LONG), server);
+        client.unwrap();
+        slow.write_all(b"OK 2\n").await.unwrap();
+        assert_eq!(slow.read(&mut [0]).await.unwrap(), 0);
     }
 
     #[test]
