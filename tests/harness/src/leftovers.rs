@@ -26,6 +26,9 @@ const DIRECTORIES: [&str; 7] = [
     "/dev/shm",
 ];
 
+/// Where containerd puts groups of pods that name no parent.
+const PARENT_GROUP: &str = "k8s.io";
+
 /// Everything of the kinds that a pod makes: processes, mounts, cgroups, interfaces, files.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Leftovers(BTreeSet<String>);
@@ -102,7 +105,10 @@ fn walk(root: &Path, shown: &str, all: &mut BTreeSet<String>) {
                 continue;
             }
             let shown = shown.join(&name);
-            all.insert(format!("file {}", shown.display()));
+            // The groups' common parent is the node's; who removes it when it is empty may.
+            if !(in_cgroup && name == PARENT_GROUP) {
+                all.insert(format!("file {}", shown.display()));
+            }
             // A container's root is the container's business.
             if directory && name != "rootfs" {
                 pending.push((path.join(&name), shown));
