@@ -50,14 +50,26 @@ impl From<LinkMessage> for Link {
     }
 }
 
+const BUSY_TRIES: u32 = 50;
+const BUSY_PAUSE: std::time::Duration = std::time::Duration::from_millis(20);
+
+fn is_busy(error: &rtnetlink::Error) -> bool {
+    matches!(error, rtnetlink::Error::NetlinkError(message) if message.raw_code() == -(nix::errno::Errno::EBUSY as i32))
+}
+
 impl Network {
     pub(super) async fn links(&self) -> Result<Vec<Link>, NetworkError> {
-        let links = self.0.link().get().execute();
-        let links: Vec<_> = links
-            .try_collect()
-            .await
-            .map_err(refused("list the links", "the guest"))?;
-        Ok(links.into_iter().map(Link::from).collect())
+        let mut tries_left = BUSY_TRIES;
+        loop {
+            let links: Result<Vec<_>, _> = self.0.link().get().execute().try_collect().await;
+            match links {
+                // The kernel lists one thing at a time for a socket.
+                Err(error) if tries_left > 0 && is_busy(&error) => tries_left -= 1,
+                Err(error) => return Err(refused("list the links", "the guest")(error)),
+                Ok(links) => return Ok(links.into_iter().map(Link::from).collect()),
+            }
+            tokio::time::sleep(BUSY_PAUSE).await;
+        }
     }
 
     pub(super) async fn index_of(&self, name: &str) -> Result<u32, NetworkError> {
