@@ -131,6 +131,9 @@ fn sample(bed: &Bed, handler: Handler) -> Result<Sample> {
     memory(bed, &pod, handler, &mut sample)?;
     sample.insert("exec.latency", exec_latency(&container)?);
     sample.insert("output.64_mib", output(bed, &container)?);
+    if handler == Handler::KataCc {
+        sample.insert("memory.agent_rss", agent_memory(bed, &pod)?);
+    }
     let start = Instant::now();
     pod.remove()?;
     sample.insert("stop.pod", milliseconds(start));
@@ -186,6 +189,25 @@ fn memory(bed: &Bed, pod: &Pod<'_>, handler: Handler, sample: &mut Sample) -> Re
         );
     }
     Ok(())
+}
+
+/// The agent says on the console how much it holds when a container has started.
+fn agent_memory(bed: &Bed, pod: &Pod<'_>) -> Result<f64> {
+    let console = bed
+        .node()
+        .read(format!("/run/kata-cc/{}/vm/console.log", pod.id()))?;
+    let kib = resident_kib(&console).context("the agent tells its memory on the console")?;
+    Ok(kib / 1024.0)
+}
+
+/// The last `resident_kib=1234`.
+fn resident_kib(console: &str) -> Option<f64> {
+    let (_, after) = console.rsplit_once("resident_kib=")?;
+    after
+        .split(|character: char| !character.is_ascii_digit())
+        .next()?
+        .parse()
+        .ok()
 }
 
 /// `Pss:     1234 kB`
@@ -317,6 +339,13 @@ fn median(values: &mut [f64]) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_agents_memory_is_the_last_it_told() {
+        let console = "x resident_kib=100\ny container started resident_kib=8300 z\r\n";
+        assert_eq!(resident_kib(console), Some(8300.0));
+        assert_eq!(resident_kib("nothing"), None);
+    }
 
     #[test]
     fn ratios_are_the_median_of_repetitions_and_missing_peers_are_null() {
