@@ -13,11 +13,12 @@ use tokio::{task::spawn_blocking, time::sleep};
 
 use super::{
     Container, Containers, EXECS_MAX, LookupError, UserError,
-    create::{Wiring, WiringError, resolve_user, write_private},
+    create::{resolve_user, write_private},
     inside::Inside,
     job::{Job, JobError},
     lock,
     process::Process,
+    wiring::{Wiring, WiringError},
 };
 use crate::{
     paths,

@@ -20,6 +20,7 @@ mod root;
 mod signal;
 mod stats;
 mod stdio;
+mod wiring;
 
 use std::{
     collections::BTreeMap,
