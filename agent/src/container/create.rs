@@ -10,8 +10,8 @@ use std::{
 
 use agent_protocol::{id::ContainerId, path::GuestPath};
 use oci_spec::runtime::{
-    LinuxNamespace, LinuxNamespaceBuilder, LinuxNamespaceType, Process as SpecProcess, Spec,
-    UserBuilder,
+    Capabilities, LinuxCapabilities, LinuxNamespace, LinuxNamespaceType, Process as SpecProcess,
+    Spec,
 };
 use policy_engine::Permit;
 use thiserror::Error;
@@ -413,13 +413,11 @@ pub(super) fn resolve_user(
     let found = inside.user(name)?;
     let mut groups = process.user().additional_gids().clone().unwrap_or_default();
     groups.extend(found.groups);
-    let user = UserBuilder::default()
-        .uid(found.uid)
-        .gid(found.gid)
-        .additional_gids(groups);
-    if let Ok(user) = user.build() {
-        process.set_user(user);
-    }
+    let mut user = process.user().clone();
+    user.set_uid(found.uid);
+    user.set_gid(found.gid);
+    user.set_additional_gids(Some(groups));
+    process.set_user(user);
     Ok(())
 }
 
@@ -435,9 +433,21 @@ fn termination_source(spec: &Spec, path: &GuestPath) -> PathBuf {
     source.unwrap_or_else(|| AsRef::<Path>::as_ref(path).to_owned())
 }
 
+/// What a process keeps when its request names no capabilities: none. The library
+/// leaves a set alone that is not named, so each is named.
+pub(super) fn no_capabilities() -> LinuxCapabilities {
+    let mut none = LinuxCapabilities::default();
+    none.set_bounding(Some(Capabilities::new()));
+    none.set_effective(Some(Capabilities::new()));
+    none.set_inheritable(Some(Capabilities::new()));
+    none.set_permitted(Some(Capabilities::new()));
+    none.set_ambient(Some(Capabilities::new()));
+    none
+}
+
 fn complete_spec(spec: &mut Spec, mut process: SpecProcess, join: Option<i32>) {
     if process.capabilities().is_none() {
-        process.set_capabilities(serde_json::from_str("{}").ok());
+        process.set_capabilities(Some(no_capabilities()));
     }
     spec.set_process(Some(process));
     let namespaces = [
@@ -450,18 +460,14 @@ fn complete_spec(spec: &mut Spec, mut process: SpecProcess, join: Option<i32>) {
         (LinuxNamespaceType::Ipc, Some(namespaces::ipc())),
         (LinuxNamespaceType::Uts, Some(namespaces::uts())),
     ];
-    let namespaces: Vec<LinuxNamespace> = namespaces
-        .into_iter()
-        .filter_map(|(kind, path): (_, Option<PathBuf>)| {
-            let builder = LinuxNamespaceBuilder::default().typ(kind);
-            match path {
-                Some(path) => builder.path(path).build().ok(),
-                None => builder.build().ok(),
-            }
-        })
-        .collect();
+    let namespaces = namespaces.map(|(kind, path): (_, Option<PathBuf>)| {
+        let mut namespace = LinuxNamespace::default();
+        namespace.set_typ(kind);
+        namespace.set_path(path);
+        namespace
+    });
     if let Some(linux) = spec.linux_mut() {
-        linux.set_namespaces(Some(namespaces));
+        linux.set_namespaces(Some(namespaces.into()));
     }
 }
 

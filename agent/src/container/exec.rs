@@ -13,7 +13,7 @@ use tokio::{task::spawn_blocking, time::sleep};
 
 use super::{
     Container, Containers, EXECS_MAX, LookupError, UserError,
-    create::{resolve_user, write_private},
+    create::{no_capabilities, resolve_user, write_private},
     inside::Inside,
     job::{Job, JobError},
     lock,
@@ -84,7 +84,7 @@ impl Containers {
             process,
         } = permit.into_request();
         let container = self.find(&container)?;
-        container.admit(&exec)?;
+        let reservation = container.reserve(&exec)?;
         let process = container.inherit(process);
         let (name, size) = (process.user_name.clone(), process.terminal_size);
         let process = self.run_exec(&container, &name, process).await?;
@@ -92,14 +92,13 @@ impl Containers {
             process.set_size(size);
         }
         let process = Arc::new(process);
-        lock(&container.execs).insert(exec.clone(), Arc::clone(&process));
+        reservation.take(&process);
         tokio::spawn(async move {
             process.exit.wait().await;
             sleep(FORGET_AFTER).await;
             let mut execs = lock(&container.execs);
-            if execs
-                .get(&exec)
-                .is_some_and(|now| Arc::ptr_eq(now, &process))
+            if let Some(Some(now)) = execs.get(&exec)
+                && Arc::ptr_eq(now, &process)
             {
                 execs.remove(&exec);
             }
@@ -158,25 +157,61 @@ impl Containers {
     }
 }
 
+/// A name for a process that is being made; without the process it goes back to
+/// what had it before.
+struct Reservation<'a> {
+    container: &'a Container,
+    exec: ExecId,
+    before: Option<Arc<Process>>,
+    taken: bool,
+}
+
+impl Reservation<'_> {
+    fn take(mut self, process: &Arc<Process>) {
+        self.taken = true;
+        lock(&self.container.execs).insert(self.exec.clone(), Some(Arc::clone(process)));
+    }
+}
+
+impl Drop for Reservation<'_> {
+    fn drop(&mut self) {
+        if self.taken {
+            return;
+        }
+        let mut execs = lock(&self.container.execs);
+        match self.before.take() {
+            Some(before) => execs.insert(self.exec.clone(), Some(before)),
+            None => execs.remove(&self.exec),
+        };
+    }
+}
+
 impl Container {
-    fn admit(&self, exec: &ExecId) -> Result<(), ExecError> {
+    /// Takes a name before there is a process, so that neither the name nor a place
+    /// below [`EXECS_MAX`] can be had twice by asking at the same time.
+    fn reserve(&self, exec: &ExecId) -> Result<Reservation<'_>, ExecError> {
         if !self.started.load(Ordering::Relaxed) || self.init.exit.status().is_some() {
             return Err(ExecError::NotRunning(self.id.clone()));
         }
-        let execs = lock(&self.execs);
-        if execs
-            .get(exec)
-            .is_some_and(|process| process.exit.status().is_none())
-        {
-            return Err(ExecError::Exists {
-                container: self.id.clone(),
-                exec: exec.clone(),
-            });
-        }
-        if execs.len() >= EXECS_MAX {
-            return Err(ExecError::TooMany(self.id.clone()));
-        }
-        Ok(())
+        let mut execs = lock(&self.execs);
+        let before = match execs.get(exec) {
+            None if execs.len() >= EXECS_MAX => return Err(ExecError::TooMany(self.id.clone())),
+            None => None,
+            Some(Some(ended)) if ended.exit.status().is_some() => Some(Arc::clone(ended)),
+            Some(_) => {
+                return Err(ExecError::Exists {
+                    container: self.id.clone(),
+                    exec: exec.clone(),
+                });
+            }
+        };
+        execs.insert(exec.clone(), None);
+        Ok(Reservation {
+            container: self,
+            exec: exec.clone(),
+            before,
+            taken: false,
+        })
     }
 
     /// A shim may leave out what does not differ from the container; without this
@@ -185,8 +220,8 @@ impl Container {
         let ours = &self.defaults.process;
         let theirs = &mut spec.process;
         if theirs.capabilities().is_none() {
-            let none = || serde_json::from_str("{}").ok();
-            theirs.set_capabilities(ours.capabilities().clone().or_else(none));
+            let inherited = ours.capabilities().clone();
+            theirs.set_capabilities(inherited.or_else(|| Some(no_capabilities())));
         }
         if theirs.rlimits().is_none() {
             theirs.set_rlimits(ours.rlimits().clone());

@@ -71,7 +71,8 @@ pub struct Container {
     id: ContainerId,
     cgroup: Cgroup,
     init: Arc<Process>,
-    execs: Mutex<BTreeMap<ExecId, Arc<Process>>>,
+    /// Nothing while the process is being made.
+    execs: Mutex<BTreeMap<ExecId, Option<Arc<Process>>>>,
     /// What execs inherit where their request says nothing.
     defaults: ProcessSpec,
     shared_processes: bool,
@@ -203,7 +204,7 @@ impl Containers {
             ProcessId::Init => Ok(Arc::clone(&container.init)),
             ProcessId::Exec(exec) => lock(&container.execs)
                 .get(exec)
-                .map(Arc::clone)
+                .and_then(Option::clone)
                 .ok_or_else(|| LookupError::Process(exec.clone())),
         }
     }
