@@ -485,3 +485,39 @@ pub(super) fn write_private(path: &Path, value: &impl serde::Serialize) -> io::R
         .open(path)?;
     serde_json::to_writer(io::BufWriter::new(file), value).map_err(io::Error::other)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_process_without_capabilities_names_every_set_and_none_has_any() {
+        let mut spec = Spec::default();
+        let mut process = SpecProcess::default();
+        process.set_capabilities(None);
+        complete_spec(&mut spec, process, None);
+        let json = serde_json::to_value(&spec).unwrap();
+        let sets = json["process"]["capabilities"].as_object().unwrap();
+        assert_eq!(sets.len(), 5, "{sets:?}");
+        assert!(
+            sets.values().all(|set| set == &serde_json::json!([])),
+            "{sets:?}"
+        );
+    }
+
+    #[test]
+    fn a_container_has_its_own_mounts_and_never_its_own_network() {
+        let mut spec = Spec::default();
+        complete_spec(&mut spec, SpecProcess::default(), Some(7));
+        let linux = spec.linux().as_ref().unwrap();
+        let kinds: Vec<_> = linux
+            .namespaces()
+            .iter()
+            .flatten()
+            .map(|one| one.typ())
+            .collect();
+        assert!(kinds.contains(&LinuxNamespaceType::Mount));
+        assert!(!kinds.contains(&LinuxNamespaceType::Network));
+        assert_eq!(kinds.len(), 5);
+    }
+}

@@ -318,6 +318,14 @@ async fn execs_have_streams_of_their_own(host: &Host) -> Outcome {
         host.wait("exec", "quick").await? == 9,
         "the id was not free again"
     );
+    let (one, other) = tokio::join!(
+        host.exec("exec", "same", shell("sleep 1000")),
+        host.exec("exec", "same", shell("sleep 1000")),
+    );
+    check!(
+        one.is_ok() != other.is_ok(),
+        "one id was given to both or neither: {one:?}, {other:?}"
+    );
     host.remove("exec").await
 }
 

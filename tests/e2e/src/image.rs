@@ -1,9 +1,14 @@
 //! Where image layers go, and where not.
 
+use std::time::Duration;
+
 use anyhow::{Context, Result, ensure};
-use tests_harness::{ContainerRequest, TestImages};
+use tests_harness::{ContainerRequest, TestImages, wait_until};
 
 use crate::Stage;
+
+/// containerd's client waits up to three seconds before it dials a lost snapshotter again.
+const REDIAL: Duration = Duration::from_secs(30);
 
 fn layers(stage: &Stage) -> Result<Vec<String>> {
     let bed = stage.bed();
@@ -59,6 +64,10 @@ pub fn pods_run_after_the_snapshotters_directory_was_wiped(stage: &'static Stage
     node.kill(&snapshotter)?;
     node.run("rm", &["-rf", "/var/lib/kata-cc/snapshotter"])?;
     stage.bed().start_snapshotter()?;
+    wait_until("containerd reaches the snapshotter", REDIAL, || {
+        let listed = ["snapshots", "--snapshotter", "kata-cc", "list"];
+        Ok(stage.bed().ctr(&listed, REDIAL)?.code == Some(0))
+    })?;
     let pod = stage.pod()?;
     let exit = pod.complete(ContainerRequest::shell("echo again"))?;
     ensure!(exit.stdout == "again\n", "{exit:?}");

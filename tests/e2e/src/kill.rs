@@ -10,6 +10,8 @@ use crate::Stage;
 const SHIM: &str = "containerd-shim-kata-cc-v2";
 const QEMU: &str = "qemu-system-x86_64";
 const STEP: Duration = Duration::from_secs(60);
+/// Long enough for a request to have reached the guest.
+const UNDER_WAY: Duration = Duration::from_millis(500);
 
 /// Waits until a process of `program` runs that did not at `before`.
 fn appears(stage: &Stage, program: &str, before: &[Process]) -> Result<Process> {
@@ -130,6 +132,61 @@ fn while_stopping(stage: &'static Stage, program: &str) -> Result<()> {
     clean(stage, &before)
 }
 
+fn while_executing(stage: &'static Stage, program: &str) -> Result<()> {
+    let _turn = stage.alone();
+    if !stage.has_vms() {
+        return Ok(());
+    }
+    let (before, processes) = (stage.before()?, stage.bed().node().processes()?);
+    let pod = stage.pod()?;
+    let container = pod.start(ContainerRequest::busybox(&["sleep", "1000"]))?;
+    let (mut cri, id) = (container.cri(), container.id().to_owned());
+    let executing = thread::spawn(move || {
+        let script = "echo executing > /proc/1/fd/1; sleep 1000";
+        cri.exec_sync(&id, &["/bin/sh", "-c", script])
+    });
+    container.wait_for_output("executing")?;
+    stage
+        .bed()
+        .node()
+        .kill(&appears(stage, program, &processes)?)?;
+    let answer = executing
+        .join()
+        .map_err(|_| anyhow!("the thread panicked"))?;
+    ensure!(
+        !answer.as_ref().is_ok_and(|answer| answer.exit_code == 0),
+        "an exec whose {program} was killed ended well: {answer:?}"
+    );
+    container.wait()?;
+    pod.remove()?;
+    clean(stage, &before)
+}
+
+fn while_removing(stage: &'static Stage, program: &str) -> Result<()> {
+    let _turn = stage.alone();
+    if !stage.has_vms() {
+        return Ok(());
+    }
+    let (before, processes) = (stage.before()?, stage.bed().node().processes()?);
+    let node = stage.bed().node();
+    let pod = stage.pod()?;
+    let container = pod.start(ContainerRequest::busybox(&["true"]))?;
+    container.wait()?;
+    let victim = appears(stage, program, &processes)?;
+    // A guest that answers no more holds the removal where it is.
+    node.freeze(&appears(stage, QEMU, &processes)?)?;
+    let (mut cri, id) = (container.cri(), pod.id().to_owned());
+    let removing = thread::spawn(move || cri.remove_sandbox(&id));
+    thread::sleep(UNDER_WAY);
+    node.kill(&victim)?;
+    // Whether that call succeeds is containerd's business; a second one must.
+    let _ = removing
+        .join()
+        .map_err(|_| anyhow!("the thread panicked"))?;
+    pod.remove()?;
+    clean(stage, &before)
+}
+
 macro_rules! killed {
     ($($(#[$doc:meta])* $name:ident: $step:ident($program:expr);)+) => {
         $($(#[$doc])*
@@ -159,4 +216,12 @@ killed! {
     nothing_is_left_when_the_shim_is_killed_while_the_pod_stops: while_stopping(SHIM);
     /// A container has got SIGTERM and takes its time.
     nothing_is_left_when_qemu_is_killed_while_the_pod_stops: while_stopping(QEMU);
+    /// A process runs beside the container's own.
+    nothing_is_left_when_the_shim_is_killed_during_an_exec: while_executing(SHIM);
+    /// A process runs beside the container's own.
+    nothing_is_left_when_qemu_is_killed_during_an_exec: while_executing(QEMU);
+    /// The guest has been asked to end and has not answered.
+    nothing_is_left_when_the_shim_is_killed_while_the_pod_is_removed: while_removing(SHIM);
+    /// The guest has been asked to end and has not answered.
+    nothing_is_left_when_qemu_is_killed_while_the_pod_is_removed: while_removing(QEMU);
 }

@@ -82,7 +82,11 @@ macro_rules! all_scenarios {
                 nothing_is_left_when_the_shim_of_a_running_pod_is_killed,
                 nothing_is_left_when_qemu_of_a_running_pod_is_killed,
                 nothing_is_left_when_the_shim_is_killed_while_the_pod_stops,
-                nothing_is_left_when_qemu_is_killed_while_the_pod_stops;
+                nothing_is_left_when_qemu_is_killed_while_the_pod_stops,
+                nothing_is_left_when_the_shim_is_killed_during_an_exec,
+                nothing_is_left_when_qemu_is_killed_during_an_exec,
+                nothing_is_left_when_the_shim_is_killed_while_the_pod_is_removed,
+                nothing_is_left_when_qemu_is_killed_while_the_pod_is_removed;
         }
     };
 }

@@ -168,8 +168,20 @@ impl Node {
     /// # Errors
     /// When it has ended before.
     pub fn kill(&self, process: &Process) -> Result<()> {
+        self.signal("-KILL", process)
+    }
+
+    /// Stops a process inside with SIGSTOP: it holds what it holds and answers nobody.
+    ///
+    /// # Errors
+    /// When it has ended before.
+    pub fn freeze(&self, process: &Process) -> Result<()> {
+        self.signal("-STOP", process)
+    }
+
+    fn signal(&self, signal: &str, process: &Process) -> Result<()> {
         let pid = process.pid.to_string();
-        self.run("busybox", &["kill", "-KILL", &pid]).map(drop)
+        self.run("busybox", &["kill", signal, &pid]).map(drop)
     }
 
     /// Does something inside listen on this TCP port?
