@@ -95,7 +95,7 @@ pub(crate) struct VerifyArgs {
 /// Arguments of `fetch-kernel`.
 #[derive(Args)]
 pub(crate) struct FetchArgs {
-    /// Directory to keep packages in [default: ~/.cache/kata-cc/kernel]
+    /// Directory to keep packages in [default: $KATA_CC_CACHE/kernel or ~/.cache/kata-cc/kernel]
     #[arg(long, value_name = "DIR")]
     cache: Option<PathBuf>,
     /// Version of the package, as a manifest names it
@@ -172,6 +172,9 @@ pub(crate) fn fetch(arguments: &FetchArgs) -> anyhow::Result<Outcome> {
 }
 
 fn default_cache() -> anyhow::Result<PathBuf> {
+    if let Some(cache) = env::var_os("KATA_CC_CACHE") {
+        return Ok(PathBuf::from(cache).join("kernel"));
+    }
     let home = env::var_os("HOME").context("HOME is not set: give --cache DIR")?;
     Ok(PathBuf::from(home).join(".cache/kata-cc/kernel"))
 }
