@@ -75,6 +75,16 @@ fn encrypt(layer: &Layer, seed: u8, change: impl FnOnce(&mut [u8; 32], &mut Stri
     }
 }
 
+/// Puts the nonce where everybody can change it, so that only the wrapped digest proves it.
+fn with_open_nonce(mut encrypted: Encrypted, nonce: [u8; 16]) -> Encrypted {
+    let options = encrypted.annotations.get_mut(&format!("{PREFIX}pubopts"));
+    let options = options.unwrap();
+    let text = String::from_utf8(STANDARD.decode(&*options).unwrap()).unwrap();
+    let nonce = format!(r#"{{"nonce":"{}"}}"#, STANDARD.encode(nonce));
+    *options = STANDARD.encode(text.replace("{}", &nonce));
+    encrypted
+}
+
 fn registry(layers: &[Encrypted]) -> Registry {
     let mut files = Files::default();
     let diff_ids: Vec<String> = layers
@@ -184,15 +194,11 @@ fn tampered_layers_are_refused_with_the_name_of_the_check() {
         let layer = make(&archive("f"));
         let wrong_mac = refusal(encrypt(&layer, 1, |mac, _| mac[0] ^= 1), KEK);
         assert!(wrong_mac.contains("HMAC does not match"), "{wrong_mac}");
-        let wrong_inner = refusal(
-            encrypt(&layer, 1, |_, inner| {
-                *inner = Digest::sha256(b"").to_string()
-            }),
-            KEK,
-        );
+        let right = encrypt(&layer, 1, |_, _| {});
+        let other_nonce = refusal(with_open_nonce(right, [0xff; 16]), KEK);
         assert!(
-            wrong_inner.contains("does not decrypt to what was encrypted"),
-            "{wrong_inner}"
+            other_nonce.contains("does not decrypt to what was encrypted"),
+            "{other_nonce}"
         );
         let wrong_key = refusal(encrypt(&layer, 1, |_, _| {}), [0; 32]);
         assert!(

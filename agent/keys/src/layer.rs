@@ -2,27 +2,33 @@
 //!
 //! A layer's descriptor carries public options (cipher and MAC) and, wrapped for
 //! each way to get at them, private ones (key and nonce). What is wrapped for a
-//! key provider is a JSON packet naming a key-encryption key, which the broker
-//! releases; versions 1 and 2 of it differ only in members that default.
+//! key provider is a [`Packet`] naming a key-encryption key, which the broker
+//! releases.
 //!
-//! Formats: the OCI image encryption draft as `ocicrypt` implements it; the
-//! annotation packet of the Confidential Containers key provider.
+//! Other ways than packets are refused by name. JWE would put a long-lived private
+//! key into every guest, for RSA-OAEP or static ECDH, neither of which *ring* has:
+//! a second cryptographic library in the measured image, to replace a key that is
+//! released on proof by one that is not.
+//!
+//! Formats: the OCI image encryption draft as `ocicrypt` implements it.
 
 use std::collections::BTreeMap;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use ring::aead::{AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use zeroize::{Zeroize, Zeroizing};
 
-use crate::{KeyError, KeyProvider, ResourceUri, ResourceUriError, Secret};
+use crate::packet::{Packet, PacketError, PacketVersion, SealError};
+use crate::{KeyProvider, ResourceUri, Secret};
 
 const PUBLIC_OPTIONS: &str = "org.opencontainers.image.enc.pubopts";
 const KEYS_PREFIX: &str = "org.opencontainers.image.enc.keys.";
 const PROVIDER_PREFIX: &str = "org.opencontainers.image.enc.keys.provider.";
+/// The one that Confidential Containers use; readers take any.
+const PROVIDER: &str = "attestation-agent";
+const NONCE: &str = "nonce";
 const CIPHER: &str = "AES_256_CTR_HMAC_SHA256";
-const PACKET_VERSION: &str = "0.1.0";
 
 /// Annotations longer than this are not looked into.
 const ANNOTATION_MAX_BYTES: usize = 256 * 1024;
@@ -38,6 +44,25 @@ pub struct LayerKey {
     pub hmac: [u8; 32],
     /// Digest of the layer before encryption, where the producer gave one.
     pub digest: Option<String>,
+    /// Whether the nonce was wrapped together with the key, and not stated in the open.
+    pub nonce_was_wrapped: bool,
+}
+
+/// Whom a layer's key is wrapped for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Recipient {
+    /// A key provider, by the id of the key-encryption key.
+    Key {
+        /// What the annotation calls the provider.
+        provider: String,
+        /// As the packet spells it.
+        id: String,
+    },
+    /// A packet that cannot be read, of the provider named.
+    Unreadable(String),
+    /// Something that is not a key provider: `jwe`, `pgp`, `pkcs7`.
+    Other(String),
 }
 
 /// Why a layer's key cannot be had.
@@ -57,7 +82,9 @@ pub enum LayerKeyError {
     #[error("its encryption options lack a valid `{0}`")]
     Option(&'static str),
     /// Wrapped, but in ways that need no key provider.
-    #[error("its key is wrapped for {0} only; encrypt it for a key provider")]
+    #[error(
+        "its key is wrapped for {0} only, which needs a private key in the guest; encrypt it for a key provider"
+    )]
     Wrapping(String),
     /// No packet unwrapped; this is what the last one said.
     #[error("none of its {count} wrapped keys can be unwrapped")]
@@ -70,53 +97,7 @@ pub enum LayerKeyError {
     },
 }
 
-/// Why one wrapped key does not unwrap.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum PacketError {
-    /// Not base64 of a JSON packet.
-    #[error("it is not a key provider's packet")]
-    Format,
-    /// A packet of the future.
-    #[error("its packet has version `{0}`, but only {PACKET_VERSION} is supported")]
-    Version(String),
-    /// A key-management service of its own.
-    #[error("it is wrapped by the key-management service `{0}`, which is not supported")]
-    Provider(String),
-    /// Encryption that anybody on the way could have changed.
-    #[error("it is wrapped with `{0}`, which is not authenticated; wrap it with A256GCM")]
-    WrapType(String),
-    /// A missing or malformed member.
-    #[error("its packet lacks a valid `{0}`")]
-    Member(&'static str),
-    /// A key id that names nothing.
-    #[error("its key id cannot be used")]
-    KeyId(#[source] ResourceUriError),
-    /// The key is not to be had.
-    #[error("its key cannot be fetched")]
-    Key(#[source] KeyError),
-    /// A key of another length.
-    #[error("key `{0}` has not 32 bytes")]
-    KeyLength(ResourceUri),
-    /// The key does not open the packet.
-    #[error("key `{0}` does not open it: another key was used, or it was changed")]
-    Authentication(ResourceUri),
-    /// What was wrapped is not options.
-    #[error("what it wraps is not encryption options")]
-    Options,
-}
-
-#[derive(Deserialize)]
-struct Packet {
-    kid: String,
-    wrapped_data: String,
-    iv: Option<String>,
-    wrap_type: Option<String>,
-    version: Option<String>,
-    provider: Option<String>,
-}
-
-#[derive(Deserialize)]
+#[derive(Serialize, Deserialize)]
 struct PublicOptions {
     cipher: String,
     #[serde(default)]
@@ -125,12 +106,12 @@ struct PublicOptions {
     cipheroptions: Option<BTreeMap<String, String>>,
 }
 
-#[derive(Deserialize)]
+#[derive(Serialize, Deserialize)]
 struct PrivateOptions {
     symkey: String,
     #[serde(default)]
     cipheroptions: Option<BTreeMap<String, String>>,
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     digest: Option<String>,
 }
 
@@ -166,14 +147,14 @@ impl LayerKey {
         public: &PublicOptions,
         private: &PrivateOptions,
     ) -> Result<Self, LayerKeyError> {
-        let option = |name: &str| {
-            let of =
-                |options: &Option<BTreeMap<String, String>>| options.as_ref()?.get(name).cloned();
-            of(&public.cipheroptions).or_else(|| of(&private.cipheroptions))
-        };
-        let nonce = option("nonce")
+        // The public ones come first, as the draft has it.
+        let of = |options: &Option<BTreeMap<String, String>>| options.as_ref()?.get(NONCE).cloned();
+        let (stated, wrapped) = (of(&public.cipheroptions), of(&private.cipheroptions));
+        let nonce_was_wrapped = stated.is_none() || stated == wrapped;
+        let nonce = stated
+            .or(wrapped)
             .and_then(|text| array(&text))
-            .ok_or(LayerKeyError::Option("nonce"))?;
+            .ok_or(LayerKeyError::Option(NONCE))?;
         let hmac = array(&public.hmac).ok_or(LayerKeyError::Option("hmac"))?;
         let symkey = Zeroizing::new(STANDARD.decode(&private.symkey).unwrap_or_default());
         let symkey =
@@ -184,7 +165,65 @@ impl LayerKey {
             nonce,
             hmac,
             digest,
+            nonce_was_wrapped,
         })
+    }
+
+    /// The annotations of the encrypted layer, its key wrapped for each of these
+    /// key-encryption keys. The nonce is wrapped with it, whatever `self` says.
+    ///
+    /// # Errors
+    /// See [`SealError`].
+    pub fn wrap(
+        &self,
+        recipients: &[(ResourceUri, Secret)],
+        version: PacketVersion,
+    ) -> Result<BTreeMap<String, String>, SealError> {
+        let private = PrivateOptions {
+            symkey: STANDARD.encode(*self.symkey),
+            cipheroptions: Some([(NONCE.to_owned(), STANDARD.encode(self.nonce))].into()),
+            digest: self.digest.clone(),
+        };
+        let private = serde_json::to_vec(&private).map(Zeroizing::new);
+        let private = private.expect("options are an object of texts");
+        let mut packets = Vec::with_capacity(recipients.len());
+        for (id, key) in recipients {
+            let packet = Packet::seal(&private, id, key, version)?;
+            packets.push(STANDARD.encode(packet.to_json()));
+        }
+        let public = PublicOptions {
+            cipher: CIPHER.to_owned(),
+            hmac: STANDARD.encode(self.hmac),
+            cipheroptions: Some(BTreeMap::new()),
+        };
+        let public = serde_json::to_vec(&public).expect("options are an object of texts");
+        Ok(BTreeMap::from([
+            (PUBLIC_OPTIONS.to_owned(), STANDARD.encode(public)),
+            (format!("{PROVIDER_PREFIX}{PROVIDER}"), packets.join(",")),
+        ]))
+    }
+}
+
+impl Recipient {
+    /// Everybody that a layer's annotations name; nobody for a layer that is not encrypted.
+    #[must_use]
+    pub fn of(annotations: &BTreeMap<String, String>) -> Vec<Self> {
+        let mut all = Vec::new();
+        for (name, value) in annotations {
+            if let Some(provider) = name.strip_prefix(PROVIDER_PREFIX) {
+                let packets = value.split(',').map(str::trim).take(PACKETS_MAX);
+                all.extend(packets.map(|text| match Packet::parse_base64(text) {
+                    Ok(packet) => Self::Key {
+                        provider: provider.to_owned(),
+                        id: packet.key_id().to_owned(),
+                    },
+                    Err(_) => Self::Unreadable(provider.to_owned()),
+                }));
+            } else if let Some(other) = name.strip_prefix(KEYS_PREFIX) {
+                all.push(Self::Other(other.to_owned()));
+            }
+        }
+        all
     }
 }
 
@@ -238,58 +277,8 @@ fn packets(annotations: &BTreeMap<String, String>) -> Result<Vec<&str>, LayerKey
 }
 
 fn open(packet: &str, keys: &dyn KeyProvider) -> Result<PrivateOptions, PacketError> {
-    let json = STANDARD.decode(packet).map_err(|_| PacketError::Format)?;
-    let packet: Packet = serde_json::from_slice(&json).map_err(|_| PacketError::Format)?;
-    let short = |text: &str| text.chars().take(80).collect::<String>();
-    match packet.provider.as_deref() {
-        None | Some("kbs") => {}
-        Some(other) => return Err(PacketError::Provider(short(other))),
-    }
-    match packet.version.as_deref() {
-        None | Some(PACKET_VERSION) => {}
-        Some(other) => return Err(PacketError::Version(short(other))),
-    }
-    match packet.wrap_type.as_deref() {
-        Some("A256GCM") => {}
-        Some(other) => return Err(PacketError::WrapType(short(other))),
-        None => return Err(PacketError::Member("wrap_type")),
-    }
-    let iv: [u8; 12] = packet
-        .iv
-        .as_deref()
-        .and_then(array)
-        .ok_or(PacketError::Member("iv"))?;
-    let wrapped = STANDARD
-        .decode(&packet.wrapped_data)
-        .map_err(|_| PacketError::Member("wrapped_data"))?;
-    let uri = ResourceUri::parse(&packet.kid).map_err(PacketError::KeyId)?;
-    let key = keys.fetch(&uri).map_err(PacketError::Key)?;
-    let options = decrypt(&key, iv, wrapped, uri)?;
+    let options = Packet::parse_base64(packet)?.open(keys)?;
     serde_json::from_slice(&options).map_err(|_| PacketError::Options)
-}
-
-fn decrypt(
-    key: &Secret,
-    iv: [u8; 12],
-    wrapped: Vec<u8>,
-    uri: ResourceUri,
-) -> Result<Zeroizing<Vec<u8>>, PacketError> {
-    let Ok(key) = UnboundKey::new(&AES_256_GCM, key.expose()) else {
-        return Err(PacketError::KeyLength(uri));
-    };
-    let mut bytes = Zeroizing::new(wrapped);
-    let opened = LessSafeKey::new(key).open_in_place(
-        Nonce::assume_unique_for_key(iv),
-        Aad::empty(),
-        &mut bytes,
-    );
-    match opened.map(|plain| plain.len()) {
-        Ok(length) => {
-            bytes.truncate(length);
-            Ok(bytes)
-        }
-        Err(_) => Err(PacketError::Authentication(uri)),
-    }
 }
 
 #[cfg(test)]

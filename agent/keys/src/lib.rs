@@ -13,12 +13,14 @@
 mod cached;
 mod layer;
 mod offline;
+mod packet;
 mod resource;
 mod secret;
 
 pub use cached::Cached;
-pub use layer::{LayerKey, LayerKeyError, PacketError};
+pub use layer::{LayerKey, LayerKeyError, Recipient};
 pub use offline::{OfflineError, OfflineKeys};
+pub use packet::{Packet, PacketError, PacketVersion, SealError};
 pub use resource::{ResourceUri, ResourceUriError};
 pub use secret::Secret;
 

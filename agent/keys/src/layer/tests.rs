@@ -1,5 +1,5 @@
 use super::*;
-use crate::OfflineKeys;
+use crate::{KeyError, OfflineKeys};
 
 /// Made for this project; Apache-2.0 like the rest of it.
 const VECTOR: &str = include_str!("../../tests/vectors/layer-key-annotation.json");
@@ -189,4 +189,72 @@ fn options_without_mac_or_with_another_cipher_are_refused() {
     assert!(
         matches!(LayerKey::unwrap(&jwe, &keys(&kek())), Err(LayerKeyError::Wrapping(name)) if name == "jwe")
     );
+}
+
+#[test]
+fn what_the_owner_wraps_the_guest_unwraps_in_both_versions() {
+    let uri = |text: &str| ResourceUri::parse(text).unwrap();
+    let recipients = [
+        (uri("kbs:///other/key/1"), Secret::new(vec![9; 32])),
+        (uri("/default/key/1"), Secret::new(kek())),
+    ];
+    let layer = LayerKey {
+        symkey: [1; 32].into(),
+        nonce: [2; 16],
+        hmac: [3; 32],
+        digest: Some("sha256:00".to_owned()),
+        nonce_was_wrapped: true,
+    };
+    for version in [PacketVersion::One, PacketVersion::Two] {
+        let wrapped = layer.wrap(&recipients, version).unwrap();
+        assert_eq!(
+            Recipient::of(&wrapped),
+            ["kbs:///other/key/1", "kbs:///default/key/1"].map(|id| Recipient::Key {
+                provider: "attestation-agent".to_owned(),
+                id: id.to_owned()
+            })
+        );
+        let key = LayerKey::unwrap(&wrapped, &keys(&kek())).unwrap();
+        assert_eq!(
+            (*key.symkey, key.nonce, key.hmac),
+            ([1; 32], [2; 16], [3; 32])
+        );
+        assert_eq!(key.digest.as_deref(), Some("sha256:00"));
+        assert!(key.nonce_was_wrapped);
+        let again = layer.wrap(&recipients, version).unwrap();
+        assert_ne!(wrapped, again, "nonces are fresh");
+    }
+    let short = [(uri("/default/key/1"), Secret::new(vec![9; 16]))];
+    assert!(matches!(
+        layer.wrap(&short, PacketVersion::One),
+        Err(SealError::KeyLength(_))
+    ));
+}
+
+#[test]
+fn a_nonce_in_the_open_is_used_and_told() {
+    let packet = encoded(&vector().packet_v1);
+    let public = format!(
+        r#"{{"cipher":"{CIPHER}","hmac":"{0}","cipheroptions":{{"nonce":"{1}"}}}}"#,
+        STANDARD.encode([7; 32]),
+        STANDARD.encode([8; 16])
+    );
+    let mut annotations = annotations(&packet);
+    annotations.insert(PUBLIC_OPTIONS.to_owned(), STANDARD.encode(public));
+    let key = LayerKey::unwrap(&annotations, &keys(&kek())).unwrap();
+    assert_eq!((key.nonce, key.nonce_was_wrapped), ([8; 16], false));
+}
+
+#[test]
+fn recipients_of_every_kind_are_told() {
+    let mut annotations = annotations("AAAA");
+    annotations.insert(format!("{KEYS_PREFIX}jwe"), "x".to_owned());
+    assert_eq!(
+        Recipient::of(&annotations),
+        [
+            Recipient::Other("jwe".to_owned()),
+            Recipient::Unreadable("attestation-agent".to_owned()),
+        ]
+    );
+    assert!(Recipient::of(&BTreeMap::new()).is_empty());
 }

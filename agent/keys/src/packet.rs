@@ -1,0 +1,224 @@
+//! One wrapped secret of an image: a key provider's packet.
+//!
+//! A JSON object that names a key-encryption key and holds, wrapped with it, the
+//! private options of one layer. Versions 1 and 2 differ only in members that
+//! default. The owner's side seals packets and the guest's side opens them; both
+//! are here, so that neither can drift from the other. Packets come with images
+//! and are hostile until their authentication tag has matched.
+//!
+//! Format: the annotation packet of the Confidential Containers key provider;
+//! AES-256-GCM with a 12-byte nonce, the 16-byte tag at the end, no further data.
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use ring::aead::{AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
+use ring::rand::{SecureRandom, SystemRandom};
+use serde::{Deserialize, Serialize};
+use zeroize::Zeroizing;
+
+use crate::{KeyError, KeyProvider, ResourceUri, ResourceUriError, Secret};
+
+const VERSION: &str = "0.1.0";
+const WRAP_TYPE: &str = "A256GCM";
+const PROVIDER: &str = "kbs";
+
+/// Why one wrapped key does not unwrap.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum PacketError {
+    /// Not base64 of a JSON packet.
+    #[error("it is not a key provider's packet")]
+    Format,
+    /// A packet of the future.
+    #[error("its packet has version `{0}`, but only {VERSION} is supported")]
+    Version(String),
+    /// A key-management service of its own.
+    #[error("it is wrapped by the key-management service `{0}`, which is not supported")]
+    Provider(String),
+    /// Encryption that anybody on the way could have changed.
+    #[error("it is wrapped with `{0}`, which is not authenticated; wrap it with A256GCM")]
+    WrapType(String),
+    /// A missing or malformed member.
+    #[error("its packet lacks a valid `{0}`")]
+    Member(&'static str),
+    /// A key id that names nothing.
+    #[error("its key id cannot be used")]
+    KeyId(#[source] ResourceUriError),
+    /// The key is not to be had.
+    #[error("its key cannot be fetched")]
+    Key(#[source] KeyError),
+    /// A key of another length.
+    #[error("key `{0}` has not 32 bytes")]
+    KeyLength(ResourceUri),
+    /// The key does not open the packet.
+    #[error("key `{0}` does not open it: another key was used, or it was changed")]
+    Authentication(ResourceUri),
+    /// What was wrapped is not options.
+    #[error("what it wraps is not encryption options")]
+    Options,
+}
+
+/// Why a secret cannot be wrapped.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum SealError {
+    /// A key of another length.
+    #[error("key `{0}` has not 32 bytes, so it cannot wrap a layer's key")]
+    KeyLength(ResourceUri),
+    /// The system's random numbers.
+    #[error("the system gives no random numbers")]
+    Random,
+}
+
+/// The form of a packet; readers of the second read the first too, not the other way round.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum PacketVersion {
+    /// What every guest reads.
+    #[default]
+    One,
+    /// With version and provider spelled out.
+    Two,
+}
+
+/// A wrapped secret.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Packet {
+    kid: String,
+    wrapped_data: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    iv: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    wrap_type: Option<String>,
+    // Version 2 from here on.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    version: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    provider: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    provider_settings: Option<Empty>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    annotations: Option<Empty>,
+}
+
+/// An object whose members are of no interest.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+struct Empty {}
+
+impl Packet {
+    /// Parses a packet's JSON.
+    ///
+    /// # Errors
+    /// [`PacketError::Format`].
+    pub fn parse(json: &[u8]) -> Result<Self, PacketError> {
+        serde_json::from_slice(json).map_err(|_| PacketError::Format)
+    }
+
+    /// Parses a packet as it stands in an annotation, in base64.
+    pub(crate) fn parse_base64(text: &str) -> Result<Self, PacketError> {
+        Self::parse(&STANDARD.decode(text).map_err(|_| PacketError::Format)?)
+    }
+
+    /// The key-encryption key's id, as the packet spells it.
+    #[must_use]
+    pub fn key_id(&self) -> &str {
+        &self.kid
+    }
+
+    /// Wraps a secret under a fresh nonce.
+    ///
+    /// # Errors
+    /// See [`SealError`].
+    pub fn seal(
+        plain: &[u8],
+        id: &ResourceUri,
+        key: &Secret,
+        version: PacketVersion,
+    ) -> Result<Self, SealError> {
+        let key = UnboundKey::new(&AES_256_GCM, key.expose())
+            .map_err(|_| SealError::KeyLength(id.clone()))?;
+        let mut iv = [0; 12];
+        SystemRandom::new()
+            .fill(&mut iv)
+            .map_err(|_| SealError::Random)?;
+        // Encrypted in place: what it grows into is no secret any more.
+        let mut wrapped = Vec::with_capacity(plain.len() + AES_256_GCM.tag_len());
+        wrapped.extend_from_slice(plain);
+        LessSafeKey::new(key)
+            .seal_in_place_append_tag(Nonce::assume_unique_for_key(iv), Aad::empty(), &mut wrapped)
+            .expect("options are far shorter than what AES-GCM can take");
+        let second = version == PacketVersion::Two;
+        Ok(Self {
+            kid: id.to_string(),
+            wrapped_data: STANDARD.encode(wrapped),
+            iv: Some(STANDARD.encode(iv)),
+            wrap_type: Some(WRAP_TYPE.to_owned()),
+            version: second.then(|| VERSION.to_owned()),
+            provider: second.then(|| PROVIDER.to_owned()),
+            provider_settings: second.then_some(Empty {}),
+            annotations: second.then_some(Empty {}),
+        })
+    }
+
+    /// The packet's JSON.
+    #[must_use]
+    pub fn to_json(&self) -> Vec<u8> {
+        serde_json::to_vec(self).expect("a packet is an object of texts")
+    }
+
+    /// Unwraps the secret with a key from `keys`.
+    ///
+    /// # Errors
+    /// See [`PacketError`].
+    pub fn open(&self, keys: &dyn KeyProvider) -> Result<Zeroizing<Vec<u8>>, PacketError> {
+        let short = |text: &str| text.chars().take(80).collect::<String>();
+        match self.provider.as_deref() {
+            None | Some(PROVIDER) => {}
+            Some(other) => return Err(PacketError::Provider(short(other))),
+        }
+        match self.version.as_deref() {
+            None | Some(VERSION) => {}
+            Some(other) => return Err(PacketError::Version(short(other))),
+        }
+        match self.wrap_type.as_deref() {
+            Some(WRAP_TYPE) => {}
+            Some(other) => return Err(PacketError::WrapType(short(other))),
+            None => return Err(PacketError::Member("wrap_type")),
+        }
+        let iv = self
+            .iv
+            .as_deref()
+            .and_then(|text| STANDARD.decode(text).ok());
+        let iv = iv.and_then(|bytes| <[u8; 12]>::try_from(bytes).ok());
+        let iv = iv.ok_or(PacketError::Member("iv"))?;
+        let wrapped = STANDARD
+            .decode(&self.wrapped_data)
+            .map_err(|_| PacketError::Member("wrapped_data"))?;
+        let uri = ResourceUri::parse(&self.kid).map_err(PacketError::KeyId)?;
+        let key = keys.fetch(&uri).map_err(PacketError::Key)?;
+        decrypt(&key, iv, wrapped, uri)
+    }
+}
+
+fn decrypt(
+    key: &Secret,
+    iv: [u8; 12],
+    wrapped: Vec<u8>,
+    uri: ResourceUri,
+) -> Result<Zeroizing<Vec<u8>>, PacketError> {
+    let Ok(key) = UnboundKey::new(&AES_256_GCM, key.expose()) else {
+        return Err(PacketError::KeyLength(uri));
+    };
+    let mut bytes = Zeroizing::new(wrapped);
+    let opened = LessSafeKey::new(key).open_in_place(
+        Nonce::assume_unique_for_key(iv),
+        Aad::empty(),
+        &mut bytes,
+    );
+    match opened.map(|plain| plain.len()) {
+        Ok(length) => {
+            bytes.truncate(length);
+            Ok(bytes)
+        }
+        Err(_) => Err(PacketError::Authentication(uri)),
+    }
+}
