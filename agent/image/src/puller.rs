@@ -13,12 +13,13 @@ use agent_keys::KeyProvider;
 use crate::assemble::{AssembleError, RootFs, assemble};
 use crate::config::ImageConfig;
 use crate::digest::Digest;
-use crate::fetch::{AgentConfig, Agents, Blob, Client, Deadline, FetchError};
+use crate::fetch::{Blob, Client, Deadline, FetchError};
 use crate::layer::{self, Expected, LayerError};
 use crate::reference::Reference;
 use crate::registries::{Registry, RegistryError, sources};
+use crate::report::{LayerReport, Meter, Progress};
 use crate::resolved::{ResolveError, Resolved, resolve};
-use crate::settings::{Config, ConfigError, root_certificates};
+use crate::settings::{Config, ConfigError, client};
 use crate::store::{
     Claim, ClaimError, Found, Key, Layer, SettleError, Staging, Store, StoreError, chain_ids,
     settle,
@@ -133,6 +134,8 @@ pub struct Image {
     pub config: ImageConfig,
     /// Digests of the unpacked layers, bottom first.
     pub diff_ids: Vec<Digest>,
+    /// What became of each layer, bottom first.
+    pub reports: Vec<LayerReport>,
     layers: Vec<Layer>,
 }
 
@@ -153,20 +156,9 @@ impl Puller {
     /// # Errors
     /// See [`ConfigError`].
     pub fn build(config: Config) -> Result<Self, ConfigError> {
-        let roots = root_certificates(&config)?;
-        let agents = Agents::build(&AgentConfig {
-            root_certificates: &roots,
-            https_proxy: config.https_proxy.as_deref(),
-            http_proxy: config.http_proxy.as_deref(),
-            no_proxy: config.no_proxy.as_deref(),
-            silence: config.silence,
-            hosts: config.hosts,
-            resolv_conf: config.resolv_conf,
-        })
-        .map_err(ConfigError::Agent)?;
         let cpus = thread::available_parallelism().map_or(1, usize::from);
         Ok(Self {
-            client: Client::new(agents, config.credentials),
+            client: client(&config)?,
             store: Store::open(&config.store).map_err(ConfigError::Store)?,
             registries: config.registries,
             keys: config.keys,
@@ -185,6 +177,18 @@ impl Puller {
     /// See [`PullError`]; nothing of the failed part is left, and layers that were
     /// finished stay for the next try.
     pub fn pull(&self, reference: &Reference) -> Result<Image, PullError> {
+        self.pull_watched(reference, &Progress::default())
+    }
+
+    /// As [`Self::pull`], while others look at `progress`.
+    ///
+    /// # Errors
+    /// As [`Self::pull`].
+    pub fn pull_watched(
+        &self,
+        reference: &Reference,
+        progress: &Progress,
+    ) -> Result<Image, PullError> {
         let failed = |cause| PullError {
             image: reference.clone(),
             cause: Box::new(cause),
@@ -192,7 +196,11 @@ impl Puller {
         let begin = Instant::now();
         let deadline = Deadline::within(self.deadline);
         let resolved = self.resolve(reference, &deadline).map_err(failed)?;
-        let layers = self.layers(&resolved, &deadline).map_err(failed)?;
+        progress.begin(resolved.manifest.layers.iter().map(|layer| layer.size));
+        let finished = self
+            .layers(&resolved, &deadline, progress)
+            .map_err(failed)?;
+        let (layers, reports): (Vec<_>, _) = finished.into_iter().unzip();
         tracing::info!(
             image = %reference, manifest = %resolved.manifest_digest, layers = layers.len(),
             milliseconds = begin.elapsed().as_millis(), "pulled image"
@@ -202,6 +210,7 @@ impl Puller {
             config_digest: resolved.manifest.config.digest,
             config: resolved.config.config,
             diff_ids: resolved.config.diff_ids,
+            reports,
             layers,
         })
     }
@@ -230,7 +239,18 @@ impl Puller {
         Err(failure.expect("an image has at least one source").into())
     }
 
-    fn layers(&self, resolved: &Resolved, deadline: &Deadline) -> Result<Vec<Layer>, PullFailure> {
+    /// Requests sent by this puller so far, for tokens and redirects included.
+    #[must_use]
+    pub fn requests(&self) -> u64 {
+        self.client.requests()
+    }
+
+    fn layers(
+        &self,
+        resolved: &Resolved,
+        deadline: &Deadline,
+        progress: &Progress,
+    ) -> Result<Vec<(Layer, LayerReport)>, PullFailure> {
         let count = resolved.manifest.layers.len();
         let chain = chain_ids(&resolved.config.diff_ids);
         let pull = LayerPull {
@@ -238,6 +258,7 @@ impl Puller {
             resolved,
             chain: &chain,
             deadline,
+            progress,
             next: AtomicUsize::new(0),
         };
         let (results, inbox) = channel();
@@ -252,6 +273,7 @@ impl Puller {
             drop(results);
             let mut waiting = BTreeMap::new();
             let mut finished: Vec<Layer> = Vec::with_capacity(count);
+            let mut reports = Vec::with_capacity(count);
             let mut failures = Failures::default();
             for (position, result) in inbox {
                 match result {
@@ -260,17 +282,22 @@ impl Puller {
                 }
                 while let Some(next) = waiting.remove(&finished.len()) {
                     match pull.finish(next, finished.len(), &finished) {
-                        Ok(layer) => finished.push(layer),
+                        Ok(both) => push(both, &mut finished, &mut reports),
                         Err(error) => failures.add(finished.len(), error, deadline),
                     }
                 }
             }
             match failures.first {
                 Some((position, error)) => Err(pull.failed(position, error)),
-                None => Ok(finished),
+                None => Ok(finished.into_iter().zip(reports).collect()),
             }
         })
     }
+}
+
+fn push<A, B>((one, other): (A, B), ones: &mut Vec<A>, others: &mut Vec<B>) {
+    ones.push(one);
+    others.push(other);
 }
 
 /// The failure that tells most: the first one that is no echo of another.
@@ -298,16 +325,18 @@ struct LayerPull<'a> {
     resolved: &'a Resolved,
     chain: &'a [Digest],
     deadline: &'a Deadline,
+    progress: &'a Progress,
     next: AtomicUsize,
 }
 
 /// A layer that is in the store, or verified and ready for it.
 enum Unpacked<'a> {
-    Finished(Layer),
+    Finished(Layer, LayerReport),
     Staged {
         claim: Claim<'a>,
         staging: Staging,
         notes: Notes,
+        report: LayerReport,
     },
 }
 
@@ -337,8 +366,19 @@ impl<'a> LayerPull<'a> {
         let media_type = &descriptor.media_type;
         let form = layer::parse_media_type(media_type)
             .ok_or_else(|| LayerError::MediaType(media_type.chars().take(200).collect()))?;
+        let mut report = LayerReport {
+            digest: descriptor.digest.clone(),
+            media_type: media_type.clone(),
+            encrypted: form.encrypted,
+            stored_bytes: descriptor.size,
+            unpacked_bytes: None,
+            duration: Duration::ZERO,
+        };
         let claim = match store.find_or_claim(diff_id, &self.chain[position], self.deadline) {
-            Ok(Found::Finished(layer)) => return Ok(Unpacked::Finished(layer)),
+            Ok(Found::Finished(layer)) => {
+                self.progress.receive(descriptor.size);
+                return Ok(Unpacked::Finished(layer, report));
+            }
             Ok(Found::Claimed(claim)) => claim,
             Err(ClaimError::Store(error)) => return Err(error.into()),
             Err(ClaimError::Deadline(error)) => return Err(LayerFailure::Wait(error)),
@@ -357,6 +397,7 @@ impl<'a> LayerPull<'a> {
             descriptor.size,
             self.deadline,
         );
+        let meter = Meter::new(self.progress);
         let expected = Expected {
             form,
             digest: &descriptor.digest,
@@ -364,17 +405,21 @@ impl<'a> LayerPull<'a> {
             annotations: &descriptor.annotations,
             keys: self.puller.keys.as_deref(),
             unpacked_max: self.puller.layer_max_bytes,
+            meter: &meter,
         };
         let begin = Instant::now();
         let notes = layer::unpack(blob, &expected, root)?;
+        report.duration = begin.elapsed();
+        report.unpacked_bytes = Some(meter.unpacked());
         tracing::debug!(
             layer = %descriptor.digest, bytes = descriptor.size,
-            milliseconds = begin.elapsed().as_millis(), "unpacked layer"
+            milliseconds = report.duration.as_millis(), "unpacked layer"
         );
         Ok(Unpacked::Staged {
             claim,
             staging,
             notes,
+            report,
         })
     }
 
@@ -384,14 +429,18 @@ impl<'a> LayerPull<'a> {
         unpacked: Unpacked<'a>,
         position: usize,
         below: &[Layer],
-    ) -> Result<Layer, LayerFailure> {
-        let (claim, staging, notes) = match unpacked {
-            Unpacked::Finished(layer) => return Ok(layer),
+    ) -> Result<(Layer, LayerReport), LayerFailure> {
+        let (claim, staging, notes, report) = match unpacked {
+            Unpacked::Finished(layer, report) => {
+                self.progress.finish();
+                return Ok((layer, report));
+            }
             Unpacked::Staged {
                 claim,
                 staging,
                 notes,
-            } => (claim, staging, notes),
+                report,
+            } => (claim, staging, notes, report),
         };
         let key = if notes.are_settled() {
             Key::of_diff(&self.resolved.config.diff_ids[position])
@@ -401,7 +450,8 @@ impl<'a> LayerPull<'a> {
         };
         let layer = self.puller.store.publish(staging, &key, &notes)?;
         drop(claim);
-        Ok(layer)
+        self.progress.finish();
+        Ok((layer, report))
     }
 
     fn failed(&self, position: usize, cause: LayerFailure) -> PullFailure {

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use agent_keys::KeyProvider;
 
-use crate::fetch::{AgentError, Credentials};
+use crate::fetch::{AgentConfig, AgentError, Agents, Client, Credentials};
 use crate::registries::Registry;
 use crate::store::StoreError;
 
@@ -94,8 +94,23 @@ pub enum ConfigError {
     Store(#[source] StoreError),
 }
 
+/// Connections as configured; talks to nobody yet.
+pub(crate) fn client(config: &Config) -> Result<Client, ConfigError> {
+    let agents = Agents::build(&AgentConfig {
+        root_certificates: &root_certificates(config)?,
+        https_proxy: config.https_proxy.as_deref(),
+        http_proxy: config.http_proxy.as_deref(),
+        no_proxy: config.no_proxy.as_deref(),
+        silence: config.silence,
+        hosts: config.hosts.clone(),
+        resolv_conf: config.resolv_conf.clone(),
+    })
+    .map_err(ConfigError::Agent)?;
+    Ok(Client::new(agents, config.credentials.clone()))
+}
+
 /// All roots in PEM.
-pub(crate) fn root_certificates(config: &Config) -> Result<Vec<Vec<u8>>, ConfigError> {
+fn root_certificates(config: &Config) -> Result<Vec<Vec<u8>>, ConfigError> {
     let mut roots = config.root_certificates.clone();
     if roots.is_empty() {
         match fs::read(SYSTEM_ROOTS) {

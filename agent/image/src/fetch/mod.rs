@@ -20,10 +20,12 @@ mod deadline;
 mod dns;
 mod error;
 mod origin;
+mod push;
 mod resolve;
 
 use std::collections::BTreeMap;
 use std::io;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
@@ -94,6 +96,7 @@ pub(crate) struct Client {
     agents: Agents,
     credentials: Credentials,
     tokens: Mutex<BTreeMap<Source, Authorization>>,
+    requests: AtomicU64,
 }
 
 impl Client {
@@ -102,7 +105,17 @@ impl Client {
             agents,
             credentials,
             tokens: Mutex::default(),
+            requests: AtomicU64::new(0),
         }
+    }
+
+    /// Requests sent so far.
+    pub(crate) fn requests(&self) -> u64 {
+        self.requests.load(Ordering::Relaxed)
+    }
+
+    fn count(&self) {
+        self.requests.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Fetches something short, trying again where that may help.
@@ -345,6 +358,7 @@ impl Client {
         if request.offset > 0 {
             builder = builder.header("Range", format!("bytes={}-", request.offset));
         }
+        self.count();
         builder
             .call()
             .map_err(|error| unreachable(origin, error.into_io()))

@@ -31,6 +31,7 @@ use agent_keys::{KeyProvider, LayerKey, LayerKeyError};
 
 use crate::digest::{Digest, DigestError, Hasher};
 use crate::fetch::{Blob, FetchError};
+use crate::report::Meter;
 use crate::tar::{Reader, TarError};
 use crate::tree::{self, Notes, TreeError};
 use cipher::Stored;
@@ -47,6 +48,7 @@ pub(crate) struct Expected<'a> {
     pub(crate) keys: Option<&'a dyn KeyProvider>,
     /// Unpacked bytes, what follows the archive's end included.
     pub(crate) unpacked_max: u64,
+    pub(crate) meter: &'a Meter<'a>,
 }
 
 /// Why a layer is not used.
@@ -230,6 +232,7 @@ impl Fetch<'_, '_> {
             };
             let length = fill(&mut self.blob, &mut chunk)?;
             chunk.truncate(length);
+            self.expected.meter.receive(length);
             let stored = match &mut stored {
                 Some(stored) => stored,
                 none => none.insert(self.stored().map_err(Failure::Own)?),
@@ -308,6 +311,7 @@ fn inflate(
             return Err(Failure::Own(LayerError::TooLarge(expected.unpacked_max)));
         };
         left = rest;
+        expected.meter.unpack(length);
         if length == 0 {
             return sender.end().map_err(Failure::from);
         }

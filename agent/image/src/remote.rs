@@ -1,0 +1,221 @@
+//! Manifests and blobs as a registry has them, for the owner's tools that look at
+//! images or change them.
+//!
+//! The guest never uses this: what it pulls goes through [`crate::Puller`], which
+//! verifies. Here only the digests of what is fetched are checked, so that a tool
+//! works on the bytes that were named. Mirrors are read from but not written to.
+
+use std::io;
+use std::sync::OnceLock;
+use std::time::Duration;
+
+use crate::digest::Digest;
+use crate::document::ACCEPT;
+use crate::fetch::{Blob, Client, Deadline, FetchError, Request, Source};
+use crate::reference::Reference;
+use crate::registries::{RegistryError, sources};
+use crate::settings::{Config, ConfigError, client};
+
+/// Largest manifest that registries must accept.
+const MANIFEST_MAX_BYTES: u64 = 4 * 1024 * 1024;
+const BUFFER_BYTES: usize = 256 * 1024;
+
+/// One repository of a registry.
+pub struct Remote {
+    client: Client,
+    sources: Vec<Source>,
+    /// Which of the sources has what is asked for; known after the first document.
+    chosen: OnceLock<usize>,
+    deadline: Duration,
+}
+
+/// A manifest, index or other document under `/manifests/`.
+#[derive(Debug, Clone)]
+pub struct RawManifest {
+    /// What it is, as far as the registry says so.
+    pub media_type: Option<String>,
+    /// The digest of its bytes.
+    pub digest: Digest,
+    /// Its bytes.
+    pub bytes: Vec<u8>,
+}
+
+/// Why a registry does not give what was asked for.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum RemoteError {
+    /// Certificates or proxies.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The configuration names nobody to ask.
+    #[error(transparent)]
+    Registry(#[from] RegistryError),
+    /// The transfer.
+    #[error("cannot transfer {what}")]
+    Transfer {
+        /// A document's path or a digest.
+        what: String,
+        /// Why.
+        #[source]
+        source: FetchError,
+    },
+    /// Where the bytes should go.
+    #[error("cannot write what was fetched")]
+    Local(#[source] io::Error),
+    /// Bytes other than those named.
+    #[error("the registry sent other bytes than {0}")]
+    Digest(Digest),
+}
+
+impl Remote {
+    /// Sets up connections to an image's repository; talks to nobody yet.
+    ///
+    /// # Errors
+    /// The configuration, or a name that is not to be asked for.
+    pub fn open(config: &Config, reference: &Reference) -> Result<Self, RemoteError> {
+        Ok(Self {
+            sources: sources(&config.registries, reference)?,
+            client: client(config)?,
+            chosen: OnceLock::new(),
+            deadline: config.pull_deadline,
+        })
+    }
+
+    /// The manifest or index of a tag or digest; `None` if there is none.
+    ///
+    /// # Errors
+    /// The transfer, or bytes that are not those of the digest asked for.
+    pub fn manifest(&self, version: &str) -> Result<Option<RawManifest>, RemoteError> {
+        let found = self.document(&format!("manifests/{version}"), Some(ACCEPT))?;
+        let expected = Digest::parse(version).ok();
+        match (&found, expected) {
+            (Some(found), Some(expected)) if !expected.is_of(&found.bytes) => {
+                Err(RemoteError::Digest(expected))
+            }
+            _ => Ok(found),
+        }
+    }
+
+    /// The index of manifests that refer to a digest; `None` if the registry keeps none
+    /// (OCI distribution specification 1.1, "listing referrers").
+    ///
+    /// # Errors
+    /// The transfer.
+    pub fn referrers(&self, digest: &Digest) -> Result<Option<RawManifest>, RemoteError> {
+        if let Some(found) = self.document(&format!("referrers/{digest}"), None)? {
+            return Ok(Some(found));
+        }
+        self.manifest(&digest.as_str().replacen(':', "-", 1))
+    }
+
+    fn document(
+        &self,
+        path: &str,
+        accept: Option<&str>,
+    ) -> Result<Option<RawManifest>, RemoteError> {
+        let deadline = Deadline::within(self.deadline);
+        let mut failure = None;
+        for (index, source) in self.sources.iter().enumerate() {
+            if self.chosen.get().is_some_and(|chosen| *chosen != index) {
+                continue;
+            }
+            let request = Request {
+                source,
+                path,
+                what: "manifest",
+                accept,
+                offset: 0,
+            };
+            match self.client.get(request, MANIFEST_MAX_BYTES, &deadline) {
+                Ok(answer) => {
+                    let _ = self.chosen.set(index);
+                    return Ok(Some(RawManifest {
+                        media_type: answer.content_type,
+                        digest: Digest::sha256(&answer.body),
+                        bytes: answer.body,
+                    }));
+                }
+                Err(FetchError::NotFound { .. }) => {}
+                Err(error) => failure = Some(error),
+            }
+        }
+        match failure {
+            None => Ok(None),
+            Some(source) => Err(RemoteError::Transfer {
+                what: path.to_owned(),
+                source,
+            }),
+        }
+    }
+
+    /// Copies a blob's bytes into `sink`, and checks their number and digest.
+    ///
+    /// # Errors
+    /// The transfer, what the sink says, or other bytes than those named.
+    pub fn blob(
+        &self,
+        digest: &Digest,
+        size: u64,
+        sink: &mut dyn io::Write,
+    ) -> Result<(), RemoteError> {
+        let deadline = Deadline::within(self.deadline);
+        let source = &self.sources[self.chosen.get().copied().unwrap_or(self.sources.len() - 1)];
+        let mut blob = Blob::new(&self.client, source, digest, size, &deadline);
+        let mut hasher = digest.hasher();
+        let mut buffer = vec![0; BUFFER_BYTES];
+        loop {
+            let amount = blob.read(&mut buffer).map_err(transfer(digest))?;
+            let Some(bytes) = buffer.get(..amount).filter(|bytes| !bytes.is_empty()) else {
+                break;
+            };
+            hasher.update(bytes);
+            sink.write_all(bytes).map_err(RemoteError::Local)?;
+        }
+        match hasher.finish() == *digest {
+            true => Ok(()),
+            false => Err(RemoteError::Digest(digest.clone())),
+        }
+    }
+
+    /// Uploads a blob unless the registry has it.
+    ///
+    /// # Errors
+    /// The transfer; a registry that finds other bytes than those named says so.
+    pub fn push_blob(
+        &self,
+        digest: &Digest,
+        size: u64,
+        bytes: &mut dyn io::Read,
+    ) -> Result<(), RemoteError> {
+        let deadline = Deadline::within(self.deadline);
+        self.client
+            .push_blob(self.own(), digest, size, bytes, &deadline)
+            .map_err(transfer(digest))
+    }
+
+    /// Uploads a manifest or index under a tag or its digest; its blobs come first.
+    ///
+    /// # Errors
+    /// The transfer.
+    pub fn push_manifest(
+        &self,
+        version: &str,
+        media_type: &str,
+        bytes: &[u8],
+    ) -> Result<(), RemoteError> {
+        let deadline = Deadline::within(self.deadline);
+        self.client
+            .push_manifest(self.own(), version, media_type, bytes, &deadline)
+            .map_err(transfer(version))
+    }
+
+    /// The registry itself, which comes after its mirrors.
+    fn own(&self) -> &Source {
+        &self.sources[self.sources.len() - 1]
+    }
+}
+
+fn transfer(what: impl ToString) -> impl FnOnce(FetchError) -> RemoteError {
+    let what = what.to_string();
+    move |source| RemoteError::Transfer { what, source }
+}
