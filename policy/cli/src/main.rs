@@ -1,10 +1,13 @@
 //! `kata-cc`, the command of a workload's owner.
 //!
-//! Runs outside the guest and is trusted by its user alone. So far it has one
-//! subcommand, [`run`], which starts a Pod through containerd without Kubernetes.
+//! Runs outside the guest and is trusted by its user alone. [`run`] starts a Pod
+//! through containerd without Kubernetes; [`image`] pulls images as the guest does,
+//! encrypts them and shows what is encrypted.
 //!
 //! Output of the workload goes to standard output and standard error, messages of the
 //! command to standard error, each as one sentence behind `kata-cc: `.
+//!
+//! Exit codes of `run`; `image` ends with 0 when it is done and 1 when it failed:
 //!
 //! | exit code | meaning |
 //! |---|---|
@@ -15,6 +18,7 @@
 //! | 125 | the pod could not be run, or not be removed |
 //! | 130, 143 | stopped by SIGINT or SIGTERM |
 
+mod image;
 mod run;
 
 use std::process::ExitCode;
@@ -36,6 +40,9 @@ Exit codes:
 /// Exit code for a pod past its deadline.
 const TOO_LONG: u8 = 124;
 
+/// Exit code for a command on images that failed.
+const FAILED: u8 = 1;
+
 /// Exit code for failures of our own.
 const NOT_RUN: u8 = 125;
 
@@ -53,19 +60,28 @@ struct Args {
 #[derive(Subcommand)]
 enum Command {
     Run(run::Options),
+    #[command(subcommand)]
+    Image(Box<image::Command>),
 }
 
 #[tokio::main(worker_threads = 2)]
 async fn main() -> ExitCode {
-    let Command::Run(options) = Args::parse().command;
-    let code = match run::run(&options).await {
-        Ok(outcome) => report(&outcome),
-        Err(error) => {
-            eprintln!("kata-cc: {}", sentence(&anyhow::Error::from(error)));
-            NOT_RUN
-        }
+    let code = match Args::parse().command {
+        Command::Run(options) => match run::run(&options).await {
+            Ok(outcome) => report(&outcome),
+            Err(error) => complain(error, NOT_RUN),
+        },
+        Command::Image(command) => match image::run(&command).await {
+            Ok(()) => 0,
+            Err(error) => complain(error, FAILED),
+        },
     };
     ExitCode::from(code)
+}
+
+fn complain(error: impl Into<anyhow::Error>, code: u8) -> u8 {
+    eprintln!("kata-cc: {}", sentence(&error.into()));
+    code
 }
 
 fn report(outcome: &Outcome) -> u8 {
@@ -93,7 +109,7 @@ fn report(outcome: &Outcome) -> u8 {
 }
 
 /// The error and its causes on one line; runtimes send messages of several.
-fn sentence(error: &anyhow::Error) -> String {
+pub(crate) fn sentence(error: &anyhow::Error) -> String {
     let whole = format!("{error:#}");
     whole.split_whitespace().collect::<Vec<_>>().join(" ")
 }

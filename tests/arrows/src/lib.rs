@@ -22,6 +22,9 @@ pub const ALLOWED: [(&str, &[&str]); 14] = [
             "policy/generator",
             "policy/broker",
             "agent/evidence",
+            // The owner pulls and encrypts with what the guest pulls and decrypts with.
+            "agent/image",
+            "agent/keys",
             "guest-image/measurement",
         ],
     ),

@@ -28,6 +28,7 @@ mod node;
 mod pod;
 mod registry;
 mod run;
+mod skopeo;
 mod tools;
 
 pub use access_log::{AccessLog, Request};
@@ -46,4 +47,5 @@ pub use node::{Node, Process, command_inside};
 pub use pod::{Container, ContainerRequest, Exit, Pod, PodRequest};
 pub use registry::{REGISTRY, Registry};
 pub use run::{Ran, run, run_ok};
-pub use tools::{Prefix, cache_dir};
+pub use skopeo::Skopeo;
+pub use tools::{Prefix, built, cache_dir};

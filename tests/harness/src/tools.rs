@@ -86,7 +86,10 @@ pub(crate) fn bed() -> Result<PathBuf> {
 }
 
 /// A program of this workspace, from where the running one was built.
-pub(crate) fn built(name: &str) -> Result<PathBuf> {
+///
+/// # Errors
+/// When it is not built.
+pub fn built(name: &str) -> Result<PathBuf> {
     let own = std::env::current_exe().context("finding the running program")?;
     // Tests run from `deps`, programs from the directory above it.
     own.ancestors()
