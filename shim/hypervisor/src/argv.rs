@@ -147,6 +147,8 @@ fn processor(arguments: &mut Arguments, launch: &Launch<'_>) {
     let (accelerator, default_model) = match launch.accelerator {
         Chosen::Kvm if launch.snp.is_some() => ("kvm", snp::DEFAULT_CPU),
         Chosen::Kvm => ("kvm", "host"),
+        // The model is measured, so a simulated launch has it too.
+        Chosen::Tcg if launch.snp.is_some() => ("tcg,thread=multi", snp::DEFAULT_CPU),
         Chosen::Tcg => ("tcg,thread=multi", "max"),
     };
     arguments.option("-accel", accelerator);

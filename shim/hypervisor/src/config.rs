@@ -140,6 +140,9 @@ pub enum Confidential {
     None,
     /// AMD SEV-SNP: memory is encrypted, its integrity is kept, and the launch is measured.
     SevSnp(SevSnp),
+    /// None, but the command line is that of SEV-SNP: [`VmConfig::path`] is a program that plays
+    /// the secure processor and starts the hypervisor without it. For tests of what comes after.
+    Simulated(SevSnp),
 }
 
 /// What the owner of the workload sees in the report besides the measurement.

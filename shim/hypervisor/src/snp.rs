@@ -65,18 +65,35 @@ pub(crate) fn prepare(config: &VmConfig, on: Chosen) -> Result<Option<Object>, S
     match &config.confidential {
         Confidential::None => Ok(None),
         Confidential::SevSnp(snp) => Ok(Some(Object::new(snp, probe(config, on)?))),
+        Confidential::Simulated(snp) => {
+            require_firmware(config)?;
+            tracing::warn!("the secure processor is simulated: the guest is not protected");
+            Ok(Some(Object::new(snp, SIMULATED)))
+        }
+    }
+}
+
+/// What a processor with SEV-SNP says; only the hypervisor's own parser sees it.
+const SIMULATED: Host = Host {
+    cbitpos: 51,
+    reduced_phys_bits: 1,
+};
+
+fn refused<T>(reason: &str) -> Result<T, StartError> {
+    Err(StartError::SevSnp {
+        reason: reason.to_owned(),
+    })
+}
+
+fn require_firmware(config: &VmConfig) -> Result<(), StartError> {
+    match config.firmware {
+        Some(_) => Ok(()),
+        None => refused("no firmware is configured, and the built-in one cannot be measured"),
     }
 }
 
 fn probe(config: &VmConfig, accelerator: Chosen) -> Result<Host, StartError> {
-    let refused = |reason: &str| {
-        Err(StartError::SevSnp {
-            reason: reason.to_owned(),
-        })
-    };
-    if config.firmware.is_none() {
-        return refused("no firmware is configured, and the built-in one cannot be measured");
-    }
+    require_firmware(config)?;
     if accelerator != Chosen::Kvm {
         let why = if config.accelerator == Accelerator::Tcg {
             "is not"
@@ -236,6 +253,19 @@ mod tests {
             let text = answer(&broken).unwrap();
             assert!(text.contains(complaint), "{field}: {text}");
         }
+    }
+
+    #[test]
+    fn a_simulated_processor_needs_firmware_to_measure_and_nothing_of_the_node() {
+        let config = |firmware: Option<&str>| VmConfig {
+            firmware: firmware.map(Into::into),
+            confidential: Confidential::Simulated(full()),
+            ..VmConfig::new("id", "/nonexistent".into())
+        };
+        let object = prepare(&config(Some("/fw")), Chosen::Tcg).unwrap().unwrap();
+        assert_eq!(object.json()["kernel-hashes"], true);
+        let refused = prepare(&config(None), Chosen::Tcg).unwrap_err();
+        assert!(refused.to_string().contains("no firmware is configured"));
     }
 
     #[test]

@@ -8,11 +8,19 @@
 mod configfs;
 #[cfg(feature = "hardware")]
 mod sev_guest;
+#[cfg(any(test, feature = "simulated-tee"))]
+#[cfg_attr(
+    not(feature = "simulated-tee"),
+    allow(dead_code, unreachable_pub, reason = "only its tests are built")
+)]
+mod simulated;
 
-use std::{fmt, io, path::PathBuf};
+use std::{fmt, io, path::PathBuf, time::Duration};
 
 use crate::field::ReportData;
 
+#[cfg(feature = "simulated-tee")]
+pub use self::simulated::SimulatedTee;
 #[cfg(feature = "hardware")]
 pub use self::{configfs::ConfigfsTsm, sev_guest::SevGuest};
 
@@ -73,6 +81,9 @@ pub enum TeeError {
     /// The answer is not one.
     #[error("the secure processor's answer is malformed")]
     Answer,
+    /// The host did not answer in time.
+    #[error("the secure processor did not answer within {0:?}")]
+    Silent(Duration),
 }
 
 /// A source of reports.
@@ -92,7 +103,10 @@ pub trait Tee: Send + Sync {
 #[cfg(feature = "hardware")]
 pub fn detect() -> Option<Box<dyn Tee>> {
     let configfs = ConfigfsTsm::open().map(|tee| Box::new(tee) as Box<dyn Tee>);
-    configfs.or_else(|| SevGuest::open().map(|tee| Box::new(tee) as Box<dyn Tee>))
+    let found = configfs.or_else(|| SevGuest::open().map(|tee| Box::new(tee) as Box<dyn Tee>));
+    #[cfg(feature = "simulated-tee")]
+    let found = found.or_else(|| SimulatedTee::open().map(|tee| Box::new(tee) as Box<dyn Tee>));
+    found
 }
 
 impl TeeKind {

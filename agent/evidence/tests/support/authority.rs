@@ -26,12 +26,14 @@ fn rsa(pkcs8: &[u8]) -> RsaKeyPair {
 }
 
 /// Who signs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug)]
 pub enum Signer {
     Root,
     Issuer,
     /// A key that nobody trusts.
     Other,
+    /// A key that is not in this folder.
+    Given(&'static RsaKeyPair),
 }
 
 impl Signer {
@@ -40,6 +42,7 @@ impl Signer {
             Self::Root => &ROOT,
             Self::Issuer => &ISSUER,
             Self::Other => &OTHER,
+            Self::Given(key) => key,
         }
     }
 
@@ -150,19 +153,32 @@ fn authority(subject: String, issuer: String, key: Signer, usage: u8) -> Certifi
 
 /// The root of a product: may sign certificates and lists.
 pub fn root(product: Product) -> CertificateSpec {
+    root_of(product, Signer::Root)
+}
+
+/// The same with another key.
+pub fn root_of(product: Product, key: Signer) -> CertificateSpec {
     let name = format!("ARK-{product}");
-    authority(name.clone(), name, Signer::Root, 0x06)
+    CertificateSpec {
+        signer: key,
+        ..authority(name.clone(), name, key, 0x06)
+    }
 }
 
 /// The intermediate that issues leaves of this kind.
 pub fn issuer(product: Product, kind: SigningKey) -> CertificateSpec {
+    issuer_of(product, kind, Signer::Issuer)
+}
+
+/// The same with another key; the root in this folder signs unless told otherwise.
+pub fn issuer_of(product: Product, kind: SigningKey, key: Signer) -> CertificateSpec {
     let name = match kind {
         SigningKey::Vcek => format!("SEV-{product}"),
         SigningKey::Vlek => format!("SEV-VLEK-{product}"),
     };
     CertificateSpec {
         serial: 0x22,
-        ..authority(name, format!("ARK-{product}"), Signer::Issuer, 0x04)
+        ..authority(name, format!("ARK-{product}"), key, 0x04)
     }
 }
 
@@ -310,16 +326,18 @@ impl Chip {
         let random = SystemRandom::new();
         let pkcs8 =
             EcdsaKeyPair::generate_pkcs8(&ECDSA_P384_SHA384_FIXED_SIGNING, &random).unwrap();
-        let key =
-            EcdsaKeyPair::from_pkcs8(&ECDSA_P384_SHA384_FIXED_SIGNING, pkcs8.as_ref(), &random);
         let mut id = [0; 64];
         (0_u8..)
             .zip(&mut id)
             .for_each(|(number, byte)| *byte = number | 0x80);
-        Self {
-            key: key.unwrap(),
-            id,
-        }
+        Self::from_pkcs8(pkcs8.as_ref(), id).unwrap()
+    }
+
+    /// A chip with this key, if it is one on P-384.
+    pub fn from_pkcs8(pkcs8: &[u8], id: [u8; 64]) -> Option<Self> {
+        let algorithm = &ECDSA_P384_SHA384_FIXED_SIGNING;
+        let key = EcdsaKeyPair::from_pkcs8(algorithm, pkcs8, &SystemRandom::new()).ok()?;
+        Some(Self { key, id })
     }
 
     pub fn hardware_id(&self, product: Product) -> &[u8] {

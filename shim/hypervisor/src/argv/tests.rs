@@ -254,3 +254,38 @@ fn sev_snp_on_private_memory_with_measured_firmware() {
         &golden,
     );
 }
+
+#[test]
+fn a_simulated_launch_differs_from_a_genuine_one_in_the_accelerator_alone() {
+    let snp = crate::SevSnp {
+        host_data: [7; 32],
+        policy: 0x30000,
+        identity: None,
+    };
+    let config = VmConfig {
+        firmware: Some("/fw".into()),
+        confidential: crate::Confidential::Simulated(snp.clone()),
+        ..config()
+    };
+    let line = |accelerator, object| {
+        arguments(&Launch {
+            accelerator,
+            snp: Some(object),
+            ..launch(&config)
+        })
+    };
+    let host = snp::Host::parse(0x10, 0x73).unwrap();
+    let genuine = line(Chosen::Kvm, snp::Object::new(&snp, host));
+    let object = snp::prepare(&config, Chosen::Tcg).unwrap().unwrap();
+    let simulated = line(Chosen::Tcg, object);
+    let differing: Vec<_> = genuine
+        .iter()
+        .zip(&simulated)
+        .filter(|(one, other)| one != other)
+        .map(|(_, other)| other.to_str().unwrap())
+        .collect();
+    let machine = format!("{MACHINE},memory-backend=ram,confidential-guest-support=snp")
+        .replace("-machine ", "");
+    assert_eq!(differing, [machine.as_str(), "tcg,thread=multi"]);
+    assert_eq!(genuine.len(), simulated.len());
+}
