@@ -30,4 +30,5 @@ pub mod request;
 pub mod rpc;
 pub mod run;
 pub mod sandbox;
+mod scratch;
 mod watched;
