@@ -14,6 +14,7 @@ use std::{
     path::Path,
 };
 
+use agent_protocol::path::GuestPath;
 use policy_engine::Permit;
 use rustix::{
     fs::{
@@ -55,6 +56,23 @@ pub fn copy(permit: Permit<CopyFile>) -> Result<(), CopyError> {
         path: path.to_string(),
         source,
     })
+}
+
+/// Opens a directory below [`SHARED_ROOT`], making what is missing of it; no link is
+/// followed on the way.
+///
+/// # Errors
+///
+/// When something else is in its place.
+pub(crate) fn directory_below(path: &GuestPath) -> io::Result<OwnedFd> {
+    let relative = path.below(SHARED_ROOT).unwrap_or_default();
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let root = openat(CWD, SHARED_ROOT, flags, Mode::empty())?;
+    let owner = Owner {
+        uid: None,
+        gid: None,
+    };
+    make_parents(root, relative, 0, owner).map_err(|(_, source)| source)
 }
 
 type Step<T> = Result<T, (&'static str, io::Error)>;

@@ -9,8 +9,23 @@ use std::{
 };
 
 use agent_image::{Config, ConfigError, Puller};
+use thiserror::Error;
 
-use crate::paths;
+use crate::{
+    paths,
+    scratch::{Place, Scratch, ScratchError},
+};
+
+/// Images cannot be had at all.
+#[derive(Debug, Error)]
+pub enum ImagesError {
+    /// The guest image or its command line holds what the puller cannot use.
+    #[error("images cannot be pulled")]
+    Config(#[from] ConfigError),
+    /// There is no place for them.
+    #[error(transparent)]
+    Scratch(#[from] Arc<ScratchError>),
+}
 
 /// How images are pulled.
 #[derive(Debug, Clone)]
@@ -26,6 +41,7 @@ pub struct ImageConfig {
 /// Gets images.
 pub struct Images {
     config: ImageConfig,
+    scratch: Arc<Scratch>,
     puller: Mutex<Option<Arc<Puller>>>,
 }
 
@@ -38,28 +54,39 @@ impl fmt::Debug for Images {
 }
 
 impl Images {
-    /// Pulls as configured.
+    /// Pulls as configured, to where the scratch disk says.
     #[must_use]
-    pub fn new(config: ImageConfig) -> Self {
+    pub fn new(config: ImageConfig, scratch: Arc<Scratch>) -> Self {
         Self {
             config,
+            scratch,
             puller: Mutex::default(),
         }
+    }
+
+    /// Where images lie; waits until that is known.
+    ///
+    /// # Errors
+    ///
+    /// When the scratch disk cannot be used.
+    pub(crate) fn place(&self) -> Result<Place, Arc<ScratchError>> {
+        self.scratch.place()
     }
 
     /// The puller.
     ///
     /// # Errors
     ///
-    /// When the guest image or its command line holds what the puller cannot use.
-    pub fn puller(&self) -> Result<Arc<Puller>, ConfigError> {
+    /// [`ImagesError`].
+    pub fn puller(&self) -> Result<Arc<Puller>, ImagesError> {
+        let place = self.place()?;
         let mut slot = self.puller.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(puller) = &*slot {
             return Ok(Arc::clone(puller));
         }
         let certificates = std::fs::read(paths::CERTIFICATES).ok();
         let mut config = Config::default();
-        config.store = PathBuf::from(paths::IMAGE_STORE);
+        config.store = place.image_store();
         config.root_certificates = certificates.into_iter().collect();
         config.https_proxy = self.config.https_proxy.clone();
         config.no_proxy = self.config.no_proxy.clone();

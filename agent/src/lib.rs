@@ -12,7 +12,8 @@
 //! 3. `policy_engine`: a request becomes a permit, or is denied;
 //! 4. [`container`], [`sandbox`], [`network`], [`copy_file`]: what acts, on permits only.
 //!
-//! Around it: [`boot`] makes a guest out of a bare kernel, [`run`] holds the parts
+//! Around it: [`boot`] makes a guest out of a bare kernel, [`scratch`] a disk that the
+//! host cannot read, [`run`] holds the parts
 //! together, [`reaper`] waits for every process there is, and [`container::job`]
 //! says why the container library works in processes of its own.
 
@@ -30,5 +31,5 @@ pub mod request;
 pub mod rpc;
 pub mod run;
 pub mod sandbox;
-mod scratch;
+pub mod scratch;
 mod watched;

@@ -6,8 +6,10 @@ pub const STATE_ROOT: &str = "/run/kata-containers";
 pub const SHARED_ROOT: &str = "/run/kata-containers/shared/containers";
 /// Mounts and files of the whole pod.
 pub const SANDBOX_ROOT: &str = "/run/kata-containers/sandbox";
-/// Pulled images.
+/// Pulled images, if there is no scratch disk.
 pub const IMAGE_STORE: &str = "/run/kata-containers/image";
+/// Where the scratch disk is mounted.
+pub const SCRATCH_ROOT: &str = "/run/kata-agent/scratch";
 /// Name servers of the pod; `/etc/resolv.conf` leads here.
 pub const RESOLV_CONF: &str = "/run/kata-containers/sandbox/resolv.conf";
 /// State of the container library, one directory a container.

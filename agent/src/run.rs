@@ -25,6 +25,7 @@ use crate::{
     reaper::Reaper,
     rpc::{self, Guest},
     sandbox::{Sandbox, Storages},
+    scratch::Scratch,
 };
 
 /// Requests are short; what takes long waits for others or runs beside.
@@ -114,7 +115,11 @@ pub fn run(role: Role) -> Result<(), RunError> {
         .enable_all()
         .build()
         .map_err(system("start the runtime"))?;
-    runtime.block_on(serve(config))
+    let scratch = match role {
+        Role::Init => Scratch::start(),
+        Role::Process => Scratch::memory(),
+    };
+    runtime.block_on(serve(config, Arc::new(scratch)))
 }
 
 fn configure(role: Role) -> Result<Config, RunError> {
@@ -133,17 +138,18 @@ fn configure(role: Role) -> Result<Config, RunError> {
     }
 }
 
-async fn serve(config: Config) -> Result<(), RunError> {
+async fn serve(config: Config, scratch: Arc<Scratch>) -> Result<(), RunError> {
     let reaper = Reaper::default();
     let reaping = tokio::spawn(reaper.clone().run());
     let network = Network::connect()?;
     let oom = Arc::new(OomEvents::default());
-    let storages = Arc::new(Storages::default());
-    let images = Arc::new(Images::new(ImageConfig {
+    let storages = Arc::new(Storages::new(Arc::clone(&scratch)));
+    let image_config = ImageConfig {
         https_proxy: config.https_proxy,
         no_proxy: config.no_proxy,
         pull_deadline: config.image_pull_timeout,
-    }));
+    };
+    let images = Arc::new(Images::new(image_config, scratch));
     let containers = Arc::new(Containers::new(Surroundings {
         reaper,
         oom: Arc::clone(&oom),

@@ -5,6 +5,8 @@
 //! must match the whole base name) and fail the pod otherwise: a pod that asked for
 //! something and silently runs without it is worse than one that does not run.
 
+use std::collections::BTreeMap;
+
 use regex_lite::Regex;
 use thiserror::Error;
 
@@ -115,6 +117,7 @@ fn hypervisor(
             }
             qemu.default_memory = memory;
         }
+        "scratch_disk_mib" => qemu.scratch_disk_mib = annotation.parse("a number of MiB, or 0")?,
         "cc_init_data" => {
             return Err(annotation.unsupported("initdata is not delivered to the guest yet"));
         }
@@ -143,12 +146,37 @@ fn runtime(
         "experimental_force_guest_pull" => {
             config.runtime.experimental_force_guest_pull = annotation.flag()?;
         }
+        "emptydir_size_limits" => {
+            let limits = empty_dir_limits(annotation.value);
+            let expected = "volume=bytes,…, with Ki, Mi, Gi or Ti after the number if need be";
+            config.runtime.empty_dir_limits = limits.ok_or_else(|| annotation.bad(expected))?;
+        }
         "experimental" if annotation.value == "force_guest_pull" => {
             config.runtime.experimental_force_guest_pull = true;
         }
         _ => return Err(annotation.unsupported("this runtime has no such setting")),
     }
     Ok(())
+}
+
+/// Sizes of volumes: `cache=1Gi,logs=500000`.
+fn empty_dir_limits(text: &str) -> Option<BTreeMap<String, u64>> {
+    const UNITS: [(&str, u32); 5] = [("Ki", 10), ("Mi", 20), ("Gi", 30), ("Ti", 40), ("", 0)];
+    let mut limits = BTreeMap::new();
+    for entry in text.split(',') {
+        let (name, size) = entry.trim().split_once('=')?;
+        let unit = |(suffix, shift)| {
+            size.strip_suffix(suffix)
+                .map(|digits: &str| (digits, shift))
+        };
+        let (digits, shift) = UNITS.into_iter().find_map(unit)?;
+        let bytes = digits.parse::<u64>().ok()?.checked_mul(1 << shift)?;
+        let known = limits.insert(name.to_owned(), bytes).is_some();
+        if known || name.is_empty() || bytes == 0 {
+            return None;
+        }
+    }
+    Some(limits)
 }
 
 struct Annotation<'a> {
@@ -241,6 +269,14 @@ mod tests {
             ("hypervisor.default_vcpus", "NaN"),
             ("hypervisor.kernel_params", "quiet"),
             ("hypervisor.cc_init_data", "x"),
+            ("hypervisor.scratch_disk_mib", "1Gi"),
+            ("runtime.emptydir_size_limits", "cache"),
+            ("runtime.emptydir_size_limits", "cache=0"),
+            ("runtime.emptydir_size_limits", "cache=1G"),
+            ("runtime.emptydir_size_limits", "cache=-1"),
+            ("runtime.emptydir_size_limits", "=1"),
+            ("runtime.emptydir_size_limits", "a=1,a=2"),
+            ("runtime.emptydir_size_limits", "a=99999999Ti"),
             ("hypervisor.path", "/bin/sh"),
             ("hypervisor.virtio_fs_extra_args", "[]"),
             ("runtime.sandbox_cgroup_only", "yes"),
@@ -253,6 +289,26 @@ mod tests {
             applied(&["("], &[]),
             Err(AnnotationError::BadPattern { .. })
         ));
+    }
+
+    #[test]
+    fn a_pod_that_may_sets_the_size_of_its_scratch_disk() {
+        let annotation = [("hypervisor.scratch_disk_mib", "64")];
+        let config = applied(&["scratch_disk_mib"], &annotation).unwrap();
+        assert_eq!(config.qemu().scratch_disk_mib, 64);
+        assert!(applied(&[], &annotation).is_err());
+    }
+
+    #[test]
+    fn volumes_have_limits_in_the_units_of_pods() {
+        let text = "cache=1Gi, logs=5000,tmp=64Ki";
+        let config = applied(&[], &[("runtime.emptydir_size_limits", text)]).unwrap();
+        let limits: Vec<_> = config.runtime.empty_dir_limits.into_iter().collect();
+        let expected = [("cache", 1 << 30), ("logs", 5000), ("tmp", 64 << 10)];
+        assert_eq!(
+            limits,
+            expected.map(|(name, bytes)| (name.to_owned(), bytes))
+        );
     }
 
     #[test]

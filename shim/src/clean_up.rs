@@ -28,6 +28,7 @@ use crate::{
     pod::Membership,
     process::KILLED_EXIT,
     record::{ProcessMark, Record, StateDir},
+    scratch,
 };
 
 const DEATH_DEADLINE: Duration = Duration::from_secs(5);
@@ -89,6 +90,9 @@ fn clean_up(
     if let Some(record) = record {
         remove_network(&record)?;
         cgroup::remove(&record.cgroups);
+        if let Some(disk) = &record.scratch_disk {
+            scratch::remove(disk).with_context(|| format!("cannot remove {}", disk.display()))?;
+        }
     }
     let socket = socket_path(&arguments.address, &arguments.namespace, sandbox);
     for path in [socket, state.path().to_owned()] {

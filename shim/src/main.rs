@@ -33,6 +33,7 @@ mod pod;
 mod process;
 mod record;
 mod sandbox;
+mod scratch;
 mod serve;
 mod service;
 mod sizing;

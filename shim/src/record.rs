@@ -97,6 +97,9 @@ pub(crate) struct Record {
     pub(crate) links: Vec<RedirectedLink>,
     /// Cgroup directories made for the pod, parents first.
     pub(crate) cgroups: Vec<PathBuf>,
+    /// The file of the pod's scratch disk.
+    #[serde(default)]
+    pub(crate) scratch_disk: Option<PathBuf>,
 }
 
 /// Why the record could not be kept.
@@ -140,6 +143,7 @@ impl Record {
             netns: None,
             links: Vec::new(),
             cgroups: Vec::new(),
+            scratch_disk: None,
         }
     }
 
@@ -209,6 +213,7 @@ mod tests {
             tap: "tap0_kata".into(),
         });
         record.cgroups.push("/sys/fs/cgroup/x".into());
+        record.scratch_disk = Some("/var/lib/x.img".into());
         record.save(&state).unwrap();
         assert_eq!(Record::load(&state).unwrap(), Some(record));
     }

@@ -15,7 +15,7 @@ use std::{
 };
 
 use agent_protocol::{id::SandboxId, limits::AGENT_PORT, rpc::agent::CreateSandboxRequest};
-use shim_hypervisor::{Hypervisor, Nic, Vm, VmConfig};
+use shim_hypervisor::{Disk, Hypervisor, Nic, Vm, VmConfig};
 use thiserror::Error;
 
 use crate::{
@@ -28,6 +28,7 @@ use crate::{
     oci::Spec,
     pod::Role,
     record::{Record, RecordError, StateDir},
+    scratch::{self, ScratchError},
     sizing::{Limits, Size, SizingError},
     timing::{Step, Timing},
     volumes,
@@ -58,6 +59,8 @@ pub(crate) enum BootError {
     Cgroup(#[from] CgroupError),
     #[error(transparent)]
     Network(#[from] NetworkError),
+    #[error(transparent)]
+    Scratch(#[from] ScratchError),
     /// The configuration asks for protection that this build cannot give.
     #[error("tee = {0:?} is not implemented yet: set tee = \"none\" in [hypervisor.qemu]")]
     Tee(&'static str),
@@ -120,6 +123,11 @@ impl Resources {
         }
         if let Some(cgroup) = self.cgroup.take() {
             cgroup.leave();
+        }
+        if let Some(disk) = self.record.scratch_disk.take()
+            && let Err(error) = scratch::remove(&disk)
+        {
+            tracing::error!(%error, disk = %disk.display(), "scratch disk not removed");
         }
         match fs::remove_dir_all(self.state.path()) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
@@ -225,7 +233,9 @@ pub(crate) async fn boot(
     resources.record.save(&resources.state)?;
     join_cgroup(&pod, resources)?;
     let (guest_network, nics) = attach_network(&pod, resources).await?;
-    let config = vm_config(&pod, image, size, nics, resources.state.vm());
+    let scratch_disk = make_scratch_disk(&pod, resources)?;
+    let mut config = vm_config(&pod, image, size, nics, resources.state.vm());
+    config.disks.extend(scratch_disk);
     let vm = hypervisor.start(config).await.map_err(BootError::Start)?;
     let vm: Arc<dyn Vm> = Arc::from(vm);
     resources.vm = Some(Arc::clone(&vm));
@@ -277,6 +287,17 @@ fn join_cgroup(pod: &Pod<'_>, resources: &mut Resources) -> Result<(), BootError
     let joined = cgroup.join();
     resources.cgroup = Some(cgroup);
     Ok(joined?)
+}
+
+fn make_scratch_disk(pod: &Pod<'_>, resources: &mut Resources) -> Result<Option<Disk>, BootError> {
+    let Some(plan) = scratch::Plan::of(pod.config.qemu(), pod.id)? else {
+        return Ok(None);
+    };
+    let directory = &pod.config.qemu().scratch_disk_directory;
+    scratch::sweep(directory, |sandbox| StateDir::of(sandbox).path().exists());
+    resources.record.scratch_disk = Some(plan.path.clone());
+    resources.record.save(&resources.state)?;
+    Ok(Some(plan.make()?))
 }
 
 async fn attach_network(

@@ -19,3 +19,6 @@ pub const STREAM_CHUNK_BYTES_MAX: usize = 1 << 20;
 
 /// The most bytes of one file that one `CopyFile` message carries.
 pub const COPY_FILE_CHUNK_BYTES_MAX: usize = 1 << 20;
+
+/// The serial number by which the guest knows the disk for images and volumes.
+pub const SCRATCH_DISK_SERIAL: &str = "kata-cc-scratch";

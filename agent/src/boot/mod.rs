@@ -19,7 +19,7 @@ use std::{
 
 use thiserror::Error;
 
-use crate::log;
+use crate::{log, scratch};
 
 /// First argument of the agent once it runs from its own root.
 pub const BOOTED_ARGUMENT: &str = "booted";
@@ -73,6 +73,12 @@ pub fn boot() -> BootError {
 fn prepare() -> Result<(), BootError> {
     mounts::kernel()?;
     modules::load(Path::new("/lib/modules/load-order"));
+    // The modules are gone with the initial root, so it is now or never.
+    if scratch::disk::is_attached() {
+        for feature in scratch::FEATURES {
+            modules::load_feature(Path::new("/lib/modules/on-demand"), feature);
+        }
+    }
     root::build()?;
     mounts::rest(Path::new(root::NEW_ROOT))?;
     root::enter()?;

@@ -25,10 +25,47 @@ pub(super) fn load(list: &Path) {
     }
 }
 
+/// Loads what a feature needs, as the builder's list of features has it: a line
+/// `feature: path path …`. A feature without a line is one that this kernel lacks.
+pub(super) fn load_feature(list: &Path, feature: &str) {
+    let text = fs::read_to_string(list).unwrap_or_default();
+    let Some(paths) = paths_of(&text, feature) else {
+        log::say(&format!("kata-agent: the guest image has no {feature}"));
+        return;
+    };
+    for path in paths {
+        if let Err(error) = load_one(path) {
+            log::say(&format!("kata-agent: module {path} not loaded: {error}"));
+        }
+    }
+}
+
+fn paths_of<'a>(text: &'a str, feature: &str) -> Option<impl Iterator<Item = &'a str>> {
+    let line = |line: &'a str| line.strip_prefix(feature)?.strip_prefix(':');
+    text.lines().find_map(line).map(str::split_whitespace)
+}
+
 fn load_one(path: &str) -> io::Result<()> {
     let file = File::open(path)?;
     match finit_module(&file, c"", ModuleInitFlags::empty()) {
         Ok(()) | Err(Errno::EEXIST) => Ok(()),
         Err(error) => Err(error.into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_feature_is_found_by_its_whole_name() {
+        let text = "dm-crypt: /a.ko /b.ko\ndm: /c.ko\next4:\n";
+        let found = |name| paths_of(text, name).map(Iterator::collect::<Vec<_>>);
+        assert_eq!(found("dm-crypt"), Some(vec!["/a.ko", "/b.ko"]));
+        assert_eq!(found("dm"), Some(vec!["/c.ko"]));
+        assert_eq!(found("ext4"), Some(vec![]), "part of the kernel");
+        for name in ["d", "crypt", ""] {
+            assert_eq!(found(name), None, "{name}");
+        }
     }
 }

@@ -173,7 +173,10 @@ impl Containers {
                     parts.storages.push(self.storages.take_ephemeral(storage)?);
                 }
                 ContainerStorage::Local(storage) => {
-                    parts.storages.push(self.storages.take_local(storage)?);
+                    // The disk that it lies on may not be ready yet.
+                    let storages = Arc::clone(&self.storages);
+                    let taken = blocking(move || storages.take_local(storage)).await?;
+                    parts.storages.push(taken?);
                 }
             }
         }

@@ -5,11 +5,15 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use agent_image::{AssembleError, ConfigError, PullError, Reference, ReferenceError, RootFs};
+use agent_image::{AssembleError, PullError, Reference, ReferenceError, RootFs};
 use rustix::mount::{MountFlags, UnmountFlags};
 use thiserror::Error;
 
-use crate::{images::Images, request::ImagePull};
+use crate::{
+    images::{Images, ImagesError},
+    request::ImagePull,
+    scratch::{self, Place},
+};
 
 /// A mounted root file system.
 #[derive(Debug)]
@@ -26,9 +30,18 @@ pub enum RootError {
     /// The host's text is not an image reference.
     #[error(transparent)]
     Reference(#[from] ReferenceError),
-    /// The guest image cannot pull anything.
-    #[error("images cannot be pulled")]
-    Config(#[from] ConfigError),
+    /// No image can be had.
+    #[error(transparent)]
+    Images(#[from] ImagesError),
+    /// There is no room for it; for another there may be.
+    #[error("{place} is full: {}", .place.remedy())]
+    Full {
+        /// Where.
+        place: Place,
+        /// What found that out.
+        #[source]
+        source: Box<RootError>,
+    },
     /// The image cannot be had.
     #[error(transparent)]
     Pull(#[from] PullError),
@@ -55,11 +68,16 @@ impl Root {
             ImagePull::Pause => pause(bundle).map(Self::Pause).map_err(RootError::Pause),
             ImagePull::Reference(text) => {
                 let reference = Reference::parse(text)?;
-                let puller = images.puller()?;
-                let image = puller.pull(&reference)?;
-                Ok(Self::Image(puller.assemble(&image, bundle)?))
+                let made = Self::of_image(images, &reference, bundle);
+                made.map_err(|error| told_if_full(images, error))
             }
         }
+    }
+
+    fn of_image(images: &Images, reference: &Reference, bundle: &Path) -> Result<Self, RootError> {
+        let puller = images.puller()?;
+        let image = puller.pull(reference)?;
+        Ok(Self::Image(puller.assemble(&image, bundle)?))
     }
 
     /// Takes it down.
@@ -72,6 +90,17 @@ impl Root {
             Self::Image(root) => root.unmount().map_err(io::Error::other),
             Self::Pause(program) => Ok(rustix::mount::unmount(program, UnmountFlags::DETACH)?),
         }
+    }
+}
+
+/// Names the place that is full, its size, and what to do.
+fn told_if_full(images: &Images, error: RootError) -> RootError {
+    match images.place() {
+        Ok(place) if scratch::is_full(&error) => RootError::Full {
+            place,
+            source: Box::new(error),
+        },
+        _ => error,
     }
 }
 

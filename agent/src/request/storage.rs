@@ -48,6 +48,8 @@ pub struct Local {
     pub mode: u32,
     /// Its group.
     pub group: Option<u32>,
+    /// The most bytes it holds.
+    pub size: Option<u64>,
     /// Whether it outlives its containers.
     pub shared: bool,
 }
@@ -165,11 +167,13 @@ fn local(entry: agent::Storage) -> Result<Local, RequestError> {
         path: below(SHARED_ROOT, &entry.mount_point)?,
         mode: 0o777,
         group: fs_group(&entry),
+        size: None,
         shared: entry.shared,
     };
     for option in &entry.options {
         match option.split_once('=') {
             Some(("mode", text)) => local.mode = mode(text)?,
+            Some(("size", text)) => local.size = size(text)?,
             Some(("fsgid", text)) => local.group = Some(number("fsgid", text)?),
             _ => return Err(RequestError::Invalid("option of local storage")),
         }
@@ -296,6 +300,21 @@ mod tests {
             "50%",
         ] {
             assert!(size(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_local_volume_takes_a_size_and_nothing_unknown() {
+        let entry = |option: &str| agent::Storage {
+            driver: "local".into(),
+            mount_point: "/run/kata-containers/shared/containers/s/rootfs/local/v".into(),
+            options: vec!["mode=0777".into(), option.into()],
+            ..Default::default()
+        };
+        assert_eq!(local(entry("size=1048576")).unwrap().size, Some(1 << 20));
+        assert_eq!(local(entry("fsgid=7")).unwrap().size, None);
+        for option in ["size=", "size=-1", "size=1t", "quota=1"] {
+            assert!(local(entry(option)).is_err(), "{option}");
         }
     }
 

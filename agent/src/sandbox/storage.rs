@@ -1,19 +1,25 @@
-//! Volumes in the guest's memory, shared by mount point: the first container that
-//! names one makes it, the last one that goes removes it.
+//! Volumes that the guest makes, shared by mount point: the first container that names
+//! one makes it, the last one that goes removes it. Those of kind `ephemeral` are in
+//! memory; those of kind `local` are on the scratch disk, if there is one.
 
 use std::{
     collections::HashMap,
     ffi::CString,
-    fs, io,
-    os::unix::fs::{PermissionsExt, chown},
-    sync::{Mutex, PoisonError},
+    fs::{self, File},
+    io,
+    os::unix::fs::{PermissionsExt, fchown},
+    sync::{Arc, Mutex, PoisonError},
 };
 
 use agent_protocol::path::GuestPath;
 use rustix::mount::{MountFlags, UnmountFlags};
 use thiserror::Error;
 
-use crate::request::{Ephemeral, Local, TmpfsOptions};
+use crate::{
+    copy_file::directory_below,
+    request::{Ephemeral, Local, TmpfsOptions},
+    scratch::{Place, Scratch, Volume as OnDisk},
+};
 
 /// A volume cannot be had.
 #[derive(Debug, Error)]
@@ -24,10 +30,11 @@ pub struct StorageError {
     source: io::Error,
 }
 
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug)]
 enum Kind {
     Mount,
     Directory,
+    OnDisk(OnDisk),
 }
 
 #[derive(Debug)]
@@ -39,10 +46,29 @@ struct Volume {
 }
 
 /// The volumes there are.
-#[derive(Debug, Default)]
-pub struct Storages(Mutex<HashMap<GuestPath, Volume>>);
+#[derive(Debug)]
+pub struct Storages {
+    volumes: Mutex<HashMap<GuestPath, Volume>>,
+    scratch: Arc<Scratch>,
+}
+
+impl Default for Storages {
+    /// All volumes in memory.
+    fn default() -> Self {
+        Self::new(Arc::new(Scratch::memory()))
+    }
+}
 
 impl Storages {
+    /// No volumes yet; some will be on this disk.
+    #[must_use]
+    pub fn new(scratch: Arc<Scratch>) -> Self {
+        Self {
+            volumes: Mutex::default(),
+            scratch,
+        }
+    }
+
     /// Takes a share in a file system in memory, mounting it if nobody has it.
     ///
     /// # Errors
@@ -54,45 +80,64 @@ impl Storages {
             options,
             shared,
         } = storage;
-        self.take(mount_point, Kind::Mount, shared, |path| {
-            mount_tmpfs(path, &options)
+        self.take(mount_point, shared, |path| {
+            mount_tmpfs(path, &options).map(|()| Kind::Mount)
         })
     }
 
-    /// Takes a share in a directory, making it if nobody has it.
+    /// Takes a share in a directory, making it if nobody has it; waits for the scratch
+    /// disk.
     ///
     /// # Errors
     ///
     /// When it cannot be made.
     pub fn take_local(&self, storage: Local) -> Result<GuestPath, StorageError> {
-        let Local {
-            path,
-            mode,
-            group,
-            shared,
-        } = storage;
-        self.take(path, Kind::Directory, shared, |path| {
-            fs::create_dir_all(path)?;
-            chown(path, None, group)?;
-            let set_group = if group.is_some() { 0o2000 } else { 0 };
-            fs::set_permissions(path, fs::Permissions::from_mode(mode | set_group))
+        let place = match self.scratch.place() {
+            Ok(place) => place,
+            Err(error) => {
+                return Err(StorageError {
+                    mount_point: storage.path,
+                    source: io::Error::other(error),
+                });
+            }
+        };
+        let path = storage.path.clone();
+        self.take(path, storage.shared, |path| {
+            let target = directory_below(path)?;
+            match (place, storage.size) {
+                (Place::Disk { .. }, size) => {
+                    let volume = OnDisk::make(size)?;
+                    own(&File::open(volume.path())?, &storage)?;
+                    volume.bind(&target)?;
+                    Ok(Kind::OnDisk(volume))
+                }
+                (Place::Memory, None) => own(&target.into(), &storage).map(|()| Kind::Directory),
+                (Place::Memory, size) => {
+                    let options = TmpfsOptions {
+                        size,
+                        mode: Some(storage.mode),
+                        group: storage.group,
+                        no_exec: false,
+                    };
+                    mount_tmpfs(path, &options).map(|()| Kind::Mount)
+                }
+            }
         })
     }
 
     fn take(
         &self,
         mount_point: GuestPath,
-        kind: Kind,
         shared: bool,
-        make: impl FnOnce(&GuestPath) -> io::Result<()>,
+        make: impl FnOnce(&GuestPath) -> io::Result<Kind>,
     ) -> Result<GuestPath, StorageError> {
-        let mut volumes = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut volumes = self.volumes.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(volume) = volumes.get_mut(&mount_point) {
             volume.users += 1;
             return Ok(mount_point);
         }
         match make(&mount_point) {
-            Ok(()) => {
+            Ok(kind) => {
                 volumes.insert(
                     mount_point.clone(),
                     Volume {
@@ -116,7 +161,7 @@ impl Storages {
     ///
     /// When the volume cannot be removed.
     pub fn give_back(&self, mount_point: &GuestPath) -> io::Result<()> {
-        let mut volumes = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut volumes = self.volumes.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(volume) = volumes.get_mut(mount_point) else {
             return Ok(());
         };
@@ -124,16 +169,30 @@ impl Storages {
         if volume.users > 0 || volume.shared {
             return Ok(());
         }
-        let kind = volume.kind;
-        volumes.remove(mount_point);
-        match kind {
-            Kind::Mount => {
-                rustix::mount::unmount(mount_point.as_str(), UnmountFlags::DETACH)?;
-                fs::remove_dir(mount_point)
-            }
+        let Some(volume) = volumes.remove(mount_point) else {
+            return Ok(());
+        };
+        let unmount = || {
+            let flags = UnmountFlags::DETACH | UnmountFlags::NOFOLLOW;
+            rustix::mount::unmount(mount_point.as_str(), flags)?;
+            fs::remove_dir(mount_point)
+        };
+        match volume.kind {
+            Kind::Mount => unmount(),
             Kind::Directory => fs::remove_dir_all(mount_point),
+            Kind::OnDisk(directory) => {
+                let unmounted = unmount();
+                directory.remove().and(unmounted)
+            }
         }
     }
+}
+
+/// Gives a fresh directory its group and its permissions.
+fn own(directory: &File, storage: &Local) -> io::Result<()> {
+    fchown(directory, None, storage.group)?;
+    let set_group = if storage.group.is_some() { 0o2000 } else { 0 };
+    directory.set_permissions(fs::Permissions::from_mode(storage.mode | set_group))
 }
 
 fn mount_tmpfs(path: &GuestPath, options: &TmpfsOptions) -> io::Result<()> {
@@ -178,24 +237,24 @@ mod tests {
         let mut made = 0;
         for _ in 0..3 {
             storages
-                .take(path(), Kind::Mount, true, |_| {
+                .take(path(), true, |_| {
                     made += 1;
-                    Ok(())
+                    Ok(Kind::Mount)
                 })
                 .unwrap();
         }
         assert_eq!(made, 1);
         storages.give_back(&path()).unwrap();
-        let volumes = storages.0.lock().unwrap();
+        let volumes = storages.volumes.lock().unwrap();
         assert_eq!(volumes.get(&path()).unwrap().users, 2);
     }
 
     #[test]
     fn a_volume_that_fails_is_not_counted() {
         let storages = Storages::default();
-        let failed = storages.take(path(), Kind::Mount, false, |_| Err(io::Error::other("no")));
+        let failed = storages.take(path(), false, |_| Err(io::Error::other("no")));
         assert!(failed.is_err());
-        assert!(storages.0.lock().unwrap().is_empty());
+        assert!(storages.volumes.lock().unwrap().is_empty());
     }
 
     #[test]

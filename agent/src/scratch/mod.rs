@@ -1,2 +1,317 @@
-//! temp
+//! Where images, containers' changes and volumes lie: a disk that the host lends, under
+//! a key that never leaves this kernel's memory; or memory, if the host lends none.
+//!
+//! What the host can do to it. It sees how much is written, where and when. It cannot
+//! read any of it. It can change the ciphertext: a changed unit of 16 bytes decrypts to
+//! noise that nobody can choose, and a unit put back to what it was decrypts to its
+//! older content. So what was verified while an image was pulled is not verified again
+//! when it is read from this disk much later, and a host that writes to it can break a
+//! workload, as it can by stopping the VM, but also without being noticed. The file
+//! system's own tables have checksums. Who cannot accept this gives the pod memory and
+//! no disk.
+//!
+//! The disk is made ready in a thread while the guest goes on starting; who needs it
+//! waits. A disk that cannot be used is an error for everybody who needs it, never a
+//! reason to fall back to memory: the pod's memory was sized without its images.
+
+pub(crate) mod disk;
 mod ext4;
+mod kernel;
+mod mapping;
+mod volume;
+
+use std::{
+    error::Error as StdError,
+    fmt,
+    fs::File,
+    io,
+    os::unix::fs::FileExt,
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, OnceLock, PoisonError},
+    thread::{self, JoinHandle},
+    time::{Instant, SystemTime, UNIX_EPOCH},
+};
+
+use agent_image::TreeError;
+use rustix::{io::Errno, mount::MountFlags};
+use thiserror::Error;
+use tracing::{error, info};
+
+use crate::paths;
+pub use disk::DiskError;
+pub use mapping::MappingError;
+pub(crate) use volume::Volume;
+
+/// What the guest image must have for it, by the builder's names.
+pub(crate) const FEATURES: [&str; 3] = ["dm-crypt", "ext4", "quota_v2"];
+
+/// The file system neither waits for a journal nor for the disk, because
+/// nobody reads it after this VM; tables that nobody used are not written; projects are
+/// held to their limits.
+const OPTIONS: &std::ffi::CStr =
+    c"noinit_itable,nobarrier,prjquota,errors=remount-ro,inode_readahead_blks=1";
+
+/// The scratch disk cannot be used.
+#[derive(Debug, Error)]
+pub enum ScratchError {
+    /// Which disk it is.
+    #[error("the scratch disk cannot be used")]
+    Disk(#[from] DiskError),
+    /// Its encryption.
+    #[error("the scratch disk cannot be encrypted")]
+    Mapping(#[from] MappingError),
+    /// Its size.
+    #[error("the scratch disk cannot be used: {0}")]
+    Size(String),
+    /// A step of making it a file system.
+    #[error("cannot {step} the scratch disk")]
+    System {
+        /// Which step.
+        step: &'static str,
+        /// Why not.
+        #[source]
+        source: io::Error,
+    },
+}
+
+fn failed(step: &'static str) -> impl FnOnce(io::Error) -> ScratchError {
+    move |source| ScratchError::System { step, source }
+}
+
+/// Where things go.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Place {
+    /// On a disk of so many MiB.
+    Disk {
+        /// Its size.
+        mib: u64,
+    },
+    /// In the guest's memory.
+    Memory,
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Disk { mib } => write!(f, "the scratch disk of {mib} MiB"),
+            Self::Memory => f.write_str("the guest's memory for images"),
+        }
+    }
+}
+
+impl Place {
+    /// What to do when it is full.
+    pub(crate) fn remedy(&self) -> &'static str {
+        match self {
+            Self::Disk { .. } => "raise scratch_disk_mib",
+            Self::Memory => "set scratch_disk_mib or give the pod more memory",
+        }
+    }
+
+    /// Where the puller keeps images and containers' changes.
+    #[must_use]
+    pub fn image_store(&self) -> PathBuf {
+        match self {
+            Self::Disk { .. } => Path::new(paths::SCRATCH_ROOT).join("image"),
+            Self::Memory => paths::IMAGE_STORE.into(),
+        }
+    }
+}
+
+type Outcome = Result<Place, Arc<ScratchError>>;
+
+/// The scratch disk, ready or on its way.
+#[derive(Debug, Default)]
+pub struct Scratch {
+    thread: Mutex<Option<JoinHandle<Result<Place, ScratchError>>>>,
+    outcome: OnceLock<Outcome>,
+}
+
+impl Scratch {
+    /// Memory, without looking for a disk: for an agent that is no guest's.
+    #[must_use]
+    pub fn memory() -> Self {
+        Self {
+            outcome: Ok(Place::Memory).into(),
+            ..Self::default()
+        }
+    }
+
+    /// Starts to make the disk ready.
+    #[must_use]
+    pub fn start() -> Self {
+        let thread = thread::Builder::new().name("scratch".to_owned());
+        match thread.spawn(prepare) {
+            Ok(thread) => Self {
+                thread: Mutex::new(Some(thread)),
+                ..Self::default()
+            },
+            Err(source) => Self {
+                outcome: Err(Arc::new(failed("start a thread for")(source))).into(),
+                ..Self::default()
+            },
+        }
+    }
+
+    /// Where things go; waits until that is known.
+    ///
+    /// # Errors
+    ///
+    /// When there is a disk and it cannot be used.
+    pub fn place(&self) -> Outcome {
+        self.outcome.get_or_init(|| self.join()).clone()
+    }
+
+    fn join(&self) -> Outcome {
+        let mut thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner);
+        let result = thread.take().map(JoinHandle::join);
+        result.and_then(Result::ok).map_or_else(
+            || {
+                let source = io::Error::other("the thread that prepares it panicked");
+                Err(Arc::new(failed("prepare")(source)))
+            },
+            |result| result.map_err(Arc::new),
+        )
+    }
+}
+
+fn prepare() -> Result<Place, ScratchError> {
+    let result = try_prepare();
+    if let Err(error) = &result {
+        error!(
+            error = error as &dyn StdError,
+            "scratch disk cannot be used"
+        );
+    }
+    result
+}
+
+fn try_prepare() -> Result<Place, ScratchError> {
+    let started = Instant::now();
+    let Some(disk) = disk::attached()? else {
+        info!("no scratch disk: images and volumes are kept in memory");
+        return Ok(Place::Memory);
+    };
+    let mapping = mapping::Mapping::of(&disk)?;
+    make_file_system(&mapping)?;
+    let root = Path::new(paths::SCRATCH_ROOT);
+    std::fs::create_dir_all(root).map_err(failed("make a directory for"))?;
+    // Programs and set-user-id bits of images count on the mounts that are made of
+    // their layers, which have flags of their own.
+    let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOATIME;
+    rustix::mount::mount(&mapping.path, root, "ext4", flags, OPTIONS)
+        .map_err(|error| failed("mount")(error.into()))?;
+    for name in ["image", "volumes"] {
+        std::fs::create_dir(root.join(name)).map_err(failed("make a directory on"))?;
+    }
+    let mib = disk.bytes >> 20;
+    let elapsed_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
+    info!(
+        mib,
+        elapsed_ms, "scratch disk ready: images and volumes are kept there, encrypted"
+    );
+    Ok(Place::Disk { mib })
+}
+
+fn make_file_system(mapping: &mapping::Mapping) -> Result<(), ScratchError> {
+    let mut identity = ext4::Identity {
+        uuid: [0; 16],
+        hash_seed: [0; 16],
+        made: now(),
+    };
+    fill_random(&mut identity.uuid).map_err(failed("name"))?;
+    fill_random(&mut identity.hash_seed).map_err(failed("name"))?;
+    let writes = ext4::format(mapping.bytes, &identity);
+    let writes = writes.map_err(|error| ScratchError::Size(error.to_string()))?;
+    let device = File::options().write(true).open(&mapping.path);
+    let device = device.map_err(failed("open"))?;
+    for write in writes {
+        let written = device.write_all_at(&write.bytes, write.offset);
+        written.map_err(failed("write"))?;
+    }
+    device.sync_all().map_err(failed("write"))
+}
+
+/// Whether the cause of an error is that a file system has no room.
+pub(crate) fn is_full(error: &(dyn StdError + 'static)) -> bool {
+    const FULL: [Errno; 2] = [Errno::NOSPC, Errno::DQUOT];
+    let full = |error: &(dyn StdError + 'static)| {
+        if let Some(error) = error.downcast_ref::<io::Error>() {
+            let errno = error.raw_os_error().map(Errno::from_raw_os_error);
+            return errno.is_some_and(|errno| FULL.contains(&errno))
+                || error.get_ref().is_some_and(|inner| is_full(inner));
+        }
+        error
+            .downcast_ref()
+            .is_some_and(|errno| FULL.contains(errno))
+            || matches!(error.downcast_ref(), Some(TreeError::Full { .. }))
+    };
+    let mut cause = Some(error);
+    while let Some(error) = cause {
+        if full(error) {
+            return true;
+        }
+        cause = error.source();
+    }
+    false
+}
+
+fn now() -> u32 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH);
+    now.map_or(0, |time| u32::try_from(time.as_secs()).unwrap_or(u32::MAX))
+}
+
+/// Bytes of the kernel's generator, which is seeded or waited for.
+fn fill_random(bytes: &mut [u8]) -> io::Result<()> {
+    let mut filled = 0;
+    while let Some(rest) = bytes.get_mut(filled..).filter(|rest| !rest.is_empty()) {
+        filled += rustix::rand::getrandom(rest, rustix::rand::GetRandomFlags::empty())?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn on(thread: JoinHandle<Result<Place, ScratchError>>) -> Scratch {
+        Scratch {
+            thread: Mutex::new(Some(thread)),
+            ..Scratch::default()
+        }
+    }
+
+    #[test]
+    fn a_disk_that_cannot_be_used_is_an_error_again_and_again() {
+        let thread = thread::spawn(|| Err(ScratchError::Disk(DiskError::ReadOnly)));
+        let scratch = on(thread);
+        for _ in 0..2 {
+            let error = scratch.place().unwrap_err();
+            assert!(matches!(*error, ScratchError::Disk(DiskError::ReadOnly)));
+        }
+    }
+
+    #[test]
+    fn a_thread_that_panics_is_no_reason_to_use_memory() {
+        let scratch = on(thread::spawn(|| panic!("on purpose")));
+        assert!(scratch.place().is_err());
+    }
+
+    #[test]
+    fn lack_of_room_is_told_from_other_errors_however_deep_it_is() {
+        let no_room = || io::Error::from_raw_os_error(28);
+        let wrapped = failed("write")(io::Error::other(no_room()));
+        assert!(is_full(&no_room()) && is_full(&wrapped) && is_full(&Errno::DQUOT));
+        assert!(!is_full(&failed("write")(io::ErrorKind::NotFound.into())));
+        assert!(!is_full(&Errno::IO));
+    }
+
+    #[test]
+    fn images_lie_where_the_place_is() {
+        let scratch = Scratch::memory();
+        let memory = scratch.place().unwrap();
+        assert_eq!(memory.image_store(), Path::new(paths::IMAGE_STORE));
+        let disk = Place::Disk { mib: 1 };
+        assert!(disk.image_store().starts_with(paths::SCRATCH_ROOT));
+    }
+}

@@ -29,12 +29,13 @@ pub const BOOT: [&str; 6] = [
 
 /// Loaded by the agent when a feature is asked for: the driver first, then what makes it
 /// work well and may be absent (ciphers and faster code for them).
-pub const ON_DEMAND: [&[&str]; 8] = [
+pub const ON_DEMAND: [&[&str]; 9] = [
     &["dm-crypt", "xts", "aesni-intel"],
     &["dm-integrity", "authenc", "sha256-ssse3"],
     &["dm-verity", "sha256-ssse3"],
     &["erofs"],
     &["ext4"],
+    &["quota_v2"],
     &["sev-guest"],
     &["tdx-guest"],
     &["virtio-rng"],

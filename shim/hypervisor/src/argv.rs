@@ -225,6 +225,10 @@ fn block(arguments: &mut Arguments, index: usize, disk: &Disk, block_device: boo
         device.push_str(",serial=");
         device.push_str(serial);
     }
+    if !disk.read_only {
+        // The guest is told; by default a full node would stop the VM without a word.
+        device.push_str(",werror=report,rerror=report");
+    }
     arguments.option("-device", device);
 }
 

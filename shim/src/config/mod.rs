@@ -10,7 +10,7 @@ mod load;
 mod options;
 mod schema;
 
-use std::{path::PathBuf, time::Duration};
+use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 
 use serde::Deserialize;
 
@@ -124,6 +124,10 @@ pub(crate) struct Qemu {
     pub(crate) overhead_vcpus: f32,
     /// Memory added to a pod's memory limit, in MiB.
     pub(crate) overhead_memory: u32,
+    /// Size of the disk for images and volumes, in MiB; 0 keeps them in the guest's memory.
+    pub(crate) scratch_disk_mib: u32,
+    /// Where the files of those disks are.
+    pub(crate) scratch_disk_directory: PathBuf,
     /// Regular expressions of the hypervisor annotations that pods may use.
     pub(crate) enable_annotations: Vec<String>,
     /// Whether packets are moved by QEMU itself instead of the kernel.
@@ -143,8 +147,10 @@ impl Default for Qemu {
             default_vcpus: 1.0,
             default_memory: 2048,
             overhead_vcpus: 0.2,
-            // More than Kata's: root file systems live in the guest's memory.
+            // More than Kata's: the guest itself pulls and unpacks images.
             overhead_memory: 256,
+            scratch_disk_mib: 10_240,
+            scratch_disk_directory: "/var/lib/kata-cc/scratch".into(),
             enable_annotations: Vec::new(),
             disable_vhost_net: false,
             enable_debug: false,
@@ -205,6 +211,9 @@ pub(crate) struct Runtime {
     experimental: Vec<String>,
     /// The Go shim's spelling of `experimental = ["force_guest_pull"]`.
     pub(crate) experimental_force_guest_pull: bool,
+    /// The most bytes of a pod's `emptyDir` volumes, by name; set by annotation only.
+    #[serde(skip)]
+    pub(crate) empty_dir_limits: BTreeMap<String, u64>,
     /// The Go shim's place for the agent's key of the same name.
     create_container_timeout: Option<u64>,
 }
@@ -218,6 +227,7 @@ impl Default for Runtime {
             sandbox_cgroup_only: true,
             experimental: Vec::new(),
             experimental_force_guest_pull: false,
+            empty_dir_limits: BTreeMap::new(),
             create_container_timeout: None,
         }
     }

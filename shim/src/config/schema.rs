@@ -63,6 +63,8 @@ const KEYS: &[(&str, &str, Value)] = &[
     ("hypervisor.qemu", "default_memory", Value::Count),
     ("hypervisor.qemu", "overhead_vcpus", Value::Number),
     ("hypervisor.qemu", "overhead_memory", Value::Count),
+    ("hypervisor.qemu", "scratch_disk_mib", Value::Count),
+    ("hypervisor.qemu", "scratch_disk_directory", Value::Path),
     ("hypervisor.qemu", "enable_annotations", Value::Texts(&[])),
     ("hypervisor.qemu", "disable_vhost_net", Value::Bool),
     ("hypervisor.qemu", "enable_debug", Value::Bool),

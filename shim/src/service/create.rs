@@ -286,7 +286,15 @@ fn image_storage(sandbox: &Sandbox, parsed: &Parsed) -> Result<Storage, TaskErro
 /// Looks at the volumes off the executor: one may lie on a file system that hangs.
 async fn plan_volumes(sandbox: &Sandbox, parsed: &Parsed) -> Result<VolumePlan, TaskError> {
     let (id, pod, spec) = (parsed.id.clone(), sandbox.id().clone(), parsed.spec.clone());
-    let planning = tokio::task::spawn_blocking(move || volumes::plan(&id, &pod, &spec));
+    let limits = sandbox.config.runtime.empty_dir_limits.clone();
+    let planning = tokio::task::spawn_blocking(move || {
+        let owner = volumes::Owner {
+            container: &id,
+            sandbox: &pod,
+            limits: &limits,
+        };
+        volumes::plan(owner, &spec)
+    });
     match planning.await {
         Ok(plan) => plan.map_err(|error| TaskError::invalid(&error)),
         Err(error) => Err(TaskError::failed(&error)),

@@ -2,7 +2,9 @@
 //!
 //! Nothing of the host is shared with the guest, so each bind mount of the spec is
 //! replaced: files and configuration volumes are copied in ([`copy`]), `/dev/shm`
-//! becomes the pod's, an `emptyDir` becomes a directory or tmpfs of the guest. What
+//! becomes the pod's, an `emptyDir` becomes a directory or tmpfs of the guest. The
+//! `sizeLimit` of an `emptyDir` does not reach a runtime through CRI, so a pod that wants
+//! it kept says it again in an annotation, where its policy can see it too. What
 //! cannot be had without sharing (sockets, devices) is refused by name. Root file
 //! systems are pulled in the guest ([`guest_pull`]).
 
@@ -11,6 +13,7 @@ pub(crate) mod guest_pull;
 pub(crate) mod refresh;
 
 use std::{
+    collections::BTreeMap,
     fs, io,
     os::unix::fs::{FileTypeExt, MetadataExt},
     path::{Path, PathBuf},
@@ -105,16 +108,23 @@ pub(crate) fn shm_storage() -> Storage {
     }
 }
 
+/// Whose volumes they are.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Owner<'a> {
+    /// The container.
+    pub(crate) container: &'a ContainerId,
+    /// Its pod.
+    pub(crate) sandbox: &'a SandboxId,
+    /// The most bytes of the pod's `emptyDir` volumes, by name.
+    pub(crate) limits: &'a BTreeMap<String, u64>,
+}
+
 /// Decides every mount of a container. Looks at the host's files, changes nothing.
 ///
 /// # Errors
 ///
 /// [`VolumeError`] names the mount that cannot be had.
-pub(crate) fn plan(
-    id: &ContainerId,
-    sandbox: &SandboxId,
-    spec: &Spec,
-) -> Result<VolumePlan, VolumeError> {
+pub(crate) fn plan(owner: Owner<'_>, spec: &Spec) -> Result<VolumePlan, VolumeError> {
     let mut plan = VolumePlan::default();
     let termination = spec.annotation(TERMINATION_PATH);
     for mount in &spec.mounts {
@@ -133,7 +143,7 @@ pub(crate) fn plan(
             if termination == Some(mount.destination.as_str()) {
                 plan.termination_log = Some(mount.source.clone().into());
             }
-            replaced.source = bind(id, sandbox, mount, &mut plan)?;
+            replaced.source = bind(owner, mount, &mut plan)?;
         }
         plan.mounts.push(replaced);
     }
@@ -145,12 +155,7 @@ fn is_bind(mount: &Mount) -> bool {
 }
 
 /// Plans one bind mount; answers with its source in the guest.
-fn bind(
-    id: &ContainerId,
-    sandbox: &SandboxId,
-    mount: &Mount,
-    plan: &mut VolumePlan,
-) -> Result<String, VolumeError> {
+fn bind(owner: Owner<'_>, mount: &Mount, plan: &mut VolumePlan) -> Result<String, VolumeError> {
     let failed = |source| VolumeError::Source {
         mount_source: mount.source.clone(),
         destination: mount.destination.clone(),
@@ -162,7 +167,7 @@ fn bind(
     let kind = metadata.file_type();
     if let Some(name) = empty_dir(host).filter(|_| kind.is_dir()) {
         let in_memory = statfs(host).is_ok_and(|fs| fs.filesystem_type() == TMPFS_MAGIC);
-        let storage = empty_dir_storage(sandbox, &name, in_memory, metadata.gid());
+        let storage = empty_dir_storage(owner, &name, in_memory, metadata.gid());
         let guest = storage.mount_point.clone();
         plan.storages.push(storage);
         return Ok(guest);
@@ -183,7 +188,7 @@ fn bind(
     if kind.is_block_device() || kind.is_char_device() {
         return only("device");
     }
-    let name = guest_name(id, &mount.destination).map_err(failed)?;
+    let name = guest_name(owner.container, &mount.destination).map_err(failed)?;
     let guest = format!("{SHARE}/{name}");
     plan.copies.push(CopyPlan {
         host: host.to_owned(),
@@ -202,14 +207,19 @@ fn empty_dir(host: &Path) -> Option<String> {
     parts.next().is_none().then(|| name.to_owned())
 }
 
-fn empty_dir_storage(sandbox: &SandboxId, name: &str, in_memory: bool, gid: u32) -> Storage {
+fn empty_dir_storage(owner: Owner<'_>, name: &str, in_memory: bool, gid: u32) -> Storage {
+    let sandbox = owner.sandbox;
     let group = (gid != 0).then(|| format!("fsgid={gid}"));
+    let limit = owner.limits.get(name);
+    let further = group
+        .into_iter()
+        .chain(limit.map(|bytes| format!("size={bytes}")));
     if in_memory {
         return Storage {
             driver: "ephemeral".to_owned(),
             source: "tmpfs".to_owned(),
             fstype: "tmpfs".to_owned(),
-            options: group.into_iter().collect(),
+            options: further.collect(),
             mount_point: format!("{GUEST_EPHEMERAL}/{name}"),
             ..Storage::default()
         };
@@ -218,9 +228,8 @@ fn empty_dir_storage(sandbox: &SandboxId, name: &str, in_memory: bool, gid: u32)
         driver: "local".to_owned(),
         source: "local".to_owned(),
         fstype: "local".to_owned(),
-        options: [Some("mode=0777".to_owned()), group]
-            .into_iter()
-            .flatten()
+        options: std::iter::once("mode=0777".to_owned())
+            .chain(further)
             .collect(),
         mount_point: format!("{SHARE}/{sandbox}/rootfs/local/{name}"),
         ..Storage::default()
@@ -263,7 +272,12 @@ mod tests {
 
     fn planned(spec: &Spec) -> Result<VolumePlan, VolumeError> {
         let (id, sandbox) = ids();
-        plan(&id, &sandbox, spec)
+        let owner = Owner {
+            container: &id,
+            sandbox: &sandbox,
+            limits: &BTreeMap::from([("small".to_owned(), 4096)]),
+        };
+        plan(owner, spec)
     }
 
     #[test]
@@ -317,6 +331,22 @@ mod tests {
         fs::create_dir(&below).unwrap();
         let plan = planned(&spec(&[("/cache", &below)])).unwrap();
         assert_eq!(plan.copies.len(), 1);
+    }
+
+    #[test]
+    fn an_empty_dir_has_the_limit_that_its_pod_gave_it() {
+        let folder = tempfile::tempdir().unwrap();
+        for (name, limited) in [("small", true), ("other", false)] {
+            let volume = folder.path().join(EMPTY_DIR).join(name);
+            fs::create_dir_all(&volume).unwrap();
+            let plan = planned(&spec(&[("/v", &volume)])).unwrap();
+            let options = &plan.storages[0].options;
+            assert_eq!(
+                options.contains(&"size=4096".to_owned()),
+                limited,
+                "{options:?}"
+            );
+        }
     }
 
     #[test]

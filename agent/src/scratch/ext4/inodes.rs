@@ -155,10 +155,7 @@ impl Directory {
             put(&mut block, at + 8, name.as_bytes());
             at += own;
         }
-        let sum = crc32c(
-            self.owner.seed(seed),
-            block.get(..end).unwrap_or_default(),
-        );
+        let sum = crc32c(self.owner.seed(seed), block.get(..end).unwrap_or_default());
         put16_of(&mut block, end + 4, 12);
         put(&mut block, end + 7, &[TYPE_CHECKSUM]);
         put32(&mut block, end + 8, sum);

@@ -153,7 +153,7 @@ fn disks_in_order_with_serial_and_access() {
         r#"-blockdev {"discard":"unmap","driver":"raw","file":{"discard":"unmap","driver":"file","filename":"/a,\"b","read-only":true},"node-name":"disk0","read-only":true}"#,
         "-device virtio-blk-pci,drive=disk0,serial=initdata",
         r#"-blockdev {"discard":"unmap","driver":"raw","file":{"discard":"unmap","driver":"host_device","filename":"/dev/sdx","read-only":false},"node-name":"disk1","read-only":false}"#,
-        "-device virtio-blk-pci,drive=disk1",
+        "-device virtio-blk-pci,drive=disk1,werror=report,rerror=report",
         VHOST,
         BOOT,
     ];

@@ -1,0 +1,192 @@
+//! The disk that a pod's guest keeps images and volumes on: a sparse file of the host.
+//!
+//! It takes space as the guest fills it, and goes with the pod. The guest encrypts what
+//! it writes with a key that only the guest has, so the file needs no protection, and
+//! is of no use once the VM has ended.
+
+use std::{
+    fs, io,
+    os::unix::fs::{DirBuilderExt, OpenOptionsExt},
+    path::{Path, PathBuf},
+};
+
+use agent_protocol::{id::SandboxId, limits::SCRATCH_DISK_SERIAL};
+use shim_hypervisor::Disk;
+use thiserror::Error;
+
+use crate::config::Qemu;
+
+/// What the guest's file system needs, and what it uses at most.
+const MIB_MIN: u32 = 16;
+const MIB_MAX: u32 = 4 << 20;
+const MIB: u64 = 1 << 20;
+const SUFFIX: &str = ".img";
+
+/// Why a pod has no scratch disk.
+#[derive(Debug, Error)]
+pub(crate) enum ScratchError {
+    /// No disk can be like that.
+    #[error(
+        "scratch_disk_mib is {0}: set it to 0, for images in the guest's memory, or from {MIB_MIN} to {MIB_MAX}"
+    )]
+    Size(u32),
+    /// The file cannot be made.
+    #[error("cannot make {path}, the pod's scratch disk of {mib} MiB")]
+    Make {
+        /// The file.
+        path: PathBuf,
+        /// Its size.
+        mib: u32,
+        /// Why not.
+        #[source]
+        source: io::Error,
+    },
+}
+
+/// A disk that is going to be.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Plan {
+    /// Its file, for the record.
+    pub(crate) path: PathBuf,
+    mib: u32,
+}
+
+impl Plan {
+    /// The disk that the configuration wants for a pod, if it wants one.
+    ///
+    /// # Errors
+    ///
+    /// [`ScratchError::Size`].
+    pub(crate) fn of(qemu: &Qemu, sandbox: &SandboxId) -> Result<Option<Self>, ScratchError> {
+        match qemu.scratch_disk_mib {
+            0 => Ok(None),
+            mib @ MIB_MIN..=MIB_MAX => Ok(Some(Self {
+                path: qemu
+                    .scratch_disk_directory
+                    .join(format!("{sandbox}{SUFFIX}")),
+                mib,
+            })),
+            other => Err(ScratchError::Size(other)),
+        }
+    }
+
+    /// Makes the file.
+    ///
+    /// # Errors
+    ///
+    /// [`ScratchError::Make`].
+    pub(crate) fn make(&self) -> Result<Disk, ScratchError> {
+        self.make_file().map_err(|source| ScratchError::Make {
+            path: self.path.clone(),
+            mib: self.mib,
+            source,
+        })?;
+        Ok(Disk {
+            path: self.path.clone(),
+            read_only: false,
+            serial: Some(SCRATCH_DISK_SERIAL.to_owned()),
+        })
+    }
+
+    fn make_file(&self) -> io::Result<()> {
+        if let Some(directory) = self.path.parent() {
+            fs::DirBuilder::new()
+                .recursive(true)
+                .mode(0o700)
+                .create(directory)?;
+        }
+        // Two VMs on one file would destroy each other's.
+        let mut options = fs::OpenOptions::new();
+        let file = options
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(&self.path)?;
+        file.set_len(u64::from(self.mib) * MIB)
+    }
+}
+
+/// Removes the disks of pods that nobody remembers: the node was switched off, and what
+/// remembered them lies in its memory. A pod is remembered before its disk is made.
+pub(crate) fn sweep(directory: &Path, is_remembered: impl Fn(&SandboxId) -> bool) {
+    for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
+        let path = entry.path();
+        let name = path.file_name().and_then(|name| name.to_str());
+        let name = name.and_then(|name| name.strip_suffix(SUFFIX));
+        let forgotten = name
+            .and_then(|name| SandboxId::parse(name).ok())
+            .is_some_and(|sandbox| !is_remembered(&sandbox));
+        if forgotten {
+            let removed = remove(&path);
+            tracing::info!(disk = %path.display(), ?removed, "scratch disk of a lost pod");
+        }
+    }
+}
+
+/// Removes a disk that was recorded, made or not.
+///
+/// # Errors
+///
+/// When it stays.
+pub(crate) fn remove(path: &Path) -> io::Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::MetadataExt;
+
+    use super::*;
+
+    fn plan(directory: &Path, mib: u32) -> Result<Option<Plan>, ScratchError> {
+        let qemu = Qemu {
+            scratch_disk_mib: mib,
+            scratch_disk_directory: directory.to_owned(),
+            ..Qemu::default()
+        };
+        Plan::of(&qemu, &SandboxId::parse("s1").unwrap())
+    }
+
+    #[test]
+    fn a_disk_is_as_large_as_asked_and_takes_no_space() {
+        let folder = tempfile::tempdir().unwrap();
+        let directory = folder.path().join("scratch");
+        let plan = plan(&directory, 512).unwrap().unwrap();
+        assert_eq!(plan.path, directory.join("s1.img"));
+        let disk = plan.make().unwrap();
+        assert!(!disk.read_only && disk.serial.as_deref() == Some("kata-cc-scratch"));
+        let metadata = fs::metadata(&disk.path).unwrap();
+        assert_eq!(metadata.len(), 512 << 20);
+        assert_eq!((metadata.blocks(), metadata.mode() & 0o777), (0, 0o600));
+        let twice = plan.make().unwrap_err().to_string();
+        assert!(twice.contains("s1.img") && twice.contains("512"), "{twice}");
+        remove(&disk.path).unwrap();
+        assert!(!disk.path.exists());
+        remove(&disk.path).unwrap();
+    }
+
+    #[test]
+    fn disks_of_forgotten_pods_go_and_nothing_else() {
+        let folder = tempfile::tempdir().unwrap();
+        for name in ["lost.img", "known.img", "note.txt", ".img"] {
+            fs::write(folder.path().join(name), "").unwrap();
+        }
+        sweep(folder.path(), |sandbox| sandbox.as_str() == "known");
+        let names = fs::read_dir(folder.path()).unwrap();
+        let mut left: Vec<_> = names.map(|entry| entry.unwrap().file_name()).collect();
+        left.sort();
+        assert_eq!(left, [".img", "known.img", "note.txt"]);
+    }
+
+    #[test]
+    fn no_disk_is_wanted_by_zero_and_a_tiny_or_huge_one_by_nobody() {
+        let nowhere = Path::new("/nonexistent");
+        assert_eq!(plan(nowhere, 0).unwrap(), None);
+        for mib in [1, 15, MIB_MAX + 1, u32::MAX] {
+            assert!(plan(nowhere, mib).is_err(), "{mib}");
+        }
+    }
+}
