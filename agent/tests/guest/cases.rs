@@ -7,11 +7,15 @@ use protobuf::MessageField;
 use ttrpc::Code;
 
 use crate::{
+    disk_cases::{
+        a_full_disk_is_told_and_what_fits_still_works, a_volume_is_held_to_its_size,
+        what_a_pod_writes_is_on_the_disk_and_cannot_be_read_there,
+    },
     host::{Container, Host, Outcome, call, mount, shell},
     vm::MAC,
 };
 
-type Case = for<'a> fn(&'a Host) -> Pin<Box<dyn Future<Output = Outcome> + 'a>>;
+pub(crate) type Case = for<'a> fn(&'a Host) -> Pin<Box<dyn Future<Output = Outcome> + 'a>>;
 
 macro_rules! cases {
     ($($name:ident,)*) => {
@@ -40,6 +44,9 @@ cases! {
     copied_files_are_mounted,
     wrong_containers_leave_nothing,
     many_containers_at_once,
+    what_a_pod_writes_is_on_the_disk_and_cannot_be_read_there,
+    a_volume_is_held_to_its_size,
+    a_full_disk_is_told_and_what_fits_still_works,
     pause_container_waits_and_hears_sigterm,
     sandbox_is_destroyed,
 }
@@ -52,7 +59,9 @@ macro_rules! check {
     };
 }
 
-fn code_of<T>(result: Result<T, ttrpc::Error>) -> Option<(Code, String)> {
+pub(crate) use check;
+
+pub(crate) fn code_of<T>(result: Result<T, ttrpc::Error>) -> Option<(Code, String)> {
     match result {
         Err(ttrpc::Error::RpcStatus(status)) => Some((status.code(), status.message)),
         _ => None,
@@ -102,7 +111,7 @@ async fn calls_that_are_not_there_say_their_name(host: &Host) -> Outcome {
     Ok(())
 }
 
-async fn network_is_set_up_before_the_sandbox(host: &Host) -> Outcome {
+pub(crate) async fn network_is_set_up_before_the_sandbox(host: &Host) -> Outcome {
     let interface = types::Interface {
         name: "eth0".into(),
         device: "eth0".into(),
@@ -179,7 +188,7 @@ async fn network_is_set_up_before_the_sandbox(host: &Host) -> Outcome {
     Ok(())
 }
 
-async fn sandbox_is_created_once(host: &Host) -> Outcome {
+pub(crate) async fn sandbox_is_created_once(host: &Host) -> Outcome {
     let request = agent::CreateSandboxRequest {
         hostname: "the-pod".into(),
         dns: vec!["nameserver 10.0.2.3".into()],
@@ -651,7 +660,7 @@ async fn many_containers_at_once(host: &Host) -> Outcome {
     Ok(())
 }
 
-async fn sandbox_is_destroyed(host: &Host) -> Outcome {
+pub(crate) async fn sandbox_is_destroyed(host: &Host) -> Outcome {
     host.run(Container::new("last", "sleep 1000")).await?;
     host.agent
         .destroy_sandbox(call(), &agent::DestroySandboxRequest::default())

@@ -1,6 +1,6 @@
 //! The host's side: a client, and containers described in few words.
 
-use std::time::Duration;
+use std::{path::PathBuf, time::Duration};
 
 use agent_protocol::rpc::{
     agent::{self, CreateContainerRequest, ReadStreamRequest, Storage},
@@ -27,6 +27,8 @@ pub(crate) struct Host {
     pub(crate) agent: AgentServiceClient,
     pub(crate) health: HealthClient,
     pub(crate) image: String,
+    /// The file behind the guest's scratch disk, if it has one.
+    pub(crate) disk: Option<PathBuf>,
 }
 
 /// A context without time limit of its own; the case has one.
@@ -35,7 +37,7 @@ pub(crate) fn call() -> context::Context {
 }
 
 impl Host {
-    pub(crate) async fn connect(vm: &Vm, image: String) -> Self {
+    pub(crate) async fn connect(vm: &Vm, image: String, disk: Option<PathBuf>) -> Self {
         loop {
             if let Ok(Ok(stream)) = timeout(Duration::from_secs(1), handshake(vm)).await {
                 let client = Client::new(Socket::new(stream));
@@ -44,6 +46,7 @@ impl Host {
                     agent,
                     health: HealthClient::new(client),
                     image,
+                    disk,
                 };
             }
             sleep(Duration::from_millis(50)).await;

@@ -3,22 +3,93 @@
 //!
 //! Needs QEMU, `vhost-device-vsock`, `docker-registry`, `skopeo`, `umoci`,
 //! `openssl`, a static busybox and a built `kata-cc-image`; says which one is
-//! missing and passes otherwise. One guest serves all cases, in order: each leaves
-//! it as the next expects it.
+//! missing and passes otherwise. One guest with a scratch disk serves all cases, in order:
+//! each leaves it as the next expects it. Two more guests have no disk, and two disks.
 
 #![allow(clippy::unwrap_used, reason = "what fails here fails the test")]
 
 mod cases;
+mod disk_cases;
 mod host;
 mod registry;
 mod tools;
 mod vm;
 
-use std::time::{Duration, Instant};
+use std::{
+    path::{Path, PathBuf},
+    time::{Duration, Instant},
+};
 
 use host::Host;
 
 const CASE_TIME_MAX: Duration = Duration::from_secs(120);
+
+const DISK_MIB: u64 = 128;
+
+/// What all guests share.
+struct Bed {
+    tools: tools::Tools,
+    registry: registry::Registry,
+    image: PathBuf,
+    folder: tempfile::TempDir,
+}
+
+impl Bed {
+    fn make(tools: tools::Tools) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let registry = registry::Registry::start(&tools, folder.path());
+        registry.push(&tools, "small", 1 << 10);
+        registry.push(&tools, "large", 24 << 20);
+        let image = vm::build_image(&tools, folder.path(), &registry.authority());
+        Self {
+            tools,
+            registry,
+            image,
+            folder,
+        }
+    }
+
+    fn boot(&self, name: &str, disks: &[PathBuf]) -> vm::Vm {
+        let folder = self.folder.path().join(name);
+        vm::Vm::start(&self.tools, &folder, &self.image, disks)
+    }
+
+    fn disk(&self, name: &str) -> PathBuf {
+        vm::make_disk(self.folder.path(), name, DISK_MIB)
+    }
+
+    /// Runs the cases in order in one guest, which says this word at its start and ends
+    /// with the last case.
+    fn play(&self, mut vm: vm::Vm, disk: Option<&Path>, word: &str, cases: &[(&str, cases::Case)]) {
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(2)
+            .enable_all()
+            .build()
+            .unwrap();
+        let result = runtime.block_on(async {
+            let disk = disk.map(Path::to_owned);
+            let host = Host::connect(&vm, self.registry.reference(), disk);
+            let host = tokio::time::timeout(CASE_TIME_MAX, host)
+                .await
+                .expect("the agent answers");
+            for (name, case) in cases {
+                let started = Instant::now();
+                let case = tokio::time::timeout(CASE_TIME_MAX, case(&host));
+                let result = case.await.unwrap_or_else(|_| Err("took too long".into()));
+                eprintln!("{name}: {result:?} ({:?})", started.elapsed());
+                result.map_err(|error| format!("{name}: {error}"))?;
+            }
+            Ok::<(), String>(())
+        });
+        let console = vm.console();
+        assert!(result.is_ok(), "{result:?}; console:\n{console}");
+        assert!(
+            vm.ends(Duration::from_secs(30)),
+            "the guest ends with its sandbox"
+        );
+        assert!(console.contains(word), "{console}");
+    }
+}
 
 #[test]
 fn the_guest_serves_the_protocol() {
@@ -29,33 +100,22 @@ fn the_guest_serves_the_protocol() {
             return;
         }
     };
-    let folder = tempfile::tempdir().unwrap();
-    let registry = registry::Registry::start(&tools, folder.path());
-    let mut vm = vm::Vm::start(&tools, folder.path(), &registry.authority());
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
-        .enable_all()
-        .build()
-        .unwrap();
-    let result = runtime.block_on(async {
-        let host = Host::connect(&vm, registry.reference());
-        let host = tokio::time::timeout(CASE_TIME_MAX, host)
-            .await
-            .expect("the agent answers");
-        for (name, case) in cases::ALL {
-            let started = Instant::now();
-            let case = tokio::time::timeout(CASE_TIME_MAX, case(&host));
-            let result = case.await.unwrap_or_else(|_| Err("took too long".into()));
-            eprintln!("{name}: {result:?} ({:?})", started.elapsed());
-            result.map_err(|error| format!("{name}: {error}"))?;
-        }
-        Ok::<(), String>(())
-    });
-    if result.is_ok() {
-        assert!(
-            vm.ends(Duration::from_secs(30)),
-            "the guest ends with its sandbox"
-        );
-    }
-    assert!(result.is_ok(), "{result:?}; console:\n{}", vm.console());
+    let bed = Bed::make(tools);
+    let disk = bed.disk("disk");
+    let vm = bed.boot("vm", std::slice::from_ref(&disk));
+    bed.play(vm, Some(&disk), "scratch disk ready", cases::ALL);
+    bed.play(
+        bed.boot("no-disk", &[]),
+        None,
+        "no scratch disk",
+        disk_cases::WITHOUT_DISK,
+    );
+    let disks = [bed.disk("one"), bed.disk("other")];
+    let vm = bed.boot("two-disks", &disks);
+    bed.play(
+        vm,
+        None,
+        "scratch disk cannot be used",
+        disk_cases::WITH_TWO_DISKS,
+    );
 }

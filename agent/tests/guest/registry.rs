@@ -1,8 +1,9 @@
 //! A registry with TLS on this machine's loopback, which a guest behind QEMU's own
-//! network sees as 10.0.2.2, and one image in it.
+//! network sees as 10.0.2.2, and images in it.
 
 use std::{
     fs,
+    io::Read,
     net::TcpListener,
     os::unix::fs::symlink,
     path::{Path, PathBuf},
@@ -54,7 +55,7 @@ impl Registry {
             port,
         };
         registry.wait();
-        registry.push(tools);
+        registry.push(tools, "busybox", 0);
         registry
     }
 
@@ -74,17 +75,21 @@ impl Registry {
         format!("10.0.2.2:{}/busybox:1", self.port)
     }
 
-    fn push(&self, tools: &Tools) {
-        let layout = self.folder.join("layout");
+    /// Pushes one more image: the same programs beside so many bytes that compress badly.
+    pub(crate) fn push(&self, tools: &Tools, name: &str, ballast_bytes: u64) {
+        let layout = self.folder.join(format!("{name}-layout"));
         let umoci = |arguments: &[&str]| run(Command::new(&tools.umoci).args(arguments));
         let layout_option = format!("--layout={}", layout.display());
         let image = format!("--image={}:1", layout.display());
-        let bundle = self.folder.join("bundle");
+        let bundle = self.folder.join(format!("{name}-bundle"));
         let bundle_text = bundle.display().to_string();
         umoci(&["init", &layout_option]);
         umoci(&["new", &image]);
         umoci(&["unpack", &image, &bundle_text]);
         fill(tools, &bundle.join("rootfs"));
+        let mut ballast = fs::File::create(bundle.join("rootfs/ballast")).unwrap();
+        let random = fs::File::open("/dev/urandom").unwrap();
+        std::io::copy(&mut random.take(ballast_bytes), &mut ballast).unwrap();
         umoci(&["repack", &image, &bundle_text]);
         run(Command::new(&tools.skopeo)
             .args([
@@ -94,7 +99,7 @@ impl Registry {
                 "--dest-tls-verify=false",
             ])
             .arg(format!("oci:{}:1", layout.display()))
-            .arg(format!("docker://127.0.0.1:{}/busybox:1", self.port)));
+            .arg(format!("docker://127.0.0.1:{}/{name}:1", self.port)));
     }
 }
 

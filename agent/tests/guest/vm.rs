@@ -7,6 +7,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+use agent_protocol::limits::SCRATCH_DISK_SERIAL;
+
 use crate::tools::{Tools, run};
 
 pub(crate) const MAC: &str = "02:00:00:00:00:01";
@@ -27,14 +29,10 @@ impl Drop for Vm {
 }
 
 impl Vm {
-    pub(crate) fn start(tools: &Tools, folder: &Path, authority: &Path) -> Self {
-        let folder = folder.join("vm");
+    /// Boots an image with these disks, which all say that they are the scratch disk.
+    pub(crate) fn start(tools: &Tools, folder: &Path, image: &Path, disks: &[PathBuf]) -> Self {
+        let folder = folder.to_owned();
         fs::create_dir_all(&folder).unwrap();
-        run(Command::new(&tools.image_builder)
-            .args(["build", "--agent", env!("CARGO_BIN_EXE_kata-agent"), "--ca"])
-            .arg(authority)
-            .args(["--compression", "none", "--output"])
-            .arg(&folder));
         let device = folder.join("device.sock");
         let sockets = format!(
             "guest-cid=3,socket={},uds-path={}",
@@ -48,7 +46,7 @@ impl Vm {
             .spawn()
             .unwrap();
         wait_for(&device);
-        let qemu = qemu(tools, &folder, &device);
+        let qemu = qemu(tools, &folder, image, disks);
         Self {
             qemu,
             vsock,
@@ -78,13 +76,36 @@ impl Vm {
     }
 }
 
-fn qemu(tools: &Tools, folder: &Path, device: &Path) -> Child {
-    let image = folder.join("default");
+/// Builds the guest image with this build's agent; answers with its folder.
+pub(crate) fn build_image(tools: &Tools, folder: &Path, authority: &Path) -> PathBuf {
+    run(Command::new(&tools.image_builder)
+        .args(["build", "--agent", env!("CARGO_BIN_EXE_kata-agent"), "--ca"])
+        .arg(authority)
+        .args(["--compression", "none", "--output"])
+        .arg(folder));
+    folder.join("default")
+}
+
+/// A sparse file of so many MiB.
+pub(crate) fn make_disk(folder: &Path, name: &str, mib: u64) -> PathBuf {
+    let path = folder.join(name);
+    File::create(&path).unwrap().set_len(mib << 20).unwrap();
+    path
+}
+
+fn qemu(tools: &Tools, folder: &Path, image: &Path, disks: &[PathBuf]) -> Child {
+    let device = folder.join("device.sock");
     let manifest = fs::read_to_string(image.join("manifest.json")).unwrap();
     let manifest: serde_json::Value = serde_json::from_str(&manifest).unwrap();
     let cmdline = format!("{} agent.log=debug", manifest["cmdline"].as_str().unwrap());
     let console = File::create(folder.join("console")).unwrap();
-    Command::new(&tools.qemu)
+    let mut command = Command::new(&tools.qemu);
+    for (index, disk) in disks.iter().enumerate() {
+        let drive = format!("id=disk{index},if=none,format=raw,file={}", disk.display());
+        let device = format!("virtio-blk-pci,drive=disk{index},serial={SCRATCH_DISK_SERIAL}");
+        command.args(["-drive", &drive, "-device", &device]);
+    }
+    command
         .args(["-nodefaults", "-no-user-config", "-nographic", "-no-reboot"])
         .args([
             "-machine",
