@@ -1,6 +1,11 @@
 //! Doors for the fuzz targets, which see only what is public. Not part of any product.
 
+use std::collections::BTreeMap;
 use std::io::BufReader;
+
+use agent_keys::{LayerKey, OfflineKeys, Recipient};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 
 use crate::config::ConfigFile;
 use crate::document::Document;
@@ -51,4 +56,27 @@ pub fn challenge(bytes: &[u8]) {
     if let Ok(text) = std::str::from_utf8(bytes) {
         fetch::fuzz_challenge(text);
     }
+}
+
+/// Unwraps a layer's key. The public options come first, the packet after a zero byte;
+/// base64 is made right, or chance would hardly ever get past it.
+pub fn annotations(bytes: &[u8]) {
+    let (public, packet) = match bytes.iter().position(|byte| *byte == 0) {
+        Some(zero) => (&bytes[..zero], &bytes[zero + 1..]),
+        None => (&b"{\"cipher\":\"AES_256_CTR_HMAC_SHA256\"}"[..], bytes),
+    };
+    let annotation = |name: &str, value: &[u8]| {
+        let name = format!("org.opencontainers.image.enc.{name}");
+        (name, STANDARD.encode(value))
+    };
+    let annotations = BTreeMap::from([
+        annotation("pubopts", public),
+        annotation("keys.provider.attestation-agent", packet),
+    ]);
+    let mut keys = OfflineKeys::default();
+    let key = STANDARD.encode([7; 32]);
+    keys.add(format!(r#"{{"default/key/1":"{key}"}}"#).as_bytes())
+        .expect("the file is one");
+    let _ = Recipient::of(&annotations);
+    let _ = LayerKey::unwrap(&annotations, &keys);
 }

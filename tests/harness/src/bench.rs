@@ -14,12 +14,12 @@ use std::{
 };
 
 use anyhow::{Context, Result, ensure};
-use serde::Serialize;
 
 use crate::{
     bed::{Bed, BedOptions, Handler},
     containerd::Release,
     demo::Timing,
+    measurement::{Measurement, median, rounded, write},
     pod::{Container, ContainerRequest, Pod, PodRequest},
     tools::{Prefix, built},
 };
@@ -37,19 +37,6 @@ pub struct BenchOptions {
     pub json: Option<PathBuf>,
     /// Pods of each kind.
     pub repeat: usize,
-}
-
-/// One line of the result.
-#[derive(Debug, Clone, Serialize)]
-struct Measurement {
-    name: String,
-    value: f64,
-    unit: &'static str,
-    peer: Option<&'static str>,
-    peer_value: Option<f64>,
-    ratio: Option<f64>,
-    budget: Option<f64>,
-    within: Option<bool>,
 }
 
 type Sample = BTreeMap<&'static str, f64>;
@@ -100,11 +87,7 @@ pub fn bench(options: &BenchOptions) -> Result<()> {
     let sizes = sizes(&prefix)?;
     ours.iter_mut().for_each(|one| one.extend(&sizes));
     let measurements = summarize(&ours, &peers, has_kvm());
-    print(&measurements);
-    if let Some(path) = &options.json {
-        fs::write(path, serde_json::to_string_pretty(&measurements)? + "\n")
-            .with_context(|| format!("writing {}", path.display()))?;
-    }
+    write(&measurements, "runc", options.json.as_deref())?;
     Ok(())
 }
 
@@ -290,7 +273,7 @@ fn summarize(ours: &[Sample], peers: &[Sample], kvm: bool) -> Vec<Measurement> {
             name: name.to_owned(),
             value: rounded(value),
             unit,
-            peer: has_peer.then_some("runc"),
+            peer: has_peer.then(|| "runc".to_owned()),
             peer_value: has_peer.then(|| rounded(median(&mut theirs))),
             ratio: has_peer.then(|| rounded(median(&mut ratios))),
             budget,
@@ -300,40 +283,8 @@ fn summarize(ours: &[Sample], peers: &[Sample], kvm: bool) -> Vec<Measurement> {
     all
 }
 
-fn print(measurements: &[Measurement]) {
-    let show = |value: Option<f64>| value.map_or("-".to_owned(), |value| format!("{value}"));
-    println!(
-        "{:<30} {:>10} {:>10} {:>8} {:>8}",
-        "", "kata-cc", "runc", "ratio", "budget"
-    );
-    for one in measurements {
-        println!(
-            "{:<30} {:>10} {:>10} {:>8} {:>8}{}",
-            format!("{} [{}]", one.name, one.unit),
-            one.value,
-            show(one.peer_value),
-            show(one.ratio),
-            show(one.budget),
-            if one.within == Some(false) {
-                "  over budget"
-            } else {
-                ""
-            },
-        );
-    }
-}
-
 fn milliseconds(start: Instant) -> f64 {
     start.elapsed().as_secs_f64() * 1000.0
-}
-
-fn rounded(value: f64) -> f64 {
-    (value * 100.0).round() / 100.0
-}
-
-fn median(values: &mut [f64]) -> f64 {
-    values.sort_by(f64::total_cmp);
-    values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
 }
 
 #[cfg(test)]
@@ -361,7 +312,7 @@ mod tests {
             (20.0, Some(5.0), Some(2.0))
         );
         assert_eq!(
-            (size.peer, size.ratio, size.within),
+            (size.peer.as_deref(), size.ratio, size.within),
             (None, None, Some(false))
         );
     }

@@ -1,0 +1,116 @@
+//! The order of measuring.
+
+use std::{fs, time::Duration};
+
+use anyhow::{Context, Result, ensure};
+use tests_harness::write_measurements;
+
+use crate::{
+    RunOptions,
+    images::{self, Image},
+    ours, peers,
+    place::{Place, path},
+    process::Cost,
+    stages::{self, Stages},
+    table::{self, Samples},
+};
+
+/// What one repetition found out about one image.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Sample {
+    pub(crate) stages: Stages,
+    pub(crate) ours: Cost,
+    pub(crate) ours_on_one: Option<Cost>,
+    pub(crate) requests: u64,
+    pub(crate) skopeo: Option<Cost>,
+    pub(crate) ctr: Option<Cost>,
+    pub(crate) calls: Option<f64>,
+    pub(crate) shaped: Option<Cost>,
+    pub(crate) shaped_skopeo: Option<Cost>,
+    pub(crate) shaped_ctr: Option<Cost>,
+}
+
+/// Measures everything; prints it and writes it where asked to.
+pub(crate) fn run(options: &RunOptions) -> Result<()> {
+    let place = Place::make()?;
+    // Base64 of 32 bytes; it protects nothing.
+    fs::write(
+        path("keys.json"),
+        r#"{"default/bench/1":"BwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwc="}"#,
+    )?;
+    let all = images::all(options.quick);
+    let chosen = |image: &&Image| image.name.contains(&options.only);
+    let wanted: Vec<&Image> = all.iter().filter(chosen).collect();
+    ensure!(
+        !wanted.is_empty(),
+        "no image's name contains {}",
+        options.only
+    );
+    for image in &all {
+        let is_basis = wanted.iter().any(|one| one.encrypts == Some(image.name));
+        if is_basis || wanted.iter().any(|one| one.name == image.name) {
+            eprintln!("bench-pull: making {}", image.name);
+            image.provide(&place)?;
+        }
+    }
+    let load = fs::read_to_string("/proc/loadavg").unwrap_or_default();
+    eprintln!("bench-pull: load before measuring: {}", load.trim());
+    let mut samples: Vec<Samples<'_>> = wanted.iter().map(|image| Samples::new(image)).collect();
+    for round in 1..=options.repeat {
+        for one in &mut samples {
+            eprintln!(
+                "bench-pull: round {round} of {}: {}",
+                options.repeat, one.image.name
+            );
+            let sample = measure(&place, one.image, options)
+                .with_context(|| format!("pulling {}", one.image.name))?;
+            one.samples.push(sample);
+        }
+    }
+    let measurements = table::summarize(&samples);
+    write_measurements(&measurements, "stages", options.json.as_deref())
+}
+
+fn measure(place: &Place, image: &Image, options: &RunOptions) -> Result<Sample> {
+    let reference = image.reference();
+    let (ours, requests) = ours::measure(&reference, "0,1")?;
+    let mut sample = Sample {
+        ours,
+        requests,
+        stages: stages::of_image(image)?,
+        ..Sample::default()
+    };
+    if image.files == 0 {
+        sample.ours_on_one = Some(ours::measure(&reference, "0")?.0);
+    } else {
+        sample.calls = said(ours::system_calls(&reference));
+    }
+    // Peers do not decrypt with key providers' keys.
+    if image.encrypts.is_some() {
+        return Ok(sample);
+    }
+    sample.skopeo = peers::skopeo_and_umoci(place, &reference)?;
+    sample.ctr = peers::ctr(place, &reference)?;
+    if image.files == 0 {
+        place.shape(Some(options.link))?;
+        let shaped = shaped(place, &reference, &mut sample);
+        place.shape(None)?;
+        shaped?;
+    }
+    // Whatever was removed is given back before the next one begins.
+    std::thread::sleep(Duration::from_millis(200));
+    Ok(sample)
+}
+
+fn shaped(place: &Place, reference: &str, sample: &mut Sample) -> Result<()> {
+    sample.shaped = Some(ours::measure(reference, "0,1")?.0);
+    sample.shaped_skopeo = peers::skopeo_and_umoci(place, reference)?;
+    sample.shaped_ctr = peers::ctr(place, reference)?;
+    Ok(())
+}
+
+fn said(calls: Result<f64>) -> Option<f64> {
+    calls
+        .inspect_err(|error| eprintln!("bench-pull: system calls are not counted: {error:#}"))
+        .ok()
+}

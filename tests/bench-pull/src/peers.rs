@@ -1,0 +1,56 @@
+//! The pulls of others, each into a store of its own.
+
+use std::{fs, path::Path, process::Command};
+
+use anyhow::{Context, Result};
+
+use crate::{
+    place::{Place, path},
+    process::{self, Cost},
+};
+
+/// `skopeo copy` and `umoci unpack`, if both are there.
+pub(crate) fn skopeo_and_umoci(place: &Place, reference: &str) -> Result<Option<Cost>> {
+    let (Some(skopeo), Some(umoci)) = (&place.skopeo, &place.umoci) else {
+        return Ok(None);
+    };
+    let directory = path("peer");
+    fs::create_dir_all(&directory)?;
+    let layout = directory.join("layout").display().to_string();
+    let [program, words @ ..] = skopeo.words();
+    let mut copy = Command::new(program);
+    copy.args(words)
+        .args([
+            "--insecure-policy",
+            "copy",
+            "--quiet",
+            "--src-tls-verify=false",
+        ])
+        .arg(format!("docker://{reference}"))
+        .arg(format!("oci:{layout}:x"));
+    let copied = process::run(copy, None)?.0;
+    let mut unpack = Command::new(umoci);
+    unpack
+        .args(["unpack", "--image", &format!("{layout}:x")])
+        .arg(directory.join("bundle"));
+    let unpacked = process::run(unpack, None)?.0;
+    remove(&directory)?;
+    Ok(Some(copied.then(unpacked)))
+}
+
+/// `ctr images pull`, with containerd's share of it.
+pub(crate) fn ctr(place: &Place, reference: &str) -> Result<Option<Cost>> {
+    let Some((mut pull, daemon)) = place.ctr() else {
+        return Ok(None);
+    };
+    pull.args(["images", "pull", "--plain-http", reference]);
+    let cost = process::run(pull, Some(daemon))?.0;
+    let (mut clear, _) = place.ctr().context("containerd was here")?;
+    clear.args(["images", "rm", "--sync", reference]);
+    process::run(clear, None)?;
+    Ok(Some(cost))
+}
+
+fn remove(directory: &Path) -> Result<()> {
+    fs::remove_dir_all(directory).context("removing a peer's store")
+}

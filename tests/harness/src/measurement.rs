@@ -1,0 +1,78 @@
+//! One form for the results of all benches, for people and for programs.
+//!
+//! Ratios are ours ÷ the peer's, lower is better.
+
+use std::{fs, path::Path};
+
+use anyhow::{Context, Result};
+use serde::Serialize;
+
+/// One line of a result.
+#[derive(Debug, Clone, Serialize)]
+pub struct Measurement {
+    /// What was measured, in parts joined by points.
+    pub name: String,
+    /// The median of ours.
+    pub value: f64,
+    /// Its unit.
+    pub unit: &'static str,
+    /// Whom it is compared with.
+    pub peer: Option<String>,
+    /// The median of theirs.
+    pub peer_value: Option<f64>,
+    /// The median of the ratios of each repetition.
+    pub ratio: Option<f64>,
+    /// What the value, or where there is a peer, the ratio should not exceed.
+    pub budget: Option<f64>,
+    /// Whether it does not; `None` where this machine cannot tell.
+    pub within: Option<bool>,
+}
+
+/// Prints a table, and writes JSON where asked to.
+///
+/// # Errors
+/// When the file cannot be written.
+pub fn write(measurements: &[Measurement], peer: &str, json: Option<&Path>) -> Result<()> {
+    print(measurements, peer);
+    if let Some(path) = json {
+        fs::write(path, serde_json::to_string_pretty(measurements)? + "\n")
+            .with_context(|| format!("writing {}", path.display()))?;
+    }
+    Ok(())
+}
+
+fn print(measurements: &[Measurement], peer: &str) {
+    let show = |value: Option<f64>| value.map_or("-".to_owned(), |value| format!("{value}"));
+    println!(
+        "{:<44} {:>10} {:>10} {:>8} {:>8}",
+        "", "kata-cc", peer, "ratio", "budget"
+    );
+    for one in measurements {
+        let name = match one.peer.as_deref().filter(|name| *name != peer) {
+            Some(peer) => format!("{} ÷ {peer} [{}]", one.name, one.unit),
+            None => format!("{} [{}]", one.name, one.unit),
+        };
+        let remark = match one.within {
+            Some(false) => "  over budget",
+            _ => "",
+        };
+        println!(
+            "{name:<44} {:>10} {:>10} {:>8} {:>8}{remark}",
+            one.value,
+            show(one.peer_value),
+            show(one.ratio),
+            show(one.budget),
+        );
+    }
+}
+
+/// To two places.
+pub(crate) fn rounded(value: f64) -> f64 {
+    (value * 100.0).round() / 100.0
+}
+
+/// The middle of the values, or the upper one of two; NaN if there are none.
+pub fn median(values: &mut [f64]) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
+}
