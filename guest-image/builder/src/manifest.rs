@@ -14,12 +14,7 @@ use std::{
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-/// File name of the manifest in an image's directory.
-pub const FILE_NAME: &str = "manifest.json";
-/// File name of the kernel in an image's directory.
-pub const KERNEL: &str = "vmlinuz";
-/// File name of the initrd in an image's directory.
-pub const INITRD: &str = "initrd.img";
+pub use guest_image_measurement::{INITRD, KERNEL, MANIFEST as FILE_NAME};
 
 /// The only schema there is.
 const SCHEMA: u32 = 1;

@@ -6,7 +6,7 @@
 
 use base64::{Engine, prelude::BASE64_STANDARD};
 use guest_image_measurement::{
-    Firmware, KernelHashes, Launch, MeasureError, ParseDigestError, SevFeatures, Sha256Digest,
+    Firmware, GuestImage, Launch, MeasureError, ParseDigestError, SevFeatures, Sha256Digest,
     VcpuCount, VcpuModel, Vmm,
 };
 use serde::Serialize;
@@ -91,23 +91,17 @@ pub enum ImageMeasureError {
     Launch(#[from] MeasureError),
 }
 
-/// The hashes of an image's kernel, initrd and of a command line.
+/// What of an image is measured.
 ///
 /// # Errors
 ///
 /// When the manifest lacks a digest or has a malformed one.
-pub fn kernel_hashes(
-    manifest: &Manifest,
-    cmdline: &str,
-) -> Result<KernelHashes, ImageMeasureError> {
+pub fn measured(manifest: &Manifest) -> Result<GuestImage, ImageMeasureError> {
     let digest = |name| -> Result<Sha256Digest, ImageMeasureError> {
         Ok(file(manifest, name)?.sha256.parse()?)
     };
-    Ok(KernelHashes::new(
-        digest(KERNEL)?,
-        Some(digest(INITRD)?),
-        cmdline,
-    ))
+    let cmdline = manifest.cmdline.clone();
+    Ok(GuestImage::new(digest(KERNEL)?, digest(INITRD)?, cmdline))
 }
 
 fn file<'a>(
@@ -129,7 +123,7 @@ pub fn measure(
     firmware: &Firmware,
     choices: &Choices,
 ) -> Result<Measurements, ImageMeasureError> {
-    let kernel = kernel_hashes(manifest, &manifest.cmdline)?;
+    let kernel = measured(manifest)?.hashes();
     let mut launch_digests = Vec::new();
     for model in &choices.models {
         for features in &choices.features {

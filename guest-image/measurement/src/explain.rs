@@ -7,11 +7,17 @@
 use crate::{
     digest::Sha384Digest,
     firmware::Firmware,
+    image::GuestImage,
     kernel_hashes::KernelHashes,
     launch::{Launch, VcpuCount},
     vcpu::VcpuModel,
     vmsa::{SevFeatures, Vmm},
 };
+
+/// Most processors that [`explain_image`] tries.
+pub const MAX_SEARCHED: u16 = 256;
+/// Label of a launch without a kernel.
+const NO_KERNEL: &str = "without a kernel";
 
 /// What may have been launched. Labels are the caller's own and come back in the answer.
 #[derive(Debug)]
@@ -60,6 +66,52 @@ pub fn command_lines(built: &str) -> Vec<String> {
         lines.push(format!("{built} {extra}"));
     }
     lines
+}
+
+/// Searches what a host may have made of an image, with these and further command lines and
+/// these builds of firmware, and says in one sentence what it found.
+#[must_use]
+pub fn explain_image(
+    wanted: Sha384Digest,
+    image: &GuestImage,
+    firmware: Vec<(&str, Firmware)>,
+    more_lines: &[String],
+) -> Option<String> {
+    let mut lines = command_lines(image.cmdline());
+    lines.extend(more_lines.iter().cloned());
+    let mut kernels = vec![(NO_KERNEL, None)];
+    kernels.extend(
+        lines
+            .iter()
+            .map(|line| (line.as_str(), Some(image.hashes_with(line)))),
+    );
+    let suspects = Suspects {
+        firmware,
+        kernels,
+        max_vcpus: VcpuCount::new(MAX_SEARCHED)?,
+    };
+    Some(explain(wanted, &suspects)?.sentence(image.cmdline()))
+}
+
+impl Explanation<'_> {
+    fn sentence(&self, built: &str) -> String {
+        let kernel = match (self.kernel, self.kernel == built) {
+            (NO_KERNEL, _) => "no kernel".to_owned(),
+            (_, true) => "the command line of the manifest".to_owned(),
+            (line, false) => format!("the command line {line:?} instead of the manifest's"),
+        };
+        format!(
+            "launched by {} with {} of type {}, SEV features {:#x}, firmware {}, {kernel}",
+            self.vmm.name(),
+            match self.vcpus.number() {
+                1 => "1 vCPU".to_owned(),
+                number => format!("{number} vCPUs"),
+            },
+            self.model.name(),
+            self.features.raw(),
+            self.firmware,
+        )
+    }
 }
 
 /// The first launch among the suspects that has this digest.

@@ -1,5 +1,7 @@
 //! A launch: all that is measured, in the order in which the VMM adds it.
 
+use std::str::FromStr;
+
 use crate::{
     digest::Sha384Digest,
     firmware::{Firmware, Section, SectionKind},
@@ -34,6 +36,50 @@ impl VcpuCount {
     #[must_use]
     pub const fn number(self) -> u16 {
         self.0
+    }
+}
+
+/// Numbers of virtual processors, as people write them: `1-4,8`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct VcpuCounts(Vec<VcpuCount>);
+
+/// A text does not list numbers of processors.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+pub enum ParseCountsError {
+    /// Not a number, or none that a guest can have.
+    #[error("{0:?} is not a number from 1 to {MAX_VCPUS}")]
+    Number(String),
+    /// A range from more to less.
+    #[error("{0:?} ends before it begins")]
+    Range(String),
+}
+
+impl VcpuCounts {
+    /// The numbers, in the order in which they were written.
+    #[must_use]
+    pub fn as_slice(&self) -> &[VcpuCount] {
+        &self.0
+    }
+}
+
+impl FromStr for VcpuCounts {
+    type Err = ParseCountsError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let mut counts = Vec::new();
+        for part in text.split(',') {
+            let (first, last) = part.split_once('-').unwrap_or((part, part));
+            let number = |text: &str| {
+                let count = text.parse().ok().and_then(VcpuCount::new);
+                count.ok_or_else(|| ParseCountsError::Number(text.to_owned()))
+            };
+            let (first, last) = (number(first)?, number(last)?);
+            if first > last {
+                return Err(ParseCountsError::Range(part.to_owned()));
+            }
+            counts.extend((first.number()..=last.number()).filter_map(VcpuCount::new));
+        }
+        Ok(Self(counts))
     }
 }
 
@@ -150,6 +196,24 @@ impl Launch<'_> {
             (SectionKind::Zeroed | SectionKind::SvsmCallingArea | SectionKind::KernelHashes, _) => {
                 Ok(chain.pages(gpa, repeated(Measured::Zero)))
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lists_of_processors_are_read() {
+        let read = |text: &str| {
+            let list: VcpuCounts = text.parse().ok()?;
+            let numbers = list.as_slice().iter().map(|count| count.number());
+            Some(numbers.collect::<Vec<_>>())
+        };
+        assert_eq!(read("1-3,8"), Some(vec![1, 2, 3, 8]));
+        for text in ["", "0", "3-1", "1-", "4097", "a", "1,,2"] {
+            assert_eq!(read(text), None, "{text}");
         }
     }
 }

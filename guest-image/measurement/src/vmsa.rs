@@ -4,6 +4,8 @@
 //! KVM set at reset. EC2 leaves some of them at other values; the published digests have zero
 //! in its `RDX`, later tools say 0x600, so check a value of EC2 against a report of its own.
 
+use std::str::FromStr;
+
 use crate::{
     bytes::put,
     page::{PAGE_BYTES, Page},
@@ -33,6 +35,23 @@ impl SevFeatures {
     #[must_use]
     pub const fn raw(self) -> u64 {
         self.0
+    }
+}
+
+/// A text is not a hexadecimal number of 64 bits.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+#[error("{0:?} is not a hexadecimal number")]
+pub struct ParseFeaturesError(String);
+
+impl FromStr for SevFeatures {
+    type Err = ParseFeaturesError;
+
+    /// Reads the bits in hexadecimal, with or without `0x`.
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let digits = text.strip_prefix("0x").unwrap_or(text);
+        u64::from_str_radix(digits, 16)
+            .map(Self::from_raw)
+            .map_err(|_| ParseFeaturesError(text.to_owned()))
     }
 }
 

@@ -2,12 +2,14 @@
 //!
 //! Runs outside the guest and is trusted by its user alone. [`run`] starts a Pod
 //! through containerd without Kubernetes; [`image`] pulls images as the guest does,
-//! encrypts them and shows what is encrypted.
+//! encrypts them and shows what is encrypted; [`measure`] computes what a genuine guest
+//! reports, and [`verify`] judges what one did report.
 //!
 //! Output of the workload goes to standard output and standard error, messages of the
 //! command to standard error, each as one sentence behind `kata-cc: `.
 //!
-//! Exit codes of `run`; `image` ends with 0 when it is done and 1 when it failed:
+//! Exit codes of `run`; `image` ends with 0 when it is done and 1 when it failed, the
+//! other subcommands say theirs:
 //!
 //! | exit code | meaning |
 //! |---|---|
@@ -19,7 +21,9 @@
 //! | 130, 143 | stopped by SIGINT or SIGTERM |
 
 mod image;
+mod measure;
 mod run;
+mod verify;
 
 use std::process::ExitCode;
 
@@ -40,10 +44,10 @@ Exit codes:
 /// Exit code for a pod past its deadline.
 const TOO_LONG: u8 = 124;
 
-/// Exit code for a command on images that failed.
+/// Exit code for a command that failed.
 const FAILED: u8 = 1;
 
-/// Exit code for failures of our own.
+/// Exit code of `run` for failures of our own.
 const NOT_RUN: u8 = 125;
 
 /// Shells add this to the number of a signal.
@@ -62,6 +66,8 @@ enum Command {
     Run(run::Options),
     #[command(subcommand)]
     Image(Box<image::Command>),
+    Measure(Box<measure::Options>),
+    Verify(Box<verify::Options>),
 }
 
 #[tokio::main(worker_threads = 2)]
@@ -75,6 +81,12 @@ async fn main() -> ExitCode {
             Ok(()) => 0,
             Err(error) => complain(error, FAILED),
         },
+        Command::Measure(options) => {
+            measure::run(&options).unwrap_or_else(|error| complain(error, FAILED))
+        }
+        Command::Verify(options) => {
+            verify::run(&options).unwrap_or_else(|error| complain(error, verify::UNREADABLE))
+        }
     };
     ExitCode::from(code)
 }

@@ -1,0 +1,173 @@
+//! `kata-cc measure`: what a genuine VM reports when it boots a guest image, and why one
+//! reports otherwise.
+//!
+//! The computation is `guest-image-measurement`'s, as in `kata-cc-image measure`; here it
+//! is at hand for an owner who has an image and a verdict but no builder.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context as _, Result};
+use clap::Args;
+use guest_image_measurement::{
+    Firmware, GuestImage, INITRD, KERNEL, Launch, MANIFEST, SevFeatures, Sha384Digest, VcpuCounts,
+    VcpuModel, Vmm,
+    explain::{MAX_SEARCHED, explain_image},
+};
+use serde::Serialize;
+
+/// Exit code of `--explain` for a digest that is none of an image's.
+const UNEXPLAINED: u8 = 3;
+
+/// What a genuine VM reports when it boots a guest image.
+///
+/// Exit codes: 0 done, 1 failed, 2 wrong usage, 3 the digest has no explanation.
+#[derive(Args)]
+pub(crate) struct Options {
+    /// Directory of the guest image
+    image: PathBuf,
+    #[command(flatten)]
+    launches: Launches,
+    /// Say which launch gives this digest instead
+    #[arg(long, value_name = "DIGEST")]
+    explain: Option<Sha384Digest>,
+    /// Further firmware that may have been launched (repeatable)
+    #[arg(long, value_name = "FILE", requires = "explain")]
+    suspect_firmware: Vec<PathBuf>,
+    /// Further command line that may have been launched (repeatable)
+    #[arg(long, value_name = "TEXT", requires = "explain")]
+    suspect_cmdline: Vec<String>,
+    /// Print JSON
+    #[arg(long, conflicts_with = "explain")]
+    json: bool,
+}
+
+/// Which launches of an image are genuine.
+#[derive(Args)]
+pub(crate) struct Launches {
+    /// Firmware that starts the image, a build for direct boot
+    #[arg(
+        long,
+        value_name = "FILE",
+        default_value = "/usr/share/ovmf/OVMF.amdsev.fd"
+    )]
+    firmware: PathBuf,
+    /// Numbers of virtual processors, such as 1-4,8
+    #[arg(long, value_name = "LIST", default_value = "1-8")]
+    vcpus: VcpuCounts,
+    /// Processor type (repeatable); the shim's is EPYC-v4
+    #[arg(long, value_name = "TYPE", default_value = "EPYC-v4")]
+    vcpu_type: Vec<VcpuModel>,
+    /// SEV features of the host, in hexadecimal (repeatable); 0x21 is with debug swap
+    #[arg(long, value_name = "BITS", default_value = "0x1")]
+    sev_features: Vec<SevFeatures>,
+}
+
+/// One genuine launch.
+#[derive(Debug, Serialize)]
+pub(crate) struct Expected {
+    vcpus: u16,
+    vcpu_type: &'static str,
+    sev_features: String,
+    #[serde(serialize_with = "as_text")]
+    pub(crate) launch_digest: Sha384Digest,
+}
+
+fn as_text<S: serde::Serializer>(digest: &Sha384Digest, to: S) -> Result<S::Ok, S::Error> {
+    to.collect_str(digest)
+}
+
+/// Prints the digests or the explanation; gives the exit code.
+pub(crate) fn run(options: &Options) -> Result<u8> {
+    let image = read_image(&options.image)?;
+    if let Some(wanted) = options.explain {
+        return explained(options, &image, wanted);
+    }
+    let expected = options.launches.expected(&image)?;
+    if options.json {
+        println!("{}", serde_json::to_string_pretty(&expected)?);
+        return Ok(0);
+    }
+    for launch in expected {
+        let (vcpus, model) = (launch.vcpus, launch.vcpu_type);
+        let (features, digest) = (launch.sev_features, launch.launch_digest);
+        println!("{digest}  {vcpus:>4} x {model}, features {features}");
+    }
+    Ok(0)
+}
+
+fn explained(options: &Options, image: &GuestImage, wanted: Sha384Digest) -> Result<u8> {
+    let mut firmware = Vec::new();
+    for path in std::iter::once(&options.launches.firmware).chain(&options.suspect_firmware) {
+        firmware.push((path.display().to_string(), read_firmware(path)?));
+    }
+    let suspects = firmware
+        .iter()
+        .map(|(label, firmware)| (label.as_str(), firmware.clone()))
+        .collect();
+    if let Some(found) = explain_image(wanted, image, suspects, &options.suspect_cmdline) {
+        println!("{found}");
+        return Ok(0);
+    }
+    eprintln!(
+        "kata-cc: no launch of {} with up to {MAX_SEARCHED} vCPUs, the known processor types and command lines, and this firmware has the digest {wanted}",
+        options.image.display()
+    );
+    Ok(UNEXPLAINED)
+}
+
+impl Launches {
+    /// What each of these launches of an image reports.
+    pub(crate) fn expected(&self, image: &GuestImage) -> Result<Vec<Expected>> {
+        let firmware = read_firmware(&self.firmware)?;
+        let kernel = image.hashes();
+        let mut expected = Vec::new();
+        let choices = self
+            .vcpu_type
+            .iter()
+            .flat_map(|model| self.sev_features.iter().map(move |bits| (*model, *bits)));
+        for (model, features) in choices {
+            let launch = Launch {
+                firmware: &firmware,
+                kernel: Some(&kernel),
+                signature: model.signature(),
+                features,
+                vmm: Vmm::Qemu,
+            };
+            for count in self.vcpus.as_slice() {
+                expected.push(Expected {
+                    vcpus: count.number(),
+                    vcpu_type: model.name(),
+                    sev_features: format!("{:#x}", features.raw()),
+                    launch_digest: launch.digest(*count)?,
+                });
+            }
+        }
+        Ok(expected)
+    }
+}
+
+/// Reads an image's manifest and compares its files with it.
+pub(crate) fn read_image(directory: &Path) -> Result<GuestImage> {
+    let path = directory.join(MANIFEST);
+    let image = GuestImage::parse_manifest(&read(&path)?);
+    let image = image.with_context(|| path.display().to_string())?;
+    let (kernel, initrd) = (
+        read(&directory.join(KERNEL))?,
+        read(&directory.join(INITRD))?,
+    );
+    let checked = image.check(&kernel, &initrd);
+    checked.with_context(|| format!("the guest image {}", directory.display()))?;
+    Ok(image)
+}
+
+fn read_firmware(path: &Path) -> Result<Firmware> {
+    let image = read(path).context("the firmware cannot be read (Debian's is ovmf-amdsev)")?;
+    Firmware::parse(&image).with_context(|| format!("the firmware {}", path.display()))
+}
+
+fn read(path: &Path) -> Result<Vec<u8>> {
+    fs::read(path).with_context(|| format!("cannot read {}", path.display()))
+}

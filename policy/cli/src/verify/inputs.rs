@@ -1,0 +1,171 @@
+//! What a verdict is made from, read and parsed before anything is judged.
+
+use std::{
+    fs::File,
+    io::Read as _,
+    path::Path,
+    str::FromStr,
+    time::{SystemTime, UNIX_EPOCH},
+};
+
+use agent_evidence::{
+    Endorsements, HostData, LaunchMeasurement, ReportData, Sha256Digest, Timestamp,
+    azure::PcrReferences,
+    evidence::{Evidence, MAX_EVIDENCE_LEN},
+    snp::{ReferenceValues, Roots, Store, UnverifiedReport},
+};
+use anyhow::{Context as _, Result, bail};
+use guest_image_measurement::Sha384Digest;
+use serde::de::DeserializeOwned;
+
+use super::{Options, kds};
+use crate::measure::read_image;
+
+/// Longest file read of those that an owner writes, in bytes.
+const MAX_OWN_LEN: usize = 4 * 1024 * 1024;
+
+/// Bytes written in hexadecimal.
+#[derive(Clone, Debug)]
+pub(crate) struct Bytes(pub(crate) Vec<u8>);
+
+impl FromStr for Bytes {
+    type Err = hex::FromHexError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        hex::decode(text).map(Self)
+    }
+}
+
+/// How the verifier knows that evidence answers its own question.
+#[derive(Clone, Debug)]
+pub(crate) enum Freshness {
+    /// The nonce of our own form and of az-snp-vtpm.
+    Nonce(Vec<u8>),
+    /// All of the report data of CoCo's snp form.
+    ReportData(ReportData),
+}
+
+/// Everything, parsed.
+#[derive(Debug)]
+pub(crate) struct Inputs {
+    pub(crate) evidence: Evidence,
+    pub(crate) references: ReferenceValues,
+    pub(crate) roots: Roots,
+    pub(crate) at: Timestamp,
+    pub(crate) freshness: Freshness,
+    pub(crate) host_data: HostData,
+    pub(crate) initdata_digest: Option<Sha256Digest>,
+    pub(crate) pcrs: PcrReferences,
+}
+
+impl Inputs {
+    pub(crate) fn read(options: &Options) -> Result<Self> {
+        let text = bounded(&options.evidence, MAX_EVIDENCE_LEN)?;
+        let evidence = Evidence::parse(&text);
+        let mut evidence =
+            evidence.with_context(|| format!("the evidence {}", options.evidence.display()))?;
+        let mut references: ReferenceValues = json("the references", &options.references)?;
+        for directory in &options.guest_image {
+            let image = read_image(directory)?;
+            let expected = options.launches.expected(&image)?;
+            let measurements = expected
+                .iter()
+                .map(|launch| LaunchMeasurement(*launch.launch_digest.as_bytes()));
+            references.identities.measurements.extend(measurements);
+        }
+        endorse(&mut evidence, options)?;
+        Ok(Self {
+            evidence,
+            references,
+            roots: roots(options)?,
+            at: options.time.map_or_else(now, Ok)?,
+            freshness: freshness(options)?,
+            host_data: options.host_data.unwrap_or(HostData::ZERO),
+            initdata_digest: options.initdata_digest,
+            pcrs: match &options.pcrs {
+                Some(path) => json("the PCR values", path)?,
+                None => PcrReferences::default(),
+            },
+        })
+    }
+}
+
+/// Adds to the evidence's own certificates what the store and the key server have.
+fn endorse(evidence: &mut Evidence, options: &Options) -> Result<()> {
+    let Some(directory) = &options.store else {
+        return Ok(());
+    };
+    let (report, endorsements): (&UnverifiedReport, &mut Endorsements) = match evidence {
+        Evidence::Logged(evidence) => (&evidence.report, &mut evidence.endorsements),
+        Evidence::Snp(evidence) => (&evidence.report, &mut evidence.endorsements),
+        Evidence::Azure(evidence) => (evidence.hcl.report(), &mut evidence.endorsements),
+    };
+    let wanted = report.locator();
+    if let Some(url) = &options.kds {
+        kds::Kds::new(url, directory)?.fetch(&wanted)?;
+    }
+    let found = Store::new(directory).find(&wanted)?;
+    for certificate in found.certificates() {
+        endorsements.add(certificate.as_der())?;
+    }
+    for list in found.crls() {
+        endorsements.add_crl(list.as_der())?;
+    }
+    Ok(())
+}
+
+fn roots(options: &Options) -> Result<Roots> {
+    match &options.roots {
+        None => Ok(Roots::amd()),
+        Some(path) => {
+            let roots = Roots::parse(&bounded(path, MAX_OWN_LEN)?);
+            roots.with_context(|| format!("the roots {}", path.display()))
+        }
+    }
+}
+
+fn freshness(options: &Options) -> Result<Freshness> {
+    let padded = |bytes: &[u8]| Ok(Freshness::ReportData(ReportData::padded(bytes)?));
+    match (&options.nonce, &options.report_data, &options.runtime_data) {
+        (Some(nonce), _, _) => Ok(Freshness::Nonce(nonce.0.clone())),
+        (_, Some(bytes), _) => padded(&bytes.0),
+        (_, _, Some(path)) => {
+            let digest = Sha384Digest::of(&bounded(path, MAX_OWN_LEN)?);
+            padded(digest.as_bytes())
+        }
+        _ => bail!(
+            "without --nonce, --report-data or --runtime-data anybody's old evidence would do: say what was asked for"
+        ),
+    }
+}
+
+fn now() -> Result<Timestamp> {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH);
+    let now = now.context("this machine's clock is before 1970: give --time")?;
+    Ok(Timestamp::from_unix_seconds(now.as_secs().try_into()?))
+}
+
+fn json<T: DeserializeOwned>(what: &str, path: &Path) -> Result<T> {
+    let text = bounded(path, MAX_OWN_LEN)?;
+    let mut reader = serde_json::Deserializer::from_slice(&text);
+    let parsed = serde_path_to_error::deserialize(&mut reader);
+    let parsed = parsed.with_context(|| format!("{what} {}", path.display()))?;
+    reader
+        .end()
+        .with_context(|| format!("{what} {}", path.display()))?;
+    Ok(parsed)
+}
+
+fn bounded(path: &Path, limit: usize) -> Result<Vec<u8>> {
+    let mut content = Vec::new();
+    let shown = || format!("cannot read {}", path.display());
+    let file = File::open(path).with_context(shown)?;
+    let more = u64::try_from(limit)?.saturating_add(1);
+    file.take(more)
+        .read_to_end(&mut content)
+        .with_context(shown)?;
+    if content.len() > limit {
+        bail!("{} has more than {limit} bytes", path.display());
+    }
+    Ok(content)
+}

@@ -1,0 +1,93 @@
+//! `kata-cc verify`: judges evidence, and says what the guest did.
+//!
+//! Everything that decides comes from the command line: evidence, reference values, roots,
+//! time, nonce. Evidence is hostile; it is parsed and judged by `agent-evidence`, and what is
+//! printed of it is escaped. A value that is missing refuses, it never passes by default.
+//!
+//! | exit code | meaning |
+//! |---|---|
+//! | 0 | accepted: every check was made and passed |
+//! | 1 | refused: at least one check refused, or was not reached |
+//! | 2 | wrong usage |
+//! | 3 | an input cannot be read, or is not what it should be |
+
+mod inputs;
+mod judge;
+mod kds;
+mod show;
+
+use std::path::PathBuf;
+
+use agent_evidence::{HostData, Timestamp};
+use anyhow::Result;
+use clap::Args;
+
+use crate::measure::Launches;
+use inputs::{Bytes, Inputs};
+
+/// Exit code for evidence that was refused.
+const REFUSED: u8 = 1;
+/// Exit code for what cannot be judged.
+pub(crate) const UNREADABLE: u8 = 3;
+
+/// Judge evidence of a guest: which chip signed it, what booted, what was bound, what ran.
+///
+/// Exit codes: 0 accepted, 1 refused, 2 wrong usage, 3 an input cannot be read.
+#[derive(Args)]
+pub(crate) struct Options {
+    /// Evidence, JSON: this project's own form, or CoCo's snp or az-snp-vtpm
+    evidence: PathBuf,
+    /// What is accepted, JSON
+    #[arg(long, value_name = "FILE")]
+    references: PathBuf,
+    /// Trust anchors instead of AMD's, PEM or DER
+    #[arg(long, value_name = "FILE")]
+    roots: Option<PathBuf>,
+    /// Time at which certificates and lists are judged, as 2026-01-31T00:00:00Z [default: now]
+    #[arg(long, value_name = "TIME")]
+    time: Option<Timestamp>,
+    /// Nonce that was given for this evidence, in hexadecimal
+    #[arg(long, value_name = "HEX", group = "freshness")]
+    nonce: Option<Bytes>,
+    /// Report data that CoCo's snp form must have, in hexadecimal
+    #[arg(long, value_name = "HEX", group = "freshness")]
+    report_data: Option<Bytes>,
+    /// Runtime data whose SHA-384 CoCo's snp form must have as report data
+    #[arg(long, value_name = "FILE", group = "freshness")]
+    runtime_data: Option<PathBuf>,
+    /// HOST_DATA that binds initdata or policy [default: zeros, a guest without]
+    #[arg(long, value_name = "HEX")]
+    host_data: Option<HostData>,
+    /// Digest of the initdata that az-snp-vtpm evidence must have in PCR 8, in hexadecimal
+    #[arg(long, value_name = "HEX")]
+    initdata_digest: Option<agent_evidence::Sha256Digest>,
+    /// PCR values that az-snp-vtpm evidence may have, JSON
+    #[arg(long, value_name = "FILE")]
+    pcrs: Option<PathBuf>,
+    /// Guest image that may have booted, beside the measurements in the references (repeatable)
+    #[arg(long, value_name = "DIR")]
+    guest_image: Vec<PathBuf>,
+    #[command(flatten)]
+    launches: Launches,
+    /// Directory in which certificates and lists are looked for and kept
+    #[arg(long, value_name = "DIR")]
+    store: Option<PathBuf>,
+    /// Fetch what the store lacks from a key server, such as https://kdsintf.amd.com
+    #[arg(long, value_name = "URL", requires = "store")]
+    kds: Option<String>,
+    /// Print every check as JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// Judges and prints; gives the exit code.
+pub(crate) fn run(options: &Options) -> Result<u8> {
+    let inputs = Inputs::read(options)?;
+    let judged = judge::judge(&inputs)?;
+    if options.json {
+        println!("{}", serde_json::to_string_pretty(&judged)?);
+    } else {
+        print!("{judged}");
+    }
+    Ok(if judged.is_accepted() { 0 } else { REFUSED })
+}
