@@ -16,12 +16,14 @@
 //! `simulated-tee` have. Reports, certificates and revocation lists have AMD's formats and
 //! are signed under a root made once for each directory ([`authority`]); `kata-cc verify --roots
 //! DIRECTORY/roots.pem` takes that root.
+//! [`kds`] serves the same certificates as AMD's key server does.
 //!
 //! What it does not play: memory encryption, and the firmware. The guest is not protected, and
 //! starts without OVMF, which refuses to run outside of SEV.
 #![allow(clippy::missing_errors_doc, reason = "all errors are anyhow's")]
 
 pub mod authority;
+pub mod kds;
 pub mod launch;
 pub mod processor;
 pub mod run;

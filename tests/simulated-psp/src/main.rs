@@ -1,12 +1,13 @@
 //! `simulated-psp`: a stand-in for QEMU that plays the secure processor. See the library.
 
-use std::{ffi::OsString, path::PathBuf, process::ExitCode};
+use std::{ffi::OsString, net::SocketAddr, path::PathBuf, process::ExitCode};
 
 use agent_evidence::snp::{Product, SigningKey};
 use anyhow::Result;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use tests_simulated_psp::{
     authority::Authority,
+    kds::Kds,
     processor::{Guest, Model},
     run::{Settings, become_qemu},
     serve::serve,
@@ -45,6 +46,15 @@ enum Commands {
         /// QEMU's arguments for a SEV-SNP guest
         #[arg(last = true, required = true)]
         arguments: Vec<OsString>,
+    },
+    /// Serve the certificates as AMD's key server does, and print where
+    Kds {
+        /// Directory of keys and certificates
+        #[arg(long, value_name = "DIR")]
+        authority: PathBuf,
+        /// Address to listen on
+        #[arg(long, default_value = "127.0.0.1:0")]
+        listen: SocketAddr,
     },
     /// Sign reports for the guest at standard input
     Serve {
@@ -138,6 +148,13 @@ fn run(command: Commands) -> Result<()> {
                 model: model.words(),
             };
             match become_qemu(&settings, &arguments)? {}
+        }
+        Commands::Kds { authority, listen } => {
+            let server = Kds::start(Authority::open(&authority)?, listen)?;
+            println!("{}", server.url());
+            loop {
+                std::thread::park();
+            }
         }
         Commands::Serve {
             authority,

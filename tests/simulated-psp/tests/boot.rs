@@ -5,20 +5,22 @@
 
 #![expect(clippy::unwrap_used, reason = "this is all test code")]
 
-mod scene;
+mod bed;
+mod owner;
 
 use std::{
     path::Path,
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
 use agent_evidence::{
-    Check, Endorsements, HostData, LaunchMeasurement, ReportData, Verdict,
+    Check, Endorsements, HostData, LaunchMeasurement, ReportData, Timestamp, Verdict,
     snp::{Expected, Product, Roots, SigningKey, UnverifiedReport},
 };
 use shim_hypervisor::{Confidential, Hypervisor as _, Qemu, SevSnp, VmExitCause};
 
-use scene::{Bed, HOST_DATA, POLICY, now, references};
+use bed::Bed;
+use owner::{HOST_DATA, POLICY, references};
 
 const BOOT: Duration = Duration::from_secs(120);
 
@@ -70,6 +72,11 @@ async fn boot(bed: &Bed, words: &str) -> Printed {
     let messages = std::fs::read_to_string(bed.state().join("hypervisor.log")).unwrap();
     assert!(messages.contains("launch digest"), "{messages}");
     Printed::read(&std::fs::read_to_string(bed.state().join("console.log")).unwrap())
+}
+
+fn now() -> Timestamp {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+    Timestamp::from_unix_seconds(now.as_secs().try_into().unwrap())
 }
 
 fn expected(byte: u8) -> Expected {

@@ -1,34 +1,20 @@
-//! A guest image with the one process that asks for reports, and what an owner expects of it.
+//! A guest image with the one process that asks for reports.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
     fs,
     num::NonZeroU32,
     os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
     process::Command,
     sync::LazyLock,
-    time::{SystemTime, UNIX_EPOCH},
 };
 
-use agent_evidence::{
-    LaunchMeasurement, Timestamp,
-    snp::{
-        FirmwareVersion, GuestPolicyRules, Identities, PlatformRules, Product, ProductFloor,
-        ReferenceValues, Revocation, SigningKey, TcbFloor,
-    },
-};
 use guest_image_measurement::{
     Firmware, KernelHashes, Launch, SevFeatures, Sha256Digest, VcpuCount, VcpuModel, Vmm,
 };
 use shim_hypervisor::{Accelerator, Confidential, SevSnp, VmConfig, Vsock};
-use tests_simulated_psp::processor::Model;
 
-pub(crate) const HOST_DATA: [u8; 32] = [0x5D; 32];
-/// ABI 1.31, SMT allowed.
-pub(crate) const POLICY: u64 = 0x0003_011F;
-const FIRMWARE: &str = "/usr/share/ovmf/OVMF.amdsev.fd";
-const DAY: u32 = 86_400;
+use crate::owner::{FIRMWARE, HOST_DATA, POLICY};
 
 pub(crate) struct Bed {
     image: PathBuf,
@@ -156,60 +142,4 @@ fn run(command: &mut Command) {
     let output = command.output().unwrap();
     let errors = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{command:?}: {errors}");
-}
-
-pub(crate) fn now() -> Timestamp {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
-    Timestamp::from_unix_seconds(now.as_secs().try_into().unwrap())
-}
-
-/// What an owner who knows the simulated processor accepts.
-pub(crate) fn references(product: Product, measurement: LaunchMeasurement) -> ReferenceValues {
-    let model = Model {
-        product,
-        signing_key: SigningKey::Vcek,
-        report_version: 5,
-    };
-    let tcb = model.tcb();
-    let floor = ProductFloor {
-        tcb: TcbFloor {
-            fmc: tcb.fmc,
-            bootloader: tcb.bootloader,
-            tee: tcb.tee,
-            snp: tcb.snp,
-            microcode: tcb.microcode,
-        },
-        firmware: FirmwareVersion {
-            major: 1,
-            minor: 55,
-            build: 40,
-        },
-    };
-    ReferenceValues {
-        products: BTreeMap::from([(product, floor)]),
-        refused_products: BTreeSet::new(),
-        revocation: Revocation::Required {
-            max_age_seconds: DAY,
-        },
-        vlek_providers: BTreeSet::from(["CN=cc.example.com".to_owned()]),
-        masked_chip_id: false,
-        guest_policy: GuestPolicyRules {
-            abi_major: 1,
-            abi_minor: 31,
-            smt_allowed: true,
-            cxl_allowed: false,
-            single_socket: false,
-            aes_256_xts: false,
-            rapl_disabled: false,
-            ciphertext_hiding: false,
-            page_swap_disabled: false,
-        },
-        vmpl: 0,
-        identities: Identities {
-            measurements: BTreeSet::from([measurement]),
-            signed: Vec::new(),
-        },
-        platform: PlatformRules::default(),
-        mitigations: 0,
-    }
 }
