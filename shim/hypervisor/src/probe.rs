@@ -27,11 +27,6 @@ pub(crate) enum Chosen {
 
 /// Picks the accelerator for this node.
 pub(crate) fn accelerator(wanted: Accelerator) -> Result<Chosen, StartError> {
-    let kvm = || {
-        let device = OpenOptions::new().read(true).write(true).open("/dev/kvm");
-        let cpuinfo = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-        kvm_usable(device.map(drop), &cpuinfo)
-    };
     match wanted {
         Accelerator::Tcg => Ok(Chosen::Tcg),
         Accelerator::Kvm => kvm()
@@ -45,6 +40,17 @@ pub(crate) fn accelerator(wanted: Accelerator) -> Result<Chosen, StartError> {
             }
         },
     }
+}
+
+/// Whether KVM can run a guest here.
+///
+/// # Errors
+///
+/// One sentence that says why not.
+pub fn kvm() -> Result<(), String> {
+    let device = OpenOptions::new().read(true).write(true).open("/dev/kvm");
+    let cpuinfo = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    kvm_usable(device.map(drop), &cpuinfo)
 }
 
 fn kvm_usable(device: io::Result<()>, cpuinfo: &str) -> Result<(), String> {

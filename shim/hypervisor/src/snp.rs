@@ -12,6 +12,7 @@
 //! SNP_LAUNCH_START, SNP_LAUNCH_FINISH.
 
 use std::fs::OpenOptions;
+use std::io;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
@@ -105,14 +106,34 @@ fn probe(config: &VmConfig, accelerator: Chosen) -> Result<Host, StartError> {
     let Some(host) = processor() else {
         return refused("the processor does not have it");
     };
-    let enabled = std::fs::read_to_string("/sys/module/kvm_amd/parameters/sev_snp");
-    if !enabled.is_ok_and(|value| matches!(value.trim(), "Y" | "1")) {
+    if !is_enabled() {
         return refused("the kernel has it off: kvm_amd.sev_snp is not Y");
     }
-    match OpenOptions::new().read(true).write(true).open("/dev/sev") {
-        Ok(_) => Ok(host),
+    match device() {
+        Ok(()) => Ok(host),
         Err(error) => refused(&format!("/dev/sev cannot be opened ({error})")),
     }
+}
+
+/// Whether the processor has SEV-SNP, whatever the firmware made of it.
+pub fn is_in_processor() -> bool {
+    processor().is_some()
+}
+
+/// Whether the kernel lets guests use it.
+pub fn is_enabled() -> bool {
+    let enabled = std::fs::read_to_string("/sys/module/kvm_amd/parameters/sev_snp");
+    enabled.is_ok_and(|value| matches!(value.trim(), "Y" | "1"))
+}
+
+/// Opens the way to the secure processor.
+///
+/// # Errors
+///
+/// What the system says.
+pub fn device() -> io::Result<()> {
+    let opened = OpenOptions::new().read(true).write(true).open("/dev/sev");
+    opened.map(drop)
 }
 
 #[cfg(target_arch = "x86_64")]

@@ -10,7 +10,7 @@ use std::{collections::BTreeSet, path::Path};
 use serde::Deserialize;
 
 /// Each crate's folder and the folders it may depend on.
-pub const ALLOWED: [(&str, &[&str]); 14] = [
+pub const ALLOWED: [(&str, &[&str]); 15] = [
     ("agent/protocol", &[]),
     ("policy/engine", &["agent/protocol"]),
     ("policy/generator", &["policy/engine", "agent/protocol"]),
@@ -44,6 +44,7 @@ pub const ALLOWED: [(&str, &[&str]); 14] = [
     ("guest-image/measurement", &[]),
     ("guest-image/builder", &["guest-image/measurement"]),
     ("shim/hypervisor", &[]),
+    ("shim/node", &["shim/hypervisor"]),
     ("shim/snapshotter", &[]),
     ("shim", &["agent/protocol", "shim/hypervisor"]),
 ];
