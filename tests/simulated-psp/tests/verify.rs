@@ -6,190 +6,31 @@
 #![expect(clippy::unwrap_used, reason = "this is all test code")]
 
 mod owner;
+mod scene;
 
-use std::{
-    collections::BTreeMap,
-    fs,
-    path::{Path, PathBuf},
-    process::{Command, Output},
-};
+use std::{fs, process::Command};
 
 use agent_evidence::{
-    Endorsements, LaunchMeasurement,
-    evidence::LoggedEvidence,
-    log::{Event, MeasurementLog, Operation},
-    snp::{Product, SigningKey, UnverifiedReport},
+    LaunchMeasurement,
+    snp::{Product, ReferenceValues, SigningKey},
 };
-use guest_image_measurement::{VcpuCount, VcpuModel};
-use serde_json::{Value, json};
+use base64::{Engine as _, engine::general_purpose::STANDARD};
+use guest_image_measurement::{
+    VcpuCount, VcpuModel,
+    id_block::{self, IdAuthentication, IdBlock},
+};
+use ring::{
+    rand::SystemRandom,
+    signature::{ECDSA_P384_SHA384_FIXED_SIGNING, EcdsaKeyPair},
+};
+use serde_json::json;
 use tests_simulated_psp::{
     authority::Authority,
-    kds::{Behaviour, INTERMEDIATE, Kds},
-    launch::{Launch, SnpObject},
-    processor::{Files, Guest, Model},
-    serve::certificate_table,
+    processor::{Guest, Model, RefusedLaunch},
 };
 
-use owner::{FIRMWARE, HOST_DATA, POLICY, references};
-
-const NONCE: &[u8] = b"the verifier's nonce";
-
-/// A launch, the log, and what the owner says; right as made.
-struct Scene {
-    folder: tempfile::TempDir,
-    authority: Authority,
-    model: Model,
-    launch: Launch,
-    files: Files,
-    nonce: Vec<u8>,
-    log: MeasurementLog,
-    /// In place of the log that the report binds.
-    told: Option<MeasurementLog>,
-    /// Whether certificates are in the evidence.
-    endorsed: bool,
-    references: Value,
-    arguments: Vec<String>,
-}
-
-impl Scene {
-    fn open() -> Option<Self> {
-        for needed in [Path::new(FIRMWARE), &kata_cc()] {
-            if !needed.exists() {
-                eprintln!("skipped: no {}; run hack/build", needed.display());
-                return None;
-            }
-        }
-        let folder = tempfile::tempdir().unwrap();
-        let image = folder.path().join("image");
-        fs::create_dir(&image).unwrap();
-        let files = Files {
-            kernel: b"a kernel".to_vec(),
-            initrd: b"an initrd".to_vec(),
-            firmware: fs::read(FIRMWARE).unwrap(),
-        };
-        write_image(&image, &files);
-        let authority = Path::new(env!("CARGO_TARGET_TMPDIR")).join("authority");
-        let references = references(Product::Genoa, LaunchMeasurement([0; 48]));
-        Some(Self {
-            authority: Authority::open(&authority).unwrap(),
-            model: Model {
-                product: Product::Genoa,
-                signing_key: SigningKey::Vcek,
-                report_version: 5,
-            },
-            launch: Launch {
-                kernel: PathBuf::new(),
-                initrd: PathBuf::new(),
-                cmdline: "console=ttyS0 quiet".to_owned(),
-                firmware: FIRMWARE.into(),
-                vcpus: VcpuCount::new(2).unwrap(),
-                model: VcpuModel::Epyc,
-                snp: SnpObject {
-                    policy: POLICY,
-                    host_data: HOST_DATA,
-                    identity: None,
-                },
-            },
-            files,
-            nonce: NONCE.to_vec(),
-            log: log(&["web"]),
-            told: None,
-            endorsed: true,
-            references: serde_json::to_value(references).unwrap(),
-            arguments: Vec::new(),
-            folder,
-        })
-    }
-
-    fn path(&self, name: &str) -> String {
-        self.folder.path().join(name).display().to_string()
-    }
-
-    fn guest(&self) -> Guest {
-        Guest::launch(&self.launch, &self.files).unwrap()
-    }
-
-    fn evidence(&self) -> String {
-        let bound = self.log.bound_report_data(&self.nonce);
-        let chip = self.authority.chip();
-        let report = self.model.report(&self.guest(), chip, &bound.0);
-        let table = certificate_table(&self.authority, self.model).unwrap();
-        let endorsements = match self.endorsed {
-            true => Endorsements::parse(&table).unwrap(),
-            false => Endorsements::default(),
-        };
-        let evidence = LoggedEvidence {
-            report: UnverifiedReport::parse(&report).unwrap(),
-            endorsements,
-            nonce: self.nonce.clone(),
-            log: self.told.clone().unwrap_or_else(|| self.log.clone()),
-        };
-        evidence.to_json()
-    }
-
-    fn verify(&self, more: &[&str]) -> Output {
-        fs::write(self.path("evidence.json"), self.evidence()).unwrap();
-        fs::write(self.path("references.json"), self.references.to_string()).unwrap();
-        let mut command = Command::new(kata_cc());
-        command
-            .args(["verify", &self.path("evidence.json")])
-            .args(["--references", &self.path("references.json")])
-            .args(["--guest-image", &self.path("image"), "--vcpus", "2"])
-            .args(["--nonce", &hex::encode(NONCE)])
-            .args(["--host-data", &hex::encode(HOST_DATA)]);
-        if !self.arguments.iter().any(|word| word == "--roots") {
-            command.arg("--roots").arg(self.authority.roots());
-        }
-        command.args(&self.arguments).args(more).output().unwrap()
-    }
-
-    /// The checks that refused, each once, and what the exit code says.
-    fn refusals(&self) -> Vec<String> {
-        let output = self.verify(&["--json"]);
-        let (verdict, code) = (json_of(&output), output.status.code());
-        let checks = verdict["checks"].as_array().unwrap().iter();
-        let refused = checks.filter(|check| check["outcome"] == "refused");
-        let names: Vec<String> = refused
-            .map(|check| check["check"].as_str().unwrap().to_owned())
-            .collect();
-        assert_eq!(verdict["accepted"], names.is_empty());
-        assert_eq!(code, Some(i32::from(!names.is_empty())));
-        names
-    }
-}
-
-fn kata_cc() -> PathBuf {
-    Path::new(env!("CARGO_BIN_EXE_simulated-psp")).with_file_name("kata-cc")
-}
-
-fn json_of(output: &Output) -> Value {
-    let errors = String::from_utf8_lossy(&output.stderr);
-    serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{error}: {errors}"))
-}
-
-fn write_image(image: &Path, files: &Files) {
-    let digest = |content| guest_image_measurement::Sha256Digest::of(content).to_string();
-    let listed = [("vmlinuz", &files.kernel), ("initrd.img", &files.initrd)];
-    let mut entries = BTreeMap::new();
-    for (name, content) in listed {
-        fs::write(image.join(name), content).unwrap();
-        entries.insert(
-            name,
-            json!({"sha256": digest(content), "bytes": content.len()}),
-        );
-    }
-    let manifest = json!({"schema": 1, "cmdline": "console=ttyS0 quiet", "files": entries});
-    fs::write(image.join("manifest.json"), manifest.to_string()).unwrap();
-}
-
-fn log(containers: &[&str]) -> MeasurementLog {
-    let mut log = MeasurementLog::new();
-    for name in containers {
-        log.append(Event::of(Operation::Container, name).unwrap())
-            .unwrap();
-    }
-    log
-}
+use owner::{POLICY, references};
+use scene::{Scene, json_of, kata_cc, log};
 
 type Change = fn(&mut Scene);
 
@@ -259,6 +100,66 @@ fn each_change_is_refused_by_its_name_and_none_is_accepted() {
     }
 }
 
+fn signing_key() -> id_block::SigningKey {
+    let random = SystemRandom::new();
+    let der = EcdsaKeyPair::generate_pkcs8(&ECDSA_P384_SHA384_FIXED_SIGNING, &random).unwrap();
+    let body = STANDARD.encode(der);
+    let pem = format!("-----BEGIN PRIVATE KEY-----\n{body}\n-----END PRIVATE KEY-----\n");
+    id_block::SigningKey::from_pem(&pem, &random).unwrap()
+}
+
+#[test]
+fn a_signed_identity_stands_in_for_a_measurement_and_binds_the_launch() {
+    let Some(mut scene) = Scene::open() else {
+        return;
+    };
+    // Not among the vCPU counts that the owner measures.
+    scene.launch.vcpus = VcpuCount::new(3).unwrap();
+    let block = IdBlock {
+        launch_digest: scene.guest().measurement(),
+        family_id: [1; 16],
+        image_id: [2; 16],
+        guest_svn: 7,
+        policy: POLICY,
+    };
+    let random = SystemRandom::new();
+    let (id, author) = (signing_key(), signing_key());
+    let signed = IdAuthentication::sign(&block, &id, Some(&author), &random).unwrap();
+    scene.launch.snp.identity = Some((block.to_bytes(), signed.page().to_vec()));
+    assert_eq!(scene.refusals(), ["guest-identity"]);
+    scene.references["identities"]["signed"] = json!([{
+        "id_key_digest": signed.id_key_digest().to_string(),
+        "author_key_digest": signed.author_key_digest().to_string(),
+        "family_id": "01".repeat(16),
+        "image_id": "02".repeat(16),
+        "guest_svn": 7,
+    }]);
+    assert_eq!(scene.refusals(), [""; 0]);
+    scene.references["identities"]["signed"][0]["guest_svn"] = 8.into();
+    assert_eq!(scene.refusals(), ["guest-identity"]);
+
+    let refused = |scene: &Scene| Guest::launch(&scene.launch, &scene.files).unwrap_err();
+    scene.launch.snp.policy |= 1 << 19;
+    assert_eq!(refused(&scene), RefusedLaunch::BlockPolicy);
+    scene.launch.snp.policy = POLICY;
+    scene.files.kernel.push(0);
+    assert!(matches!(refused(&scene), RefusedLaunch::Measurement { .. }));
+    scene.files.kernel.pop();
+    let (_, page) = scene.launch.snp.identity.as_mut().unwrap();
+    page[0x40] ^= 1;
+    assert!(matches!(refused(&scene), RefusedLaunch::Authentication(_)));
+}
+
+#[test]
+fn the_references_of_the_documentation_are_read() {
+    let text = include_str!("../../../docs/verify.md");
+    let (_, rest) = text.split_once("```json").unwrap();
+    let (example, _) = rest.split_once("```").unwrap();
+    let references: ReferenceValues = serde_json::from_str(example).unwrap();
+    assert!(references.products.contains_key(&Product::Genoa));
+    assert!(references.refused_products.contains(&Product::Milan));
+}
+
 #[test]
 fn a_report_of_a_stranger_is_refused() {
     let Some(mut scene) = Scene::open() else {
@@ -282,9 +183,9 @@ fn amds_roots_are_the_default_and_did_not_sign_this() {
         .unwrap();
     assert_eq!(output.status.code(), Some(1));
     let verdict = json_of(&output);
-    let chain = verdict["checks"].as_array().unwrap().iter();
-    let chain = chain.filter(|check| check["check"] == "chain");
-    assert_eq!(chain.last().unwrap()["outcome"], "refused");
+    let mut chain = verdict["checks"].as_array().unwrap().iter();
+    let chain = chain.find(|check| check["check"] == "chain");
+    assert_eq!(chain.unwrap()["outcome"], "refused");
 }
 
 #[test]
@@ -401,99 +302,4 @@ fn a_digest_is_computed_and_another_explained() {
     let output = measure(&scene, &[]);
     assert_eq!(output.status.code(), Some(1));
     assert!(String::from_utf8_lossy(&output.stderr).contains("vmlinuz"));
-}
-
-/// A scene whose certificates come from a key server.
-fn served() -> Option<(Scene, Kds)> {
-    let mut scene = Scene::open()?;
-    let authority = Path::new(env!("CARGO_TARGET_TMPDIR")).join("authority");
-    let authority = Authority::open(&authority).unwrap();
-    let kds = Kds::start(authority, "127.0.0.1:0".parse().unwrap()).unwrap();
-    scene.endorsed = false;
-    scene.arguments = ["--store", &scene.path("store"), "--kds", &kds.url()]
-        .map(str::to_owned)
-        .to_vec();
-    Some((scene, kds))
-}
-
-#[test]
-fn what_the_store_lacks_is_fetched_once_and_the_list_each_time() {
-    let Some((scene, kds)) = served() else { return };
-    assert_eq!(scene.refusals(), [""; 0]);
-    let first = kds.requests();
-    assert_eq!(
-        first[..2],
-        ["/vcek/v1/Genoa/cert_chain", "/vcek/v1/Genoa/crl"]
-    );
-    assert!(first[2].contains("?blSPL=10&teeSPL=1&snpSPL=23&ucodeSPL=217"));
-    assert_eq!(first.len(), 3);
-    assert_eq!(scene.refusals(), [""; 0]);
-    assert_eq!(kds.requests(), ["/vcek/v1/Genoa/crl"]);
-}
-
-#[test]
-fn a_server_that_is_down_leaves_what_the_store_has() {
-    let Some((scene, kds)) = served() else { return };
-    kds.behave(Behaviour {
-        down: true,
-        ..Behaviour::default()
-    });
-    let output = scene.verify(&[]);
-    assert_eq!(output.status.code(), Some(3));
-    assert!(String::from_utf8_lossy(&output.stderr).contains("503"));
-    kds.behave(Behaviour::default());
-    assert_eq!(scene.refusals(), [""; 0]);
-    kds.behave(Behaviour {
-        down: true,
-        ..Behaviour::default()
-    });
-    assert_eq!(scene.refusals(), [""; 0]);
-}
-
-#[test]
-fn a_revoked_intermediate_is_refused_at_once() {
-    let Some((scene, kds)) = served() else { return };
-    assert_eq!(scene.refusals(), [""; 0]);
-    kds.behave(Behaviour {
-        revoked: vec![INTERMEDIATE],
-        ..Behaviour::default()
-    });
-    assert_eq!(scene.refusals(), ["revocation"]);
-}
-
-#[test]
-fn a_limit_is_obeyed_as_long_as_it_is_short() {
-    let Some((scene, kds)) = served() else { return };
-    kds.behave(Behaviour {
-        limited: 2,
-        retry_after: 1,
-        ..Behaviour::default()
-    });
-    let start = std::time::Instant::now();
-    assert_eq!(scene.refusals(), [""; 0]);
-    assert!(start.elapsed() >= std::time::Duration::from_secs(2));
-    assert_eq!(kds.requests().len(), 5);
-    let Some((scene, kds)) = served() else { return };
-    kds.behave(Behaviour {
-        limited: 1,
-        retry_after: 3600,
-        ..Behaviour::default()
-    });
-    let output = scene.verify(&[]);
-    assert_eq!(output.status.code(), Some(3));
-    assert!(String::from_utf8_lossy(&output.stderr).contains("3600 s"));
-}
-
-#[test]
-fn a_chip_that_the_server_does_not_know_is_named() {
-    let Some((mut scene, _kds)) = served() else {
-        return;
-    };
-    let stranger = tempfile::tempdir().unwrap();
-    scene.authority = Authority::open(&stranger.path().join("authority")).unwrap();
-    let output = scene.verify(&[]);
-    assert_eq!(output.status.code(), Some(3));
-    assert!(
-        String::from_utf8_lossy(&output.stderr).contains("the key server has no /vcek/v1/Genoa/")
-    );
 }
