@@ -15,7 +15,7 @@ use std::{
 };
 
 use agent_protocol::{id::SandboxId, limits::AGENT_PORT, rpc::agent::CreateSandboxRequest};
-use shim_hypervisor::{Disk, Hypervisor, Nic, Vm, VmConfig};
+use shim_hypervisor::{Hypervisor, Nic, Vm, VmConfig};
 use thiserror::Error;
 
 use crate::{
@@ -233,8 +233,9 @@ pub(crate) async fn boot(
     resources.record.save(&resources.state)?;
     join_cgroup(&pod, resources)?;
     let (guest_network, nics) = attach_network(&pod, resources).await?;
-    let scratch_disk = make_scratch_disk(&pod, resources)?;
     let mut config = vm_config(&pod, image, size, nics, resources.state.vm());
+    let Resources { record, state, .. } = resources;
+    let scratch_disk = scratch::lend(pod.config.qemu(), pod.id, record, state)?;
     config.disks.extend(scratch_disk);
     let vm = hypervisor.start(config).await.map_err(BootError::Start)?;
     let vm: Arc<dyn Vm> = Arc::from(vm);
@@ -287,17 +288,6 @@ fn join_cgroup(pod: &Pod<'_>, resources: &mut Resources) -> Result<(), BootError
     let joined = cgroup.join();
     resources.cgroup = Some(cgroup);
     Ok(joined?)
-}
-
-fn make_scratch_disk(pod: &Pod<'_>, resources: &mut Resources) -> Result<Option<Disk>, BootError> {
-    let Some(plan) = scratch::Plan::of(pod.config.qemu(), pod.id)? else {
-        return Ok(None);
-    };
-    let directory = &pod.config.qemu().scratch_disk_directory;
-    scratch::sweep(directory, |sandbox| StateDir::of(sandbox).path().exists());
-    resources.record.scratch_disk = Some(plan.path.clone());
-    resources.record.save(&resources.state)?;
-    Ok(Some(plan.make()?))
 }
 
 async fn attach_network(

@@ -14,7 +14,10 @@ use agent_protocol::{id::SandboxId, limits::SCRATCH_DISK_SERIAL};
 use shim_hypervisor::Disk;
 use thiserror::Error;
 
-use crate::config::Qemu;
+use crate::{
+    config::Qemu,
+    record::{Record, RecordError, StateDir},
+};
 
 /// What the guest's file system needs, and what it uses at most.
 const MIB_MIN: u32 = 16;
@@ -30,6 +33,9 @@ pub(crate) enum ScratchError {
         "scratch_disk_mib is {0}: set it to 0, for images in the guest's memory, or from {MIB_MIN} to {MIB_MAX}"
     )]
     Size(u32),
+    /// It cannot be recorded.
+    #[error(transparent)]
+    Record(#[from] RecordError),
     /// The file cannot be made.
     #[error("cannot make {path}, the pod's scratch disk of {mib} MiB")]
     Make {
@@ -43,21 +49,38 @@ pub(crate) enum ScratchError {
     },
 }
 
+/// Makes the disk that the configuration wants for a pod, if it wants one, and records it
+/// before; whoever reads the record removes it.
+///
+/// # Errors
+///
+/// [`ScratchError`].
+pub(crate) fn lend(
+    qemu: &Qemu,
+    sandbox: &SandboxId,
+    record: &mut Record,
+    state: &StateDir,
+) -> Result<Option<Disk>, ScratchError> {
+    let Some(plan) = Plan::of(qemu, sandbox)? else {
+        return Ok(None);
+    };
+    sweep(&qemu.scratch_disk_directory, |sandbox| {
+        StateDir::of(sandbox).path().exists()
+    });
+    record.scratch_disk = Some(plan.path.clone());
+    record.save(state)?;
+    plan.make().map(Some)
+}
+
 /// A disk that is going to be.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) struct Plan {
-    /// Its file, for the record.
-    pub(crate) path: PathBuf,
+struct Plan {
+    path: PathBuf,
     mib: u32,
 }
 
 impl Plan {
-    /// The disk that the configuration wants for a pod, if it wants one.
-    ///
-    /// # Errors
-    ///
-    /// [`ScratchError::Size`].
-    pub(crate) fn of(qemu: &Qemu, sandbox: &SandboxId) -> Result<Option<Self>, ScratchError> {
+    fn of(qemu: &Qemu, sandbox: &SandboxId) -> Result<Option<Self>, ScratchError> {
         match qemu.scratch_disk_mib {
             0 => Ok(None),
             mib @ MIB_MIN..=MIB_MAX => Ok(Some(Self {
@@ -70,12 +93,7 @@ impl Plan {
         }
     }
 
-    /// Makes the file.
-    ///
-    /// # Errors
-    ///
-    /// [`ScratchError::Make`].
-    pub(crate) fn make(&self) -> Result<Disk, ScratchError> {
+    fn make(&self) -> Result<Disk, ScratchError> {
         self.make_file().map_err(|source| ScratchError::Make {
             path: self.path.clone(),
             mib: self.mib,
@@ -108,7 +126,7 @@ impl Plan {
 
 /// Removes the disks of pods that nobody remembers: the node was switched off, and what
 /// remembered them lies in its memory. A pod is remembered before its disk is made.
-pub(crate) fn sweep(directory: &Path, is_remembered: impl Fn(&SandboxId) -> bool) {
+fn sweep(directory: &Path, is_remembered: impl Fn(&SandboxId) -> bool) {
     for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
         let path = entry.path();
         let name = path.file_name().and_then(|name| name.to_str());
@@ -141,13 +159,16 @@ mod tests {
 
     use super::*;
 
-    fn plan(directory: &Path, mib: u32) -> Result<Option<Plan>, ScratchError> {
-        let qemu = Qemu {
+    fn wanted(directory: &Path, mib: u32) -> Qemu {
+        Qemu {
             scratch_disk_mib: mib,
             scratch_disk_directory: directory.to_owned(),
             ..Qemu::default()
-        };
-        Plan::of(&qemu, &SandboxId::parse("s1").unwrap())
+        }
+    }
+
+    fn plan(directory: &Path, mib: u32) -> Result<Option<Plan>, ScratchError> {
+        Plan::of(&wanted(directory, mib), &SandboxId::parse("s1").unwrap())
     }
 
     #[test]
@@ -161,6 +182,12 @@ mod tests {
         let metadata = fs::metadata(&disk.path).unwrap();
         assert_eq!(metadata.len(), 512 << 20);
         assert_eq!((metadata.blocks(), metadata.mode() & 0o777), (0, 0o600));
+        let mut record = Record::new(None, None);
+        let (qemu, sandbox) = (wanted(&directory, 512), SandboxId::parse("s1").unwrap());
+        let state = StateDir::at(&folder.path().join("s1"));
+        assert!(lend(&qemu, &sandbox, &mut record, &state).is_ok());
+        let recorded = Record::load(&state).unwrap().unwrap().scratch_disk;
+        assert_eq!(recorded.as_ref(), Some(&disk.path));
         let twice = plan.make().unwrap_err().to_string();
         assert!(twice.contains("s1.img") && twice.contains("512"), "{twice}");
         remove(&disk.path).unwrap();

@@ -74,10 +74,9 @@ fn prepare() -> Result<(), BootError> {
     mounts::kernel()?;
     modules::load(Path::new("/lib/modules/load-order"));
     // The modules are gone with the initial root, so it is now or never.
-    if scratch::disk::is_attached() {
-        for feature in scratch::FEATURES {
-            modules::load_feature(Path::new("/lib/modules/on-demand"), feature);
-        }
+    for (feature, parameters) in scratch::modules() {
+        let list = Path::new("/lib/modules/on-demand");
+        modules::load_feature(list, feature, &parameters);
     }
     root::build()?;
     mounts::rest(Path::new(root::NEW_ROOT))?;

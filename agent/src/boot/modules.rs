@@ -3,7 +3,7 @@
 //! They are measured with the image. One that does not load is reported and passed
 //! over: what needs it fails later and says so, and the rest of the guest works.
 
-use std::{fs, fs::File, io, path::Path};
+use std::{ffi::CString, fs, fs::File, io, path::Path};
 
 use nix::{
     errno::Errno,
@@ -19,24 +19,20 @@ pub(super) fn load(list: &Path) {
         return;
     };
     for path in text.lines().filter(|line| !line.is_empty()) {
-        if let Err(error) = load_one(path) {
-            log::say(&format!("kata-agent: module {path} not loaded: {error}"));
-        }
+        load_one(path, "");
     }
 }
 
 /// Loads what a feature needs, as the builder's list of features has it: a line
 /// `feature: path path …`. A feature without a line is one that this kernel lacks.
-pub(super) fn load_feature(list: &Path, feature: &str) {
+pub(super) fn load_feature(list: &Path, feature: &str, parameters: &str) {
     let text = fs::read_to_string(list).unwrap_or_default();
     let Some(paths) = paths_of(&text, feature) else {
         log::say(&format!("kata-agent: the guest image has no {feature}"));
         return;
     };
     for path in paths {
-        if let Err(error) = load_one(path) {
-            log::say(&format!("kata-agent: module {path} not loaded: {error}"));
-        }
+        load_one(path, parameters);
     }
 }
 
@@ -45,9 +41,16 @@ fn paths_of<'a>(text: &'a str, feature: &str) -> Option<impl Iterator<Item = &'a
     text.lines().find_map(line).map(str::split_whitespace)
 }
 
-fn load_one(path: &str) -> io::Result<()> {
+fn load_one(path: &str, parameters: &str) {
+    if let Err(error) = try_load(path, parameters) {
+        log::say(&format!("kata-agent: module {path} not loaded: {error}"));
+    }
+}
+
+fn try_load(path: &str, parameters: &str) -> io::Result<()> {
     let file = File::open(path)?;
-    match finit_module(&file, c"", ModuleInitFlags::empty()) {
+    let parameters = CString::new(parameters)?;
+    match finit_module(&file, &parameters, ModuleInitFlags::empty()) {
         Ok(()) | Err(Errno::EEXIST) => Ok(()),
         Err(error) => Err(error.into()),
     }

@@ -1,8 +1,8 @@
 //! Finds the scratch disk: the one block device that says so in its serial number.
 //!
 //! The host says it, and the host makes the disk. That is no matter: nothing is read
-//! from it that was not written before, and nothing is written that was not encrypted
-//! with a key which only this kernel has. Two such disks are a mistake that must not
+//! from it but what this guest wrote there last, and nothing is written but ciphertext.
+//! Two such disks are a mistake that must not
 //! be guessed about.
 
 use std::{
@@ -42,16 +42,11 @@ pub enum DiskError {
 
 /// A disk that asks to be the scratch disk.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Disk {
+pub(super) struct Disk {
     /// `major:minor`, as device mapper takes it.
     pub(super) device: String,
     /// Its size.
     pub(super) bytes: u64,
-}
-
-/// Whether there is any disk to set up, for whoever loads the modules.
-pub(crate) fn is_attached() -> bool {
-    !matches!(find(Path::new(SYSFS)), Ok(None))
 }
 
 /// The scratch disk, if there is one.

@@ -1,20 +1,18 @@
 //! Where images, containers' changes and volumes lie: a disk that the host lends, under
-//! a key that never leaves this kernel's memory; or memory, if the host lends none.
+//! keys that never leave this kernel's memory; or memory, if the host lends none.
 //!
-//! What the host can do to it. It sees how much is written, where and when. It cannot
-//! read any of it. It can change the ciphertext: a changed unit of 16 bytes decrypts to
-//! noise that nobody can choose, and a unit put back to what it was decrypts to its
-//! older content. So what was verified while an image was pulled is not verified again
-//! when it is read from this disk much later, and a host that writes to it can break a
-//! workload, as it can by stopping the VM, but also without being noticed. The file
-//! system's own tables have checksums. Who cannot accept this gives the pod memory and
-//! no disk.
+//! What the host can do to it. It sees how much is written, where and when, and a block
+//! that is written again. It cannot read any of it. It can change, move or put back
+//! blocks, and whoever reads them then gets an I/O error: what was verified when an image
+//! was pulled stays verified ([`mapping`] says how). It can refuse to read or write, as it
+//! can stop the VM.
 //!
 //! The disk is made ready in a thread while the guest goes on starting; who needs it
 //! waits. A disk that cannot be used is an error for everybody who needs it, never a
 //! reason to fall back to memory: the pod's memory was sized without its images.
 
-pub(crate) mod disk;
+mod device_mapper;
+mod disk;
 mod ext4;
 mod kernel;
 mod mapping;
@@ -42,14 +40,24 @@ pub use disk::DiskError;
 pub use mapping::MappingError;
 pub(crate) use volume::Volume;
 
-/// What the guest image must have for it, by the builder's names.
-pub(crate) const FEATURES: [&str; 3] = ["dm-crypt", "ext4", "quota_v2"];
+/// What the guest image must have for the disk that is attached, by the builder's names,
+/// with the parameters of its modules; nothing if there is none.
+pub(crate) fn modules() -> Vec<(&'static str, String)> {
+    let Ok(Some(disk)) = disk::attached() else {
+        // What is wrong is told when the disk is made ready.
+        return Vec::new();
+    };
+    let ram_disk = format!("rd_nr=1 rd_size={}", mapping::ram_disk_kib(&disk));
+    let mut modules = vec![("brd", ram_disk)];
+    let plain = ["dm-integrity", "dm-crypt", "ext4", "quota_v2"];
+    modules.extend(plain.map(|feature| (feature, String::new())));
+    modules
+}
 
-/// The file system neither waits for a journal nor for the disk, because
-/// nobody reads it after this VM; tables that nobody used are not written; projects are
-/// held to their limits.
+/// The file system does not wait for the disk, because nobody reads it after this VM;
+/// tables that nobody used are neither written nor read; projects are held to their limits.
 const OPTIONS: &std::ffi::CStr =
-    c"noinit_itable,nobarrier,prjquota,errors=remount-ro,inode_readahead_blks=1";
+    c"noinit_itable,nobarrier,prjquota,errors=remount-ro,inode_readahead_blks=0";
 
 /// The scratch disk cannot be used.
 #[derive(Debug, Error)]
@@ -57,8 +65,8 @@ pub enum ScratchError {
     /// Which disk it is.
     #[error("the scratch disk cannot be used")]
     Disk(#[from] DiskError),
-    /// Its encryption.
-    #[error("the scratch disk cannot be encrypted")]
+    /// Its encryption or its integrity.
+    #[error("the scratch disk cannot be protected")]
     Mapping(#[from] MappingError),
     /// Its size.
     #[error("the scratch disk cannot be used: {0}")]

@@ -8,6 +8,7 @@ use ttrpc::Code;
 
 use crate::{
     disk_cases::{
+        a_block_that_the_host_changes_or_puts_back_is_an_error,
         a_full_disk_is_told_and_what_fits_still_works, a_volume_is_held_to_its_size,
         what_a_pod_writes_is_on_the_disk_and_cannot_be_read_there,
     },
@@ -46,6 +47,7 @@ cases! {
     many_containers_at_once,
     what_a_pod_writes_is_on_the_disk_and_cannot_be_read_there,
     a_volume_is_held_to_its_size,
+    a_block_that_the_host_changes_or_puts_back_is_an_error,
     a_full_disk_is_told_and_what_fits_still_works,
     pause_container_waits_and_hears_sigterm,
     sandbox_is_destroyed,

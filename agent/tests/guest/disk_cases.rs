@@ -1,6 +1,10 @@
 //! What becomes of the disk that the host lends.
 
-use std::{fs, os::unix::fs::MetadataExt, path::Path};
+use std::{
+    fs,
+    os::unix::fs::{FileExt, MetadataExt},
+    path::Path,
+};
 
 use agent_protocol::rpc::agent::{CreateContainerRequest, Storage};
 
@@ -98,7 +102,7 @@ pub(crate) async fn what_a_pod_writes_is_on_the_disk_and_cannot_be_read_there(
         read.starts_with("2777:2000\nnobody-but-the-pod-m"),
         "{read}"
     );
-    check!(read.contains("/dev/dm-0"), "{read}");
+    check!(read.contains("/dev/dm-"), "{read}");
     let written = fs::metadata(disk)?.blocks() * 512;
     check!(
         written >= 16_000_000,
@@ -150,6 +154,70 @@ pub(crate) async fn a_volume_is_held_to_its_size(host: &Host) -> Outcome {
     );
     check!(lines.get(3) == Some(&"more"), "{out}");
     host.remove("limited").await
+}
+
+/// Blocks in which two states of the disk differ, the longest run of them.
+fn changed(before: &[u8], after: &[u8]) -> std::ops::Range<usize> {
+    let pairs = before.chunks(BLOCK).zip(after.chunks(BLOCK));
+    let mut best = 0..0;
+    let mut start = 0;
+    for (number, (before, after)) in pairs.enumerate() {
+        if before == after {
+            start = number + 1;
+        } else if number + 1 - start > best.len() {
+            best = start..number + 1;
+        }
+    }
+    best
+}
+
+const BLOCK: usize = 4096;
+
+pub(crate) async fn a_block_that_the_host_changes_or_puts_back_is_an_error(host: &Host) -> Outcome {
+    let disk = host.disk.as_deref().ok_or("this guest has no disk")?;
+    let container = Container::new("victim", "sleep 1000");
+    let mut request = with_volume(&container, &host.image, "v", &["mode=0777"]);
+    // So that it can make the guest forget what it has read.
+    let spec = request.OCI.mut_or_insert_default();
+    spec.Linux.mut_or_insert_default().ReadonlyPaths.clear();
+    run(host, &request).await?;
+    let write = |letter: &str| {
+        format!(
+            "yes {letter} | dd of=/v/a bs=4096 count=512 iflag=fullblock conv=notrunc,fsync 2>/dev/null"
+        )
+    };
+    let read = "echo 3 > /proc/sys/vm/drop_caches; \
+                for n in $(seq 0 511); do dd if=/v/a bs=4096 count=1 skip=$n 2>&1; done | \
+                grep -o '^[ab]$\\|I/O error' | sort | uniq -c | tr -s ' '";
+    let full = 512 * BLOCK / 2;
+    look(host, "victim", &write("a")).await?;
+    let old = fs::read(disk)?;
+    look(host, "victim", &write("b")).await?;
+    let new = fs::read(disk)?;
+    let run = changed(&old, &new);
+    check!(run.len() >= 400, "only {run:?} changed");
+    let out = look(host, "victim", read).await?;
+    check!(out == format!(" {full} b\n"), "{out}");
+
+    // One block as it was, one with a bit changed, one in another's place.
+    let file = fs::File::options().write(true).open(disk)?;
+    let block = |bytes: &[u8], number: usize| bytes[number * BLOCK..(number + 1) * BLOCK].to_vec();
+    let [put_back, changed, moved] = [100, 200, 300].map(|offset| run.start + offset);
+    let mut flipped = block(&new, changed);
+    flipped[77] ^= 1;
+    let place = |number: usize, bytes: Vec<u8>| file.write_all_at(&bytes, (number * BLOCK) as u64);
+    place(put_back, block(&old, put_back))?;
+    place(changed, flipped)?;
+    place(moved, block(&new, moved + 1))?;
+    let out = look(host, "victim", read).await?;
+    let expected = format!(" 3 I/O error\n {} b\n", full - 3 * BLOCK / 2);
+    check!(out == expected, "{out}");
+
+    // What is written anew can be read again.
+    look(host, "victim", &write("a")).await?;
+    let out = look(host, "victim", read).await?;
+    check!(out == format!(" {full} a\n"), "{out}");
+    host.remove("victim").await
 }
 
 pub(crate) async fn a_full_disk_is_told_and_what_fits_still_works(host: &Host) -> Outcome {

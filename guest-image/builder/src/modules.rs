@@ -29,7 +29,8 @@ pub const BOOT: [&str; 6] = [
 
 /// Loaded by the agent when a feature is asked for: the driver first, then what makes it
 /// work well and may be absent (ciphers and faster code for them).
-pub const ON_DEMAND: [&[&str]; 9] = [
+pub const ON_DEMAND: [&[&str]; 10] = [
+    &["brd"],
     &["dm-crypt", "xts", "aesni-intel"],
     &["dm-integrity", "authenc", "sha256-ssse3"],
     &["dm-verity", "sha256-ssse3"],

@@ -321,8 +321,10 @@ impl Bench {
 
     fn options(&self) -> Any {
         let image = self.folder.path().join("image");
+        let scratch = self.folder.path().join("scratch");
         let body = format!(
-            "[hypervisor.qemu]\nguest_image = {image:?}\n[runtime]\n\
+            "[hypervisor.qemu]\nguest_image = {image:?}\n\
+             scratch_disk_directory = {scratch:?}\n[runtime]\n\
              internetworking_model = \"none\"\nsandbox_cgroup_only = false\n\
              experimental = [\"force_guest_pull\"]\n"
         );
@@ -366,7 +368,10 @@ impl Bench {
     }
 
     fn state_exists(&self) -> bool {
-        self.folder.path().join("state").exists()
+        let state = self.folder.path().join("state").exists();
+        let disk = self.folder.path().join("scratch/pod.img").exists();
+        assert_eq!(state, disk, "the disk lives as long as the state");
+        state
     }
 
     fn fifo(&self, name: &str) -> PathBuf {

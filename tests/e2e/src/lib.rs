@@ -19,6 +19,7 @@ pub mod life;
 pub mod many;
 pub mod network;
 pub mod process;
+pub mod scratch;
 pub mod terminal;
 
 pub use stage::Stage;
@@ -63,6 +64,8 @@ macro_rules! all_scenarios {
             image:
                 the_node_downloads_no_layer,
                 pods_run_after_the_snapshotters_directory_was_wiped;
+            scratch:
+                what_a_pod_writes_lies_encrypted_on_the_node_and_goes_with_it;
             many:
                 ten_pods_run_at_once;
             bad_input:

@@ -16,8 +16,9 @@ use crate::{
 };
 
 /// Directories whose entries are a pod's, not a log's or an image's.
-const DIRECTORIES: [&str; 7] = [
+const DIRECTORIES: [&str; 8] = [
     "/run/kata-cc",
+    "/var/lib/kata-cc/scratch",
     "/run/containerd/io.containerd.runtime.v2.task",
     "/run/containerd/io.containerd.grpc.v1.cri",
     "/run/containerd/s",

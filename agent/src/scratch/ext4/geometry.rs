@@ -1,12 +1,14 @@
 //! Which block is what: groups of 128 MiB, each with its own tables at its start.
 
 /// Bytes of a block.
-pub(in super::super) const BLOCK_BYTES: usize = 4096;
+pub(super) const BLOCK_BYTES: usize = 4096;
 /// The least that is worth a file system: 16 MiB.
 pub(super) const BYTES_MIN: u64 = 16 << 20;
 /// Larger disks are used up to here, 4 TiB: block numbers fit 32 bits, and the host
 /// cannot make the kernel keep tables for a disk that it only claims to have.
+pub(in super::super) const BYTES_MAX: u64 = 1 << 42;
 const BLOCKS_MAX: u32 = 1 << 30;
+const _: () = assert!(BYTES_MAX == BLOCKS_MAX as u64 * BLOCK_BYTES as u64);
 /// One bit a block in a bitmap of one block.
 pub(super) const BLOCKS_PER_GROUP: u32 = 32_768;
 /// Images hold many small files: an inode for 8 KiB.

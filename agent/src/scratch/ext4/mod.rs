@@ -22,7 +22,8 @@ use thiserror::Error;
 
 use bytes::put32;
 use crc32c::crc32c;
-pub(super) use geometry::BLOCK_BYTES;
+use geometry::BLOCK_BYTES;
+pub(super) use geometry::BYTES_MAX;
 use geometry::{Extent, Geometry};
 use inodes::{Directory, FIRST_FREE_INODE, Owner};
 
