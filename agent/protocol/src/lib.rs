@@ -8,12 +8,14 @@
 //!   [`limits::AGENT_PORT`]);
 //! - [`id`]: container, exec and sandbox ids that cannot be invalid;
 //! - [`path`]: guest paths that cannot leave the root they name;
+//! - [`initdata`]: the configuration that the owner writes and the launch binds;
 //! - [`limits`]: every bound on what crosses the boundary.
 //!
 //! Start at [`rpc::agent_ttrpc::AgentService`] for what the host can ask, and at
 //! [`id`] for how its strings are tamed.
 
 pub mod id;
+pub mod initdata;
 pub mod limits;
 pub mod path;
 
