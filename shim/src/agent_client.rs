@@ -8,13 +8,14 @@
 use std::{future::Future, time::Duration};
 
 use agent_protocol::{
+    initdata::PolicyText,
     limits::STREAM_CHUNK_BYTES_MAX,
     rpc::{
         agent::{
             AddARPNeighborsRequest, CloseStdinRequest, CopyFileRequest, CreateContainerRequest,
             CreateSandboxRequest, DestroySandboxRequest, ExecProcessRequest,
             GetDiagnosticDataRequest, GetOOMEventRequest, PauseContainerRequest, ReadStreamRequest,
-            RemoveContainerRequest, ResumeContainerRequest, SignalProcessRequest,
+            RemoveContainerRequest, ResumeContainerRequest, SetPolicyRequest, SignalProcessRequest,
             StartContainerRequest, StatsContainerRequest, StatsContainerResponse,
             TtyWinResizeRequest, UpdateContainerRequest, UpdateInterfaceRequest,
             UpdateRoutesRequest, WaitProcessRequest, WriteStreamRequest,
@@ -135,6 +136,17 @@ impl AgentClient {
     pub(crate) async fn check(&self, deadline: Duration) -> Result<(), AgentError> {
         let request = CheckRequest::default();
         call("Check", self.health.check(within(deadline), &request)).await?;
+        Ok(())
+    }
+
+    /// Gives the guest its policy, which it takes before anything else.
+    pub(crate) async fn set_policy(&self, policy: &PolicyText) -> Result<(), AgentError> {
+        let request = SetPolicyRequest {
+            policy: policy.as_str().to_owned(),
+            ..Default::default()
+        };
+        let answer = self.agent.set_policy(within(CALL_DEADLINE), &request);
+        call("SetPolicy", answer).await?;
         Ok(())
     }
 

@@ -7,6 +7,7 @@
 
 use std::collections::BTreeMap;
 
+use agent_protocol::initdata::POLICY_ANNOTATION;
 use regex_lite::Regex;
 use thiserror::Error;
 
@@ -79,6 +80,8 @@ pub(crate) fn apply(spec: &Spec, config: &mut Config) -> Result<(), AnnotationEr
             hypervisor(&annotation, name, config)?;
         } else if let Some(name) = key.strip_prefix(RUNTIME) {
             runtime(&annotation, name, config)?;
+        } else if key == POLICY_ANNOTATION {
+            config.policy = Some(value.clone());
         } else if key.starts_with(AGENT) {
             return Err(annotation.unsupported("the guest's agent takes no options from pods"));
         }
@@ -118,9 +121,7 @@ fn hypervisor(
             qemu.default_memory = memory;
         }
         "scratch_disk_mib" => qemu.scratch_disk_mib = annotation.parse("a number of MiB, or 0")?,
-        "cc_init_data" => {
-            return Err(annotation.unsupported("initdata is not delivered to the guest yet"));
-        }
+        "cc_init_data" => annotation.value.clone_into(&mut qemu.initdata),
         "kernel_params" | "kernel_verity_params" | "kernel" | "initrd" | "image" | "firmware" => {
             return Err(annotation.unsupported(
                 "what boots is the node's installed guest image, unchanged and measured",
@@ -268,7 +269,6 @@ mod tests {
             ("hypervisor.default_memory", "-1"),
             ("hypervisor.default_vcpus", "NaN"),
             ("hypervisor.kernel_params", "quiet"),
-            ("hypervisor.cc_init_data", "x"),
             ("hypervisor.scratch_disk_mib", "1Gi"),
             ("runtime.emptydir_size_limits", "cache"),
             ("runtime.emptydir_size_limits", "cache=0"),
@@ -309,6 +309,17 @@ mod tests {
             limits,
             expected.map(|(name, bytes)| (name.to_owned(), bytes))
         );
+    }
+
+    #[test]
+    fn initdata_needs_permission_and_a_policy_none() {
+        let initdata = [("hypervisor.cc_init_data", "H4sI")];
+        assert!(applied(&[], &initdata).is_err());
+        let config = applied(&["cc_init_data"], &initdata).unwrap();
+        assert_eq!(config.qemu().initdata, "H4sI");
+        assert_eq!(config.policy, None);
+        let config = applied(&[], &[("agent.policy", "YWJj")]).unwrap();
+        assert_eq!(config.policy.as_deref(), Some("YWJj"));
     }
 
     #[test]

@@ -26,6 +26,7 @@ mod container;
 mod events;
 mod guest_image;
 mod info;
+mod initdata;
 mod logging;
 mod network;
 mod oci;
@@ -42,6 +43,7 @@ mod stats;
 mod status;
 mod stdio;
 mod task_service;
+mod tee;
 mod timing;
 mod volumes;
 

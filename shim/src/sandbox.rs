@@ -22,14 +22,16 @@ use crate::{
     agent_client::{AgentClient, AgentError},
     annotations::{self, AnnotationError},
     cgroup::{CgroupError, PodCgroup},
-    config::{Accelerator, Config, Internetworking, Tee},
+    config::{Accelerator, Config, Internetworking},
     guest_image::{GuestImage, GuestImageError},
+    initdata::{Delivery, DeliveryError},
     network::{self, GuestNetwork, NetworkError, PodNetwork},
     oci::Spec,
     pod::Role,
     record::{Record, RecordError, StateDir},
     scratch::{self, ScratchError},
     sizing::{Limits, Size, SizingError},
+    tee::{Protection, TeeError},
     timing::{Step, Timing},
     volumes,
 };
@@ -61,9 +63,10 @@ pub(crate) enum BootError {
     Network(#[from] NetworkError),
     #[error(transparent)]
     Scratch(#[from] ScratchError),
-    /// The configuration asks for protection that this build cannot give.
-    #[error("tee = {0:?} is not implemented yet: set tee = \"none\" in [hypervisor.qemu]")]
-    Tee(&'static str),
+    #[error(transparent)]
+    Delivery(#[from] DeliveryError),
+    #[error(transparent)]
+    Tee(#[from] TeeError),
     /// The spec has no network of its own.
     #[error(
         "the pod uses the host's network, which a VM cannot: remove hostNetwork, or set internetworking_model = \"none\" in [runtime]"
@@ -223,11 +226,8 @@ pub(crate) async fn boot(
     annotations::apply(pod.spec, &mut pod.config)?;
     let size = size(&pod)?;
     let image = GuestImage::open(&pod.config.qemu().guest_image)?;
-    match pod.config.qemu().tee {
-        Tee::None => {}
-        Tee::Snp => return Err(BootError::Tee("snp")),
-        Tee::Simulated => return Err(BootError::Tee("simulated")),
-    }
+    let delivery = Delivery::of(&pod.config)?;
+    let protection = Protection::of(pod.config.qemu(), delivery.host_data())?;
     let dns = dns(pod.spec)?;
 
     resources.record.save(&resources.state)?;
@@ -237,6 +237,8 @@ pub(crate) async fn boot(
     let Resources { record, state, .. } = resources;
     let scratch_disk = scratch::lend(pod.config.qemu(), pod.id, record, state)?;
     config.disks.extend(scratch_disk);
+    config.disks.extend(delivery.disk(&resources.state)?);
+    protection.apply(&mut config);
     let vm = hypervisor.start(config).await.map_err(BootError::Start)?;
     let vm: Arc<dyn Vm> = Arc::from(vm);
     resources.vm = Some(Arc::clone(&vm));
@@ -244,6 +246,9 @@ pub(crate) async fn boot(
 
     let agent = connect(&*vm, &pod.config).await?;
     pod.timing.done(&resources.state, Step::AgentReady);
+    if let Some(policy) = delivery.policy() {
+        agent.set_policy(policy).await?;
+    }
     if let Some(network) = guest_network {
         agent.configure_network(&network).await?;
     }

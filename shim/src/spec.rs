@@ -8,17 +8,14 @@
 
 use std::path::Path;
 
-use agent_protocol::rpc::oci as guest;
+use agent_protocol::{initdata, rpc::oci as guest};
 
 use crate::{oci, pod::Role};
 
 const BUNDLE_PATH: &str = "io.katacontainers.pkg.oci.bundle_path";
 const CONTAINER_TYPE: &str = "io.katacontainers.pkg.oci.container_type";
 /// Annotations that configure the VM and would only confuse a policy.
-const HOST_ONLY: [&str; 2] = [
-    "io.katacontainers.config.hypervisor.cc_init_data",
-    "io.katacontainers.config.agent.policy",
-];
+const HOST_ONLY: [&str; 2] = [initdata::ANNOTATION, initdata::POLICY_ANNOTATION];
 /// Namespaces that the guest decides by itself.
 const GUEST_NAMESPACES: [&str; 3] = ["pid", "network", "time"];
 

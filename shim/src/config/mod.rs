@@ -24,6 +24,9 @@ pub(crate) struct Config {
     agent: Agents,
     /// `[runtime]`.
     pub(crate) runtime: Runtime,
+    /// The policy in the pod's annotation, as it stands there.
+    #[serde(skip)]
+    pub(crate) policy: Option<String>,
 }
 
 #[derive(Debug, Clone, Default, Deserialize)]
@@ -130,6 +133,16 @@ pub(crate) struct Qemu {
     pub(crate) scratch_disk_directory: PathBuf,
     /// Regular expressions of the hypervisor annotations that pods may use.
     pub(crate) enable_annotations: Vec<String>,
+    /// Initdata of pods that bring none, packed as in their annotation; empty for none.
+    pub(crate) initdata: String,
+    /// Firmware that is measured with the guest image; only used with a TEE.
+    pub(crate) firmware: PathBuf,
+    /// Guest policy of a SEV-SNP launch (AMD 56860, "Guest Policy").
+    pub(crate) snp_guest_policy: u32,
+    /// ID block of a SEV-SNP launch in base64, or nothing.
+    pub(crate) snp_id_block: String,
+    /// ID authentication information that belongs to the ID block, in base64.
+    pub(crate) snp_id_auth: String,
     /// Whether packets are moved by QEMU itself instead of the kernel.
     pub(crate) disable_vhost_net: bool,
     /// Whether the console and QEMU's messages are logged at length.
@@ -152,6 +165,12 @@ impl Default for Qemu {
             scratch_disk_mib: 10_240,
             scratch_disk_directory: "/var/lib/kata-cc/scratch".into(),
             enable_annotations: Vec::new(),
+            initdata: String::new(),
+            firmware: PathBuf::new(),
+            // SMT allowed, and the bit that must be set; no debugging, no migration.
+            snp_guest_policy: 0x3_0000,
+            snp_id_block: String::new(),
+            snp_id_auth: String::new(),
             disable_vhost_net: false,
             enable_debug: false,
         }

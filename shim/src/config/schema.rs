@@ -16,6 +16,10 @@ use toml::{
 enum Value {
     /// An absolute path.
     Path,
+    /// An absolute path, or nothing.
+    PathOrNone,
+    /// Any string.
+    Text,
     /// One of these strings.
     OneOf(&'static [&'static str]),
     /// True or false.
@@ -66,6 +70,11 @@ const KEYS: &[(&str, &str, Value)] = &[
     ("hypervisor.qemu", "scratch_disk_mib", Value::Count),
     ("hypervisor.qemu", "scratch_disk_directory", Value::Path),
     ("hypervisor.qemu", "enable_annotations", Value::Texts(&[])),
+    ("hypervisor.qemu", "initdata", Value::Text),
+    ("hypervisor.qemu", "firmware", Value::PathOrNone),
+    ("hypervisor.qemu", "snp_guest_policy", Value::Count),
+    ("hypervisor.qemu", "snp_id_block", Value::Text),
+    ("hypervisor.qemu", "snp_id_auth", Value::Text),
     ("hypervisor.qemu", "disable_vhost_net", Value::Bool),
     ("hypervisor.qemu", "enable_debug", Value::Bool),
     (
@@ -100,11 +109,6 @@ const KEYS: &[(&str, &str, Value)] = &[
     (
         "hypervisor.qemu",
         "kernel_verity_params",
-        Value::Only(Fixed::Text(""), MEASURED),
-    ),
-    (
-        "hypervisor.qemu",
-        "firmware",
         Value::Only(Fixed::Text(""), MEASURED),
     ),
     (
@@ -345,6 +349,13 @@ impl Value {
                 value.as_str().is_some_and(|text| text.starts_with('/')),
                 "must be an absolute path".to_owned(),
             ),
+            Self::PathOrNone => (
+                value
+                    .as_str()
+                    .is_some_and(|text| text.is_empty() || text.starts_with('/')),
+                "must be an absolute path, or empty".to_owned(),
+            ),
+            Self::Text => (value.as_str().is_some(), "must be a string".to_owned()),
             Self::OneOf(choices) => (
                 value.as_str().is_some_and(|text| choices.contains(&text)),
                 format!("must be one of {choices:?}"),
