@@ -9,13 +9,14 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     azure::{AzureEvidence, AzureEvidenceError},
-    bytes::same_bytes,
+    bytes::{all_zero, same_bytes},
     field::{HostData, ReportData},
     log::{MeasurementLog, ReplayError},
     snp::{
         Expected, JsonEvidence, JsonEvidenceError, ReferenceValues, ReportLengthError, Roots,
         UnverifiedReport,
     },
+    tee::Obtained,
     time::Timestamp,
     verdict::{Check, Verdict},
     x509::{ContainerError, Endorsements},
@@ -24,7 +25,8 @@ use crate::{
 /// Longest text read, in bytes: a full log in base64 and as much again.
 pub const MAX_EVIDENCE_LEN: usize = 12 * 1024 * 1024;
 
-const MAX_NONCE_LEN: usize = 1024;
+/// Longest nonce that evidence can answer, in bytes.
+pub const MAX_NONCE_LEN: usize = 1024;
 
 /// Text is not evidence in a form we know.
 #[derive(Debug, thiserror::Error)]
@@ -94,6 +96,26 @@ pub struct LoggedExpected<'a> {
     pub host_data: HostData,
 }
 
+/// Writes our own form of what the hardware gave for
+/// [`MeasurementLog::bound_report_data`]; for the guest, which judges nothing of it.
+pub fn compose(obtained: &Obtained, nonce: &[u8], log: &MeasurementLog) -> String {
+    let table = &obtained.certificates;
+    let certificates = if all_zero(table) {
+        Vec::new()
+    } else {
+        vec![STANDARD.encode(table)]
+    };
+    let wire = Wire {
+        tee: "snp".to_owned(),
+        report: STANDARD.encode(&obtained.report),
+        certificates,
+        revocation_lists: Vec::new(),
+        nonce: STANDARD.encode(nonce),
+        log: STANDARD.encode(log.as_bytes()),
+    };
+    wire.to_json()
+}
+
 #[derive(Deserialize)]
 struct Members {
     tee: Option<String>,
@@ -112,6 +134,12 @@ struct Wire {
     revocation_lists: Vec<String>,
     nonce: String,
     log: String,
+}
+
+impl Wire {
+    fn to_json(&self) -> String {
+        serde_json::to_string(self).expect("text and lists are json")
+    }
 }
 
 impl Evidence {
@@ -199,7 +227,7 @@ impl LoggedEvidence {
             nonce: STANDARD.encode(&self.nonce),
             log: STANDARD.encode(self.log.as_bytes()),
         };
-        serde_json::to_string(&wire).expect("text and lists are json")
+        wire.to_json()
     }
 
     /// Authenticates and appraises the report, and holds the log against it.

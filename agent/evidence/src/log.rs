@@ -8,6 +8,8 @@
 //!
 //! A verifier gets the log from the host: [`MeasurementLog::replay`] trusts nothing.
 
+mod entry;
+
 use std::fmt;
 
 use ring::digest::{Context, SHA512};
@@ -15,6 +17,11 @@ use ring::digest::{Context, SHA512};
 use crate::{
     bytes::{Reader, Truncated},
     field::{ReportData, Sha384Digest},
+};
+
+pub use self::entry::{
+    BootEntry, ContainerEntry, DenialEntry, Entry, ExecEntry, ImageEntry, InitdataEntry,
+    PolicyEntry, PolicySource,
 };
 
 /// Longest log kept or read, in bytes.

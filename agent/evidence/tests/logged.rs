@@ -5,9 +5,10 @@ mod support;
 
 use agent_evidence::{
     Check, HostData,
-    evidence::{Evidence, EvidenceError, LoggedEvidence, LoggedExpected},
+    evidence::{Evidence, EvidenceError, LoggedEvidence, LoggedExpected, compose},
     log::{Event, MeasurementLog, Operation},
     snp::UnverifiedReport,
+    tee::Obtained,
 };
 use support::{refusals, scene::Scene};
 
@@ -91,6 +92,23 @@ fn evidence_survives_being_written_and_read() {
     assert_eq!(judge(&scene, &read, NONCE), []);
     assert_eq!(read.to_json(), text);
     assert_eq!(read.log.events().len(), 3);
+}
+
+#[test]
+fn what_the_guest_composes_is_accepted_with_and_without_a_table() {
+    let mut scene = Scene::genoa();
+    let evidence = evidence(&mut scene);
+    for certificates in [Vec::new(), vec![0; 4096]] {
+        let obtained = Obtained {
+            report: evidence.report.as_bytes().to_vec(),
+            certificates,
+        };
+        let text = compose(&obtained, NONCE, &evidence.log);
+        let mut read = LoggedEvidence::parse(text.as_bytes()).unwrap();
+        assert!(read.endorsements.certificates().is_empty());
+        read.endorsements = scene.endorsements();
+        assert_eq!(judge(&scene, &read, NONCE), []);
+    }
 }
 
 #[test]

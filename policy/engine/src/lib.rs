@@ -7,8 +7,11 @@
 //! makes one. An agent whose handlers take `Permit<R>` therefore cannot act on a
 //! request that nobody judged: it does not compile.
 //!
-//! For now the only engine is [`Engine::allow_all`]; the owner's Rego rules come
-//! to live behind the same [`Engine::judge`].
+//! For now an engine allows everything or nothing; the owner's Rego rules come to
+//! live behind the same [`Engine::judge`]. A guest that was given a policy must
+//! therefore deny everything: it cannot know what the policy would allow.
+
+use std::sync::Arc;
 
 use thiserror::Error;
 
@@ -40,20 +43,29 @@ impl<R> Permit<R> {
 
 /// The policy forbids the request.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
-#[error("{rule} is blocked by policy")]
+#[error("{rule} is blocked by policy{}", self.explanation())]
 pub struct Denied {
     /// The rule that did not allow it.
     pub rule: &'static str,
+    /// Why nothing is allowed, if that is so.
+    pub reason: Option<Arc<str>>,
 }
 
-#[derive(Debug, Clone, Copy)]
+impl Denied {
+    fn explanation(&self) -> String {
+        let reason = self.reason.as_deref();
+        reason.map_or_else(String::new, |reason| format!(": {reason}"))
+    }
+}
+
+#[derive(Debug, Clone)]
 enum Verdict {
     Allow,
-    Deny,
+    Deny(Option<Arc<str>>),
 }
 
 /// The loaded policy.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Engine {
     default: Verdict,
 }
@@ -63,7 +75,15 @@ impl Engine {
     #[must_use]
     pub fn deny_all() -> Self {
         Self {
-            default: Verdict::Deny,
+            default: Verdict::Deny(None),
+        }
+    }
+
+    /// An engine that denies everything and says why, in one sentence for the owner.
+    #[must_use]
+    pub fn deny_all_because(reason: &str) -> Self {
+        Self {
+            default: Verdict::Deny(Some(reason.into())),
         }
     }
 
@@ -81,9 +101,12 @@ impl Engine {
     ///
     /// [`Denied`] names the rule that did not allow the request.
     pub fn judge<R: Request>(&self, request: R) -> Result<Permit<R>, Denied> {
-        match self.default {
+        match &self.default {
             Verdict::Allow => Ok(Permit { request }),
-            Verdict::Deny => Err(Denied { rule: R::RULE }),
+            Verdict::Deny(reason) => Err(Denied {
+                rule: R::RULE,
+                reason: reason.clone(),
+            }),
         }
     }
 }
@@ -109,8 +132,26 @@ mod tests {
         assert_eq!(
             denied,
             Some(Denied {
-                rule: "StartContainerRequest"
+                rule: "StartContainerRequest",
+                reason: None,
             })
+        );
+    }
+
+    #[test]
+    fn a_reason_is_told() {
+        let engine = Engine::deny_all_because("no policy can be evaluated");
+        assert_eq!(
+            engine.judge(StartContainer).err().unwrap().to_string(),
+            "StartContainerRequest is blocked by policy: no policy can be evaluated"
+        );
+        assert_eq!(
+            Engine::deny_all()
+                .judge(StartContainer)
+                .err()
+                .unwrap()
+                .to_string(),
+            "StartContainerRequest is blocked by policy"
         );
     }
 }

@@ -12,6 +12,7 @@ mod authenticate;
 mod endorser;
 mod fields;
 mod json;
+mod own;
 mod product;
 mod references;
 mod report;
@@ -25,6 +26,7 @@ pub use self::{
     endorser::SigningKey,
     fields::{FirmwareVersion, FirmwareVersionError, GuestPolicy, PlatformInfo},
     json::{JsonEvidence, JsonEvidenceError, REPORT_JSON_LIMIT},
+    own::{OwnReport, OwnReportError},
     product::{Product, ProductError},
     references::{
         GuestPolicyRules, Identities, PlatformRules, ProductFloor, ReferenceValues, Revocation,

@@ -109,6 +109,21 @@ pub fn detect() -> Option<Box<dyn Tee>> {
     found
 }
 
+/// Whether the kernel says that it runs in a TEE, whatever [`detect`] finds: in one
+/// whose reports cannot be had, what needs a report must fail instead of doing without.
+///
+/// Linux makes the platform device `sev-guest` from what the processor itself says
+/// (`SEV_STATUS`), and the processor flag `tdx_guest` from the TDX module's leaf.
+#[cfg(feature = "hardware")]
+pub fn is_confidential() -> bool {
+    let flags = || {
+        let text = std::fs::read_to_string("/proc/cpuinfo").ok()?;
+        let line = text.lines().find(|line| line.starts_with("flags"))?;
+        Some(line.split_whitespace().any(|flag| flag == "tdx_guest"))
+    };
+    std::path::Path::new("/sys/bus/platform/devices/sev-guest").exists() || flags() == Some(true)
+}
+
 impl TeeKind {
     /// Name in the KBS protocol.
     pub const fn name(self) -> &'static str {

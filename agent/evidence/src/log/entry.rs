@@ -1,0 +1,235 @@
+//! What the guest writes into its log, as types: one line of JSON each.
+//!
+//! A verifier reads from them what was booted, given and run. They hold digests,
+//! references and ids, never arguments, environment or content. Unknown fields are
+//! errors on reading: a later guest may mean something by them.
+//!
+//! | operation | entry | precedes |
+//! |---|---|---|
+//! | `boot` | [`BootEntry`] | everything else |
+//! | `initdata` | [`InitdataEntry`] | the use of initdata |
+//! | `policy` | [`PolicyEntry`] | the first request that it judges |
+//! | `image` | [`ImageEntry`] | the mount of a pulled image |
+//! | `container` | [`ContainerEntry`] | the container's first process |
+//! | `exec` | [`ExecEntry`] | a further process |
+//! | `denial` | [`DenialEntry`] | the answer to a refused request |
+
+use serde::{Deserialize, Serialize};
+
+use super::{DOMAIN, Event, EventError, Operation};
+use crate::field::Sha256Digest;
+
+macro_rules! entries {
+    ($($variant:ident($type:ident)),+ $(,)?) => {
+        /// One entry of the guest's own.
+        #[derive(Clone, Debug, PartialEq, Eq)]
+        #[allow(missing_docs, reason = "each type says what it is")]
+        pub enum Entry { $($variant($type)),+ }
+
+        $(impl From<$type> for Entry {
+            fn from(entry: $type) -> Self {
+                Self::$variant(entry)
+            }
+        })+
+
+        impl Entry {
+            /// Its line in the log.
+            ///
+            /// # Errors
+            ///
+            /// [`EventError`] if it is too long for one.
+            pub fn event(&self) -> Result<Event, EventError> {
+                let (operation, content) = match self {
+                    $(Self::$variant(entry) => (Operation::$variant, serde_json::to_string(entry))),+
+                };
+                let content = content.expect("texts, digests and numbers are json");
+                Event::of(operation, &content)
+            }
+
+            /// Reads a line of the log; `None` if it is no entry of the guest's own.
+            ///
+            /// # Errors
+            ///
+            /// When the line says that it is one and is not.
+            pub fn of(event: &Event) -> Option<Result<Self, serde_json::Error>> {
+                if event.domain() != DOMAIN {
+                    return None;
+                }
+                $(if event.operation() == Operation::$variant.name() {
+                    return Some(serde_json::from_str(event.content()).map(Self::$variant));
+                })+
+                None
+            }
+        }
+    };
+}
+
+entries! {
+    Boot(BootEntry),
+    Initdata(InitdataEntry),
+    Policy(PolicyEntry),
+    Image(ImageEntry),
+    Container(ContainerEntry),
+    Exec(ExecEntry),
+    Denial(DenialEntry),
+}
+
+/// The guest that booted. The launch measurement says more; this names it for people.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct BootEntry {
+    /// Version of the agent.
+    pub agent: String,
+    /// Release of the kernel.
+    pub kernel: String,
+    /// Of the kernel command line, without the line feed.
+    pub cmdline: Sha256Digest,
+    /// The TEE that answers, by its name in the KBS protocol; none without one.
+    pub tee: Option<String>,
+}
+
+/// Initdata that was taken.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct InitdataEntry {
+    /// By which algorithm.
+    pub algorithm: String,
+    /// Digest of the document in hexadecimal, uncut.
+    pub digest: String,
+    /// Whether the hardware's report binds it.
+    pub bound: bool,
+}
+
+/// Where a policy came from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum PolicySource {
+    /// An entry of initdata.
+    Initdata,
+    /// `SetPolicy`.
+    Request,
+}
+
+/// A policy that was taken.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PolicyEntry {
+    /// Where it came from.
+    pub source: PolicySource,
+    /// Of its text.
+    pub digest: Sha256Digest,
+    /// Whether the hardware's report binds it.
+    pub bound: bool,
+}
+
+/// An image that was pulled and verified.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ImageEntry {
+    /// As it was asked for.
+    pub reference: String,
+    /// Digest of the manifest, as in a registry: `sha256:…`.
+    pub manifest: String,
+    /// Digest of the configuration.
+    pub config: String,
+    /// Digests of the unpacked layers, bottom first.
+    pub diff_ids: Vec<String>,
+}
+
+/// A container that was made.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ContainerEntry {
+    /// Its id, chosen by the host and new for each one.
+    pub container: String,
+    /// Digest of its image's manifest; none for the pause container, whose only file
+    /// is the agent.
+    pub image: Option<String>,
+    /// Of the OCI spec that it runs by, as JSON. Holds the id, so it is never the same twice.
+    pub spec: Sha256Digest,
+    /// Of the spec's process alone, as JSON: arguments, environment, user, capabilities.
+    pub process: Sha256Digest,
+}
+
+/// A further process in a container.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ExecEntry {
+    /// The container.
+    pub container: String,
+    /// The process's name, chosen by the host.
+    pub exec: String,
+    /// Of the OCI process, as JSON: arguments, environment, user, capabilities.
+    pub process: Sha256Digest,
+}
+
+/// Requests that were refused. A host may ask without end, so the first is logged,
+/// the second, the fourth and so on.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DenialEntry {
+    /// The rule that did not allow it.
+    pub rule: String,
+    /// How often it has refused so far.
+    pub count: u64,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_entry_is_one_line_that_reads_back() {
+        let entries: [Entry; 3] = [
+            ContainerEntry {
+                container: "c1".to_owned(),
+                image: None,
+                spec: Sha256Digest([1; 32]),
+                process: Sha256Digest([2; 32]),
+            }
+            .into(),
+            PolicyEntry {
+                source: PolicySource::Request,
+                digest: Sha256Digest([3; 32]),
+                bound: true,
+            }
+            .into(),
+            DenialEntry {
+                rule: "ExecProcessRequest".to_owned(),
+                count: 4,
+            }
+            .into(),
+        ];
+        for entry in entries {
+            let event = entry.event().unwrap();
+            assert_eq!(event.domain(), DOMAIN);
+            assert_eq!(Entry::of(&event).unwrap().unwrap(), entry);
+        }
+    }
+
+    #[test]
+    fn other_lines_are_no_entries_and_malformed_ones_errors() {
+        let foreign = Event::parse("example.com", "container", "{}").unwrap();
+        assert!(Entry::of(&foreign).is_none());
+        let later = Event::parse(DOMAIN, "snapshot", "{}").unwrap();
+        assert!(Entry::of(&later).is_none());
+        for content in ["", "{}", r#"{"rule":"X","count":1,"more":2}"#] {
+            let malformed = Event::of(Operation::Denial, content).unwrap();
+            assert!(Entry::of(&malformed).unwrap().is_err(), "{content}");
+        }
+    }
+
+    #[test]
+    fn an_image_of_too_many_layers_is_no_line() {
+        let image = ImageEntry {
+            reference: "r".to_owned(),
+            manifest: "m".to_owned(),
+            config: "c".to_owned(),
+            diff_ids: vec!["sha256:".to_owned() + &"0".repeat(64); 300],
+        };
+        assert!(matches!(
+            Entry::from(image).event(),
+            Err(EventError::TooLong(_))
+        ));
+    }
+}
