@@ -9,8 +9,11 @@
 //!
 //! 1. [`rpc`]: the services; every call is parsed, judged, done, answered;
 //! 2. [`request`]: messages become types that cannot be invalid;
-//! 3. `policy_engine`: a request becomes a permit, or is denied;
+//! 3. [`judge`] and `policy_engine`: a request becomes a permit, or is denied;
 //! 4. [`container`], [`sandbox`], [`network`], [`copy_file`]: what acts, on permits only.
+//!
+//! What the owner gave is settled before the first call ([`initdata`]), what is done is
+//! measured before it is done ([`measured`]), and workloads prove it to others ([`rest`]).
 //!
 //! Around it: [`boot`] makes a guest out of a bare kernel, [`scratch`] a disk that the
 //! host cannot read, [`run`] holds the parts
@@ -22,12 +25,16 @@ pub mod config;
 pub mod container;
 pub mod copy_file;
 pub mod images;
+pub mod initdata;
+pub mod judge;
 pub mod log;
+pub mod measured;
 pub mod network;
 pub mod paths;
 pub mod pause;
 pub mod reaper;
 pub mod request;
+pub mod rest;
 pub mod rpc;
 pub mod run;
 pub mod sandbox;

@@ -3,8 +3,8 @@
 
 use std::{fs, sync::Arc, time::Duration};
 
+use agent_evidence::log::EventError;
 use nix::sys::reboot::{RebootMode, reboot};
-use policy_engine::Engine;
 use rustix::process::{Resource, Rlimit};
 use thiserror::Error;
 use tokio::{
@@ -19,10 +19,13 @@ use crate::{
     config::{Config, ConfigError},
     container::{Containers, OomEvents, Surroundings},
     images::{ImageConfig, Images},
+    initdata::{self, Owner},
     log,
+    measured::Measured,
     network::{Network, NetworkError},
     paths,
     reaper::Reaper,
+    rest,
     rpc::{self, Guest},
     sandbox::{Sandbox, Storages},
     scratch::Scratch,
@@ -58,6 +61,9 @@ pub enum RunError {
     /// The network cannot be reached.
     #[error(transparent)]
     Network(#[from] NetworkError),
+    /// Not even the boot can be measured.
+    #[error("cannot measure the boot")]
+    Measure(#[from] EventError),
     /// The server cannot listen.
     #[error("cannot listen on {address}")]
     Listen {
@@ -119,7 +125,12 @@ pub fn run(role: Role) -> Result<(), RunError> {
         Role::Init => Scratch::start(),
         Role::Process => Scratch::memory(),
     };
-    runtime.block_on(serve(config, Arc::new(scratch)))
+    let measured = Arc::new(Measured::default());
+    let owner = match role {
+        Role::Init => initdata::find(&measured),
+        Role::Process => initdata::none(&measured),
+    };
+    runtime.block_on(serve(config, owner?, measured, Arc::new(scratch)))
 }
 
 fn configure(role: Role) -> Result<Config, RunError> {
@@ -138,7 +149,12 @@ fn configure(role: Role) -> Result<Config, RunError> {
     }
 }
 
-async fn serve(config: Config, scratch: Arc<Scratch>) -> Result<(), RunError> {
+async fn serve(
+    config: Config,
+    owner: Owner,
+    measured: Arc<Measured>,
+    scratch: Arc<Scratch>,
+) -> Result<(), RunError> {
     let reaper = Reaper::default();
     let reaping = tokio::spawn(reaper.clone().run());
     let network = Network::connect()?;
@@ -155,11 +171,12 @@ async fn serve(config: Config, scratch: Arc<Scratch>) -> Result<(), RunError> {
         oom: Arc::clone(&oom),
         storages: Arc::clone(&storages),
         images,
+        log: Arc::clone(&measured),
         pipe_size: config.container_pipe_size,
     }));
     let destroyed = Arc::new(Notify::new());
     let guest = Guest {
-        engine: Engine::allow_all(),
+        judge: owner.judge,
         sandbox: Arc::new(Sandbox::new(storages)),
         containers,
         network: network.clone(),
@@ -177,6 +194,9 @@ async fn serve(config: Config, scratch: Arc<Scratch>) -> Result<(), RunError> {
     info!(uptime_ms, version = rpc::VERSION, "agent ready");
     if let Err(error) = network.loopback_up().await {
         warn!(%error, "loopback interface is not up");
+    }
+    if let Err(error) = rest::serve(owner.hardware, measured).await {
+        warn!(%error, "evidence is not served");
     }
     let mut terminate = signal(SignalKind::terminate()).map_err(system("listen to signals"))?;
     tokio::select! {

@@ -9,6 +9,7 @@
 mod modules;
 mod mounts;
 mod root;
+mod tee;
 
 use std::{
     io,
@@ -78,6 +79,7 @@ fn prepare() -> Result<(), BootError> {
         let list = Path::new("/lib/modules/on-demand");
         modules::load_feature(list, feature, &parameters);
     }
+    tee::prepare(Path::new("/lib/modules/on-demand"));
     root::build()?;
     mounts::rest(Path::new(root::NEW_ROOT))?;
     root::enter()?;

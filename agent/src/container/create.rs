@@ -8,6 +8,10 @@ use std::{
     sync::{Arc, atomic::Ordering},
 };
 
+use agent_evidence::{
+    Sha256Digest,
+    log::{ContainerEntry, EventError},
+};
 use agent_protocol::{id::ContainerId, path::GuestPath};
 use oci_spec::runtime::{
     Capabilities, LinuxCapabilities, LinuxNamespace, LinuxNamespaceType, Process as SpecProcess,
@@ -28,6 +32,7 @@ use super::{
     wiring::{Wiring, WiringError},
 };
 use crate::{
+    measured::process_digest,
     paths,
     request::{ContainerSpec, ContainerStorage, CreateContainer, ImagePull, StartContainer},
     sandbox::{StorageError, namespaces},
@@ -77,6 +82,9 @@ pub enum CreateError {
         #[source]
         source: io::Error,
     },
+    /// It cannot be measured.
+    #[error("the container cannot be measured")]
+    Log(#[from] EventError),
     /// The process cannot be made.
     #[error("cannot {action} container {container}")]
     Job {
@@ -206,11 +214,8 @@ impl Containers {
             process.process.clone(),
             self.join(request.shared_processes),
         );
-        write_spec(&bundle, &spec).map_err(|source| CreateError::Prepare {
-            what: "the spec",
-            container: id.clone(),
-            source,
-        })?;
+        let image = parts.root.as_ref().and_then(Root::manifest);
+        self.settle_spec(&id, image, &bundle, &spec)?;
         let init = self.make_process(&id, &bundle, &spec).await?;
         if let (Some(size), init) = (process.terminal_size, &init) {
             init.set_size(size);
@@ -233,6 +238,31 @@ impl Containers {
         })
     }
 
+    /// Measures the spec that the container will run by, and writes it.
+    fn settle_spec(
+        &self,
+        id: &ContainerId,
+        image: Option<&str>,
+        bundle: &Path,
+        spec: &Spec,
+    ) -> Result<(), CreateError> {
+        let prepare = |source| CreateError::Prepare {
+            what: "the spec",
+            container: id.clone(),
+            source,
+        };
+        let json = |error: serde_json::Error| prepare(error.into());
+        let text = serde_json::to_vec(spec).map_err(json)?;
+        let process = spec.process().clone().unwrap_or_default();
+        self.log.note(ContainerEntry {
+            container: id.to_string(),
+            image: image.map(str::to_owned),
+            spec: Sha256Digest::of(&[&text]),
+            process: process_digest(&process).map_err(json)?,
+        })?;
+        write_private(&bundle.join("config.json"), &text).map_err(prepare)
+    }
+
     async fn make_root(
         &self,
         id: &ContainerId,
@@ -242,8 +272,9 @@ impl Containers {
     ) -> Result<(), CreateError> {
         info!(container.id = %id, "image pull started");
         let started = std::time::Instant::now();
-        let (images, bundle) = (Arc::clone(&self.images), bundle.to_owned());
-        let root = blocking(move || Root::make(&images, &image, &bundle)).await?;
+        let (images, log) = (Arc::clone(&self.images), Arc::clone(&self.log));
+        let bundle = bundle.to_owned();
+        let root = blocking(move || Root::make(&images, &log, &image, &bundle)).await?;
         let elapsed_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
         match root {
             Ok(root) => {
@@ -474,19 +505,15 @@ fn complete_spec(spec: &mut Spec, mut process: SpecProcess, join: Option<i32>) {
     }
 }
 
-fn write_spec(bundle: &Path, spec: &Spec) -> io::Result<()> {
-    write_private(&bundle.join("config.json"), spec)
-}
-
-pub(super) fn write_private(path: &Path, value: &impl serde::Serialize) -> io::Result<()> {
+pub(super) fn write_private(path: &Path, text: &[u8]) -> io::Result<()> {
     let mut options = fs::OpenOptions::new();
-    let file = options
+    let mut file = options
         .write(true)
         .create(true)
         .truncate(true)
         .mode(0o600)
         .open(path)?;
-    serde_json::to_writer(io::BufWriter::new(file), value).map_err(io::Error::other)
+    io::Write::write_all(&mut file, text)
 }
 
 #[cfg(test)]

@@ -6,6 +6,7 @@ use std::{
     time::Duration,
 };
 
+use agent_evidence::log::{EventError, ExecEntry};
 use agent_protocol::id::{ContainerId, ExecId};
 use policy_engine::Permit;
 use thiserror::Error;
@@ -21,6 +22,7 @@ use super::{
     wiring::{Wiring, WiringError},
 };
 use crate::{
+    measured::process_digest,
     paths,
     request::{ExecProcess, ProcessSpec},
 };
@@ -51,6 +53,9 @@ pub enum ExecError {
     /// The user cannot be found.
     #[error(transparent)]
     User(#[from] UserError),
+    /// It cannot be measured.
+    #[error("the process cannot be measured")]
+    Log(#[from] EventError),
     /// A file or stream cannot be made.
     #[error("cannot prepare a process in container {container}")]
     Prepare {
@@ -87,7 +92,7 @@ impl Containers {
         let reservation = container.reserve(&exec)?;
         let process = container.inherit(process);
         let (name, size) = (process.user_name.clone(), process.terminal_size);
-        let process = self.run_exec(&container, &name, process).await?;
+        let process = self.run_exec(&container, &exec, &name, process).await?;
         if let Some(size) = size {
             process.set_size(size);
         }
@@ -109,6 +114,7 @@ impl Containers {
     async fn run_exec(
         &self,
         container: &Container,
+        exec: &ExecId,
         user_name: &str,
         spec: ProcessSpec,
     ) -> Result<Process, ExecError> {
@@ -132,7 +138,14 @@ impl Containers {
                 .map_err(|error| prepare(io::Error::other(error)))??;
         }
         let file = paths::bundle(id).join(format!("exec-{}.json", self.serial()));
-        write_private(&file, &process).map_err(prepare)?;
+        let json = |error: serde_json::Error| prepare(error.into());
+        self.log.note(ExecEntry {
+            container: id.to_string(),
+            exec: exec.to_string(),
+            process: process_digest(&process).map_err(json)?,
+        })?;
+        let text = serde_json::to_vec(&process).map_err(json)?;
+        write_private(&file, &text).map_err(prepare)?;
         let user = process.user();
         let wiring = Wiring::make(
             self,

@@ -50,6 +50,7 @@ pub use root::RootError;
 pub use stdio::{Output, WorkloadEnds};
 
 use crate::{
+    measured::Measured,
     reaper::Reaper,
     request::{
         ContainerRequest, GetDiagnosticData, PauseContainer, ProcessRequest, ProcessSpec,
@@ -91,6 +92,7 @@ pub struct Containers {
     oom: Arc<OomEvents>,
     storages: Arc<Storages>,
     images: Arc<crate::images::Images>,
+    log: Arc<Measured>,
     pipe_size: Option<usize>,
     serial: AtomicU64,
 }
@@ -140,6 +142,8 @@ pub struct Surroundings {
     pub storages: Arc<Storages>,
     /// Gets images.
     pub images: Arc<crate::images::Images>,
+    /// Where everything is noted before it is done.
+    pub log: Arc<Measured>,
     /// Size of the streams' pipes, if not the kernel's default.
     pub pipe_size: Option<usize>,
 }
@@ -155,6 +159,7 @@ impl Containers {
             oom: surroundings.oom,
             storages: surroundings.storages,
             images: surroundings.images,
+            log: surroundings.log,
             pipe_size: surroundings.pipe_size,
             serial: AtomicU64::new(0),
         }

@@ -5,12 +5,14 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use agent_image::{AssembleError, PullError, Reference, ReferenceError, RootFs};
+use agent_evidence::log::{EventError, ImageEntry};
+use agent_image::{AssembleError, Image, PullError, Reference, ReferenceError, RootFs};
 use rustix::mount::{MountFlags, UnmountFlags};
 use thiserror::Error;
 
 use crate::{
     images::{Images, ImagesError},
+    measured::Measured,
     request::ImagePull,
     scratch::{self, Place},
 };
@@ -19,7 +21,12 @@ use crate::{
 #[derive(Debug)]
 pub(super) enum Root {
     /// Of an image.
-    Image(RootFs),
+    Image {
+        /// Its mounts.
+        mounts: RootFs,
+        /// Digest of the image's manifest.
+        manifest: String,
+    },
     /// Of the pause container: nothing but the agent's own program.
     Pause(PathBuf),
 }
@@ -48,6 +55,9 @@ pub enum RootError {
     /// The image cannot be mounted.
     #[error(transparent)]
     Assemble(#[from] AssembleError),
+    /// The image cannot be measured.
+    #[error("the image cannot be measured")]
+    Log(#[from] EventError),
     /// The pause container's root cannot be made.
     #[error("cannot make the pause container's root file system")]
     Pause(#[source] io::Error),
@@ -61,6 +71,7 @@ impl Root {
     /// [`RootError`] is a sentence for the user.
     pub(super) fn make(
         images: &Images,
+        log: &Measured,
         image: &ImagePull,
         bundle: &Path,
     ) -> Result<Self, RootError> {
@@ -68,16 +79,33 @@ impl Root {
             ImagePull::Pause => pause(bundle).map(Self::Pause).map_err(RootError::Pause),
             ImagePull::Reference(text) => {
                 let reference = Reference::parse(text)?;
-                let made = Self::of_image(images, &reference, bundle);
+                let made = Self::of_image(images, log, &reference, bundle);
                 made.map_err(|error| told_if_full(images, error))
             }
         }
     }
 
-    fn of_image(images: &Images, reference: &Reference, bundle: &Path) -> Result<Self, RootError> {
+    fn of_image(
+        images: &Images,
+        log: &Measured,
+        reference: &Reference,
+        bundle: &Path,
+    ) -> Result<Self, RootError> {
         let puller = images.puller()?;
         let image = puller.pull(reference)?;
-        Ok(Self::Image(puller.assemble(&image, bundle)?))
+        log.note(entry(reference, &image))?;
+        Ok(Self::Image {
+            mounts: puller.assemble(&image, bundle)?,
+            manifest: image.manifest_digest.to_string(),
+        })
+    }
+
+    /// Digest of the image's manifest; none for the pause container.
+    pub(super) fn manifest(&self) -> Option<&str> {
+        match self {
+            Self::Image { manifest, .. } => Some(manifest),
+            Self::Pause(_) => None,
+        }
     }
 
     /// Takes it down.
@@ -87,7 +115,7 @@ impl Root {
     /// When the kernel does not let go of a mount.
     pub(super) fn remove(self) -> io::Result<()> {
         match self {
-            Self::Image(root) => root.unmount().map_err(io::Error::other),
+            Self::Image { mounts, .. } => mounts.unmount().map_err(io::Error::other),
             Self::Pause(program) => Ok(rustix::mount::unmount(program, UnmountFlags::DETACH)?),
         }
     }
@@ -101,6 +129,15 @@ fn told_if_full(images: &Images, error: RootError) -> RootError {
             source: Box::new(error),
         },
         _ => error,
+    }
+}
+
+fn entry(reference: &Reference, image: &Image) -> ImageEntry {
+    ImageEntry {
+        reference: reference.to_string(),
+        manifest: image.manifest_digest.to_string(),
+        config: image.config_digest.to_string(),
+        diff_ids: image.diff_ids.iter().map(ToString::to_string).collect(),
     }
 }
 

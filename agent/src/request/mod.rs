@@ -18,6 +18,7 @@ mod storage;
 
 use agent_protocol::{
     id::{ContainerId, IdError, ProcessId},
+    initdata::PolicyError,
     path::PathError,
 };
 use thiserror::Error;
@@ -37,6 +38,7 @@ pub use process::{
 };
 pub use sandbox::{
     CreateSandbox, DestroySandbox, GetGuestDetails, GetOomEvent, OnlineCpuMem, SandboxStorage,
+    SetPolicy,
 };
 pub use spec::{ContainerSpec, ProcessSpec};
 pub use storage::{ContainerStorage, Ephemeral, ImagePull, Local, TmpfsOptions};
@@ -92,6 +94,9 @@ pub enum RequestError {
     /// The guest does not offer what is asked for.
     #[error("{0}")]
     Unsupported(Unsupported),
+    /// Not a policy's text.
+    #[error("policy is not valid")]
+    Policy(#[source] PolicyError),
     /// The spec is not one that the OCI runtime specification allows.
     #[error("OCI spec is not valid")]
     Spec(#[source] serde_json::Error),

@@ -1,6 +1,6 @@
 //! Requests about the pod as a whole.
 
-use agent_protocol::{id::SandboxId, rpc::agent};
+use agent_protocol::{id::SandboxId, initdata::PolicyText, rpc::agent};
 
 use super::{
     Ephemeral, Parse, RequestError, Unsupported, at_most, no_zero, rule,
@@ -53,6 +53,22 @@ pub struct GetGuestDetails {
     pub memory_block_size: bool,
     /// Whether it matters if memory can be added by probing.
     pub memory_probe: bool,
+}
+
+/// The policy that the launch binds.
+#[derive(Debug)]
+pub struct SetPolicy {
+    /// Its text.
+    pub policy: PolicyText,
+}
+
+impl Parse for SetPolicy {
+    type Message = agent::SetPolicyRequest;
+
+    fn parse(message: Self::Message) -> Result<Self, RequestError> {
+        let policy = PolicyText::parse(&message.policy).map_err(RequestError::Policy)?;
+        Ok(Self { policy })
+    }
 }
 
 impl Parse for CreateSandbox {
@@ -144,6 +160,7 @@ rule! {
     DestroySandbox => "DestroySandboxRequest",
     OnlineCpuMem => "OnlineCPUMemRequest",
     GetOomEvent => "GetOOMEventRequest",
+    SetPolicy => "SetPolicyRequest",
     GetGuestDetails => "GuestDetailsRequest",
 }
 

@@ -14,6 +14,7 @@ use small_writes::small_writes;
 
 pub use service::Guest;
 pub use status::CallError;
+pub(crate) use status::sentence;
 
 /// The version that the guest tells.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");

@@ -10,7 +10,7 @@ use agent_protocol::rpc::{
     agent as wire, agent_ttrpc::AgentService, csi, empty::Empty, health, health_ttrpc, types,
 };
 use async_trait::async_trait;
-use policy_engine::{Engine, Permit};
+use policy_engine::Permit;
 use tokio::{sync::Notify, task::spawn_blocking};
 use tracing::{info, warn};
 use ttrpc::{Result as Answer, r#async::TtrpcContext};
@@ -22,6 +22,7 @@ use super::{
 use crate::{
     container::{Containers, OomEvents, Output},
     copy_file,
+    judge::Judge,
     network::Network,
     request::{self, Parse},
     sandbox::Sandbox,
@@ -31,7 +32,7 @@ use crate::{
 #[derive(Debug)]
 pub struct Guest {
     /// Judges requests.
-    pub engine: Engine,
+    pub judge: Judge,
     /// The pod.
     pub sandbox: Arc<Sandbox>,
     /// Its containers.
@@ -47,7 +48,7 @@ pub struct Guest {
 impl Guest {
     /// The one way from a message to a permit.
     fn permit<R: Parse>(&self, message: R::Message) -> Result<Permit<R>, CallError> {
-        Ok(self.engine.judge(R::parse(message)?)?)
+        Ok(self.judge.judge(R::parse(message)?)?)
     }
 
     async fn read(
@@ -60,7 +61,7 @@ impl Guest {
             let process = self.containers.named(&request)?;
             // A denial reads as the end, and the workload must not block on a pipe
             // that nobody empties (Kata agent protocol, section 15).
-            let Ok(permit) = self.engine.judge(request) else {
+            let Ok(permit) = self.judge.judge(request) else {
                 process.discard(output);
                 return Ok(Vec::new());
             };
@@ -311,6 +312,13 @@ agent_service! {
         Ok(Empty::new())
     }
 
+    set_policy(wire::SetPolicyRequest) -> Empty = "SetPolicy" |guest, message| {
+        // Judged by the launch, not by a policy.
+        let request = request::SetPolicy::parse(message)?;
+        guest.judge.set_policy(&request.policy)?;
+        Ok(Empty::new())
+    }
+
     ;
 
     update_ephemeral_mounts(wire::UpdateEphemeralMountsRequest) -> Empty = "UpdateEphemeralMounts";
@@ -326,7 +334,6 @@ agent_service! {
     add_swap(wire::AddSwapRequest) -> Empty = "AddSwap";
     add_swap_path(wire::AddSwapPathRequest) -> Empty = "AddSwapPath";
     resize_volume(wire::ResizeVolumeRequest) -> Empty = "ResizeVolume";
-    set_policy(wire::SetPolicyRequest) -> Empty = "SetPolicy";
 }
 
 #[async_trait]

@@ -13,6 +13,7 @@ use ttrpc::Code;
 use crate::{
     container::{ContainerError, CreateError, ExecError, LookupError, RemoveError, StreamError},
     copy_file::CopyError,
+    judge::SetPolicyError,
     network::NetworkError,
     request::RequestError,
     sandbox::SandboxError,
@@ -30,6 +31,9 @@ pub enum CallError {
     /// The policy forbids it.
     #[error(transparent)]
     Denied(#[from] Denied),
+    /// A policy was not taken.
+    #[error(transparent)]
+    Policy(#[from] SetPolicyError),
     /// It names something that is not there.
     #[error(transparent)]
     Lookup(#[from] LookupError),
@@ -73,6 +77,9 @@ fn code(error: &CallError) -> Code {
         CallError::Request(RequestError::Unsupported(_)) => Code::FAILED_PRECONDITION,
         CallError::Request(_) => Code::INVALID_ARGUMENT,
         CallError::Denied(_) => Code::PERMISSION_DENIED,
+        CallError::Policy(SetPolicyError::TooLate | SetPolicyError::Digest { .. }) => {
+            Code::PERMISSION_DENIED
+        }
         CallError::Lookup(error)
         | CallError::Create(CreateError::Lookup(error))
         | CallError::Exec(ExecError::Lookup(error))
@@ -109,7 +116,7 @@ pub(super) fn to_wire(error: &CallError) -> ttrpc::Error {
 
 /// An error and its causes, each said once, as one bounded line.
 #[must_use]
-pub(super) fn sentence(error: &dyn Error) -> String {
+pub(crate) fn sentence(error: &dyn Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {
@@ -162,7 +169,14 @@ mod tests {
         let exec = ExecId::parse("e1").unwrap();
         assert_eq!(status(LookupError::Process(exec).into()).0, Code::NOT_FOUND);
         assert_eq!(
-            status(Denied { rule: "X" }.into()).0,
+            status(
+                Denied {
+                    rule: "X",
+                    reason: None
+                }
+                .into()
+            )
+            .0,
             Code::PERMISSION_DENIED
         );
         assert_eq!(status(StreamError::NoTerminal.into()).0, Code::UNAVAILABLE);

@@ -1,0 +1,98 @@
+//! The owner's initdata: found on a disk, held against the hardware, laid out.
+//!
+//! The disk is the host's to give or to change. With a TEE its digest must be
+//! `HOST_DATA` of the guest's own report; any doubt (a disk that cannot be read, two
+//! of them, another digest, none although something is bound, a report that cannot be
+//! had) ends in a guest that answers every request with one sentence. Without a TEE
+//! nothing can prove anything, and initdata is taken as it is.
+
+mod disks;
+mod files;
+mod settle;
+
+use std::{path::Path, sync::Arc};
+
+use agent_evidence::{
+    HostData, Sha256Digest,
+    log::{BootEntry, EventError},
+    snp::OwnReport,
+    tee::{self, Tee},
+};
+use tracing::{error, info, warn};
+
+use crate::{
+    judge::{Judge, Standing},
+    measured::Measured,
+    rpc,
+};
+
+/// The guest's TEE, where there is one that answers.
+pub type Hardware = Option<Arc<dyn Tee>>;
+
+/// What boot found out.
+pub struct Owner {
+    /// Judges requests from here on.
+    pub judge: Judge,
+    /// Makes reports.
+    pub hardware: Hardware,
+}
+
+/// Finds out where the guest stands and logs it; blocks, for seconds at most.
+///
+/// # Errors
+///
+/// When not even the boot can be measured.
+pub fn find(log: &Arc<Measured>) -> Result<Owner, EventError> {
+    let hardware: Hardware = tee::detect().map(Arc::from);
+    log.note(boot_entry(&hardware))?;
+    let bound = bound(&hardware);
+    let found = disks::scan(Path::new("/sys/block"), Path::new("/dev"));
+    let standing = settle::settle(bound, found, log, |document| {
+        files::lay_out(Path::new(agent_protocol::initdata::DIRECTORY), document)
+    });
+    let tee = hardware.as_ref().map_or("none", |tee| tee.kind().name());
+    match &standing {
+        Standing::Open { .. } => info!(tee, "no initdata"),
+        Standing::Awaiting(_) => warn!(tee, "launch binds what has not come"),
+        Standing::Configured => info!(tee, "initdata taken"),
+        Standing::Refused(reason) => error!(tee, reason, "every request will be refused"),
+    }
+    Ok(Owner {
+        judge: Judge::new(&standing, Arc::clone(log)),
+        hardware,
+    })
+}
+
+/// The standing of an agent that is not the guest's first process, as in tests: there
+/// is no hardware and no disk.
+///
+/// # Errors
+///
+/// When not even the start can be measured.
+pub fn none(log: &Arc<Measured>) -> Result<Owner, EventError> {
+    log.note(boot_entry(&None))?;
+    Ok(Owner {
+        judge: Judge::new(&Standing::Open { bound: None }, Arc::clone(log)),
+        hardware: None,
+    })
+}
+
+fn boot_entry(hardware: &Hardware) -> BootEntry {
+    let told = |path| std::fs::read_to_string(path).unwrap_or_default();
+    let line = told("/proc/cmdline");
+    BootEntry {
+        agent: rpc::VERSION.to_owned(),
+        kernel: told("/proc/sys/kernel/osrelease").trim_end().to_owned(),
+        cmdline: Sha256Digest::of(&[line.trim_end_matches('\n').as_bytes()]),
+        tee: hardware.as_ref().map(|tee| tee.kind().name().to_owned()),
+    }
+}
+
+/// `HOST_DATA` of the launch; `None` without a TEE.
+fn bound(hardware: &Hardware) -> Result<Option<HostData>, settle::BoundError> {
+    match hardware {
+        Some(tee) => Ok(Some(OwnReport::ask(&**tee)?.host_data())),
+        None if tee::is_confidential() => Err(settle::BoundError::NoReports),
+        None => Ok(None),
+    }
+}

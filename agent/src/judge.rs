@@ -1,0 +1,347 @@
+//! Who says yes or no to the host, from the first request on.
+//!
+//! What was found at boot decides where the guest stands; a policy may still arrive
+//! by `SetPolicy`, once, before anything else, and only the one that the launch
+//! binds. This build cannot evaluate a policy: a guest that was given one denies
+//! everything, because it cannot know what the policy would allow.
+//!
+//! Every denial is counted and, at powers of two, logged.
+
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc, Mutex, PoisonError, RwLock,
+        atomic::{AtomicBool, Ordering},
+    },
+};
+
+use agent_evidence::{
+    HostData, Sha256Digest,
+    log::{DenialEntry, EventError, PolicyEntry, PolicySource},
+};
+use agent_protocol::initdata::PolicyText;
+use policy_engine::{Denied, Engine, Permit, Request};
+use thiserror::Error;
+use tracing::{info, warn};
+
+use crate::measured::Measured;
+
+/// Why a guest with a policy does nothing.
+pub(crate) const NOT_EVALUATED: &str = "the pod has a policy, and this build of the guest does not evaluate policies: \
+     run the pod without one, or with a guest image that does";
+const AWAITED: &str =
+    "the launch binds initdata or a policy (HOST_DATA is not zero), and the host delivered neither";
+
+/// Where the guest stands before the first request.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Standing {
+    /// Nothing was given, and nothing is bound: everything is allowed. A policy may
+    /// be set first; `bound` is what it must match, if there is a TEE.
+    Open {
+        /// `HOST_DATA` of the launch, which is zero.
+        bound: Option<HostData>,
+    },
+    /// The launch binds something that has not come: only the policy it binds is taken.
+    Awaiting(HostData),
+    /// The owner's initdata is in force, and it holds no policy.
+    Configured,
+    /// Nothing is allowed, for this reason.
+    Refused(String),
+}
+
+/// Why a policy was not taken. The host is at fault, or the owner bound another one.
+#[derive(Debug, Error)]
+pub enum SetPolicyError {
+    /// Another configuration is in force, or requests were answered already.
+    #[error(
+        "SetPolicyRequest is blocked by policy: a policy is taken once, before any other request, \
+         and not beside initdata"
+    )]
+    TooLate,
+    /// Not the one that the launch binds.
+    #[error(
+        "SetPolicyRequest is blocked by policy: the policy has the digest {found}, the launch binds {bound}"
+    )]
+    Digest {
+        /// Of the text that came.
+        found: Sha256Digest,
+        /// In the report.
+        bound: HostData,
+    },
+    /// It cannot be measured.
+    #[error("the policy cannot be measured")]
+    Log(#[from] EventError),
+}
+
+#[derive(Debug)]
+struct State {
+    engine: Engine,
+    /// Whether a policy may come, and which.
+    window: Option<Option<HostData>>,
+}
+
+/// The one way from a request to a permit.
+#[derive(Debug)]
+pub struct Judge {
+    state: RwLock<State>,
+    /// Something was allowed: no policy may come any more.
+    begun: AtomicBool,
+    denials: Mutex<BTreeMap<&'static str, u64>>,
+    log: Arc<Measured>,
+}
+
+impl Judge {
+    /// Judges from this standing.
+    #[must_use]
+    pub fn new(standing: &Standing, log: Arc<Measured>) -> Self {
+        let (engine, window) = match standing {
+            Standing::Open { bound } => (Engine::allow_all(), Some(*bound)),
+            Standing::Awaiting(bound) => (Engine::deny_all_because(AWAITED), Some(Some(*bound))),
+            Standing::Configured => (Engine::allow_all(), None),
+            Standing::Refused(reason) => (Engine::deny_all_because(reason), None),
+        };
+        Self {
+            state: RwLock::new(State { engine, window }),
+            begun: AtomicBool::new(false),
+            denials: Mutex::default(),
+            log,
+        }
+    }
+
+    /// Judges one request.
+    ///
+    /// # Errors
+    ///
+    /// [`Denied`] names the rule that did not allow it.
+    pub fn judge<R: Request>(&self, request: R) -> Result<Permit<R>, Denied> {
+        let result = {
+            let state = self.state.read().unwrap_or_else(PoisonError::into_inner);
+            let result = state.engine.judge(request);
+            if result.is_ok() {
+                // Under the lock: no policy can slip in after this permit.
+                self.begun.store(true, Ordering::Relaxed);
+            }
+            result
+        };
+        if let Err(denied) = &result {
+            self.count(denied.rule);
+        }
+        result
+    }
+
+    /// Takes the policy that the launch binds.
+    ///
+    /// # Errors
+    ///
+    /// [`SetPolicyError`]; everything stays as it was then.
+    pub fn set_policy(&self, policy: &PolicyText) -> Result<(), SetPolicyError> {
+        let result = self.take_policy(policy);
+        if result.is_err() {
+            self.count("SetPolicyRequest");
+        }
+        result
+    }
+
+    fn take_policy(&self, policy: &PolicyText) -> Result<(), SetPolicyError> {
+        let found = Sha256Digest(policy.host_data());
+        let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
+        let bound = state.window.ok_or(SetPolicyError::TooLate)?;
+        if self.begun.load(Ordering::Relaxed) {
+            return Err(SetPolicyError::TooLate);
+        }
+        if let Some(bound) = bound
+            && bound.0 != found.0
+        {
+            return Err(SetPolicyError::Digest { found, bound });
+        }
+        self.log.note(PolicyEntry {
+            source: PolicySource::Request,
+            digest: found,
+            bound: bound.is_some(),
+        })?;
+        *state = State {
+            engine: Engine::deny_all_because(NOT_EVALUATED),
+            window: None,
+        };
+        info!(digest = %found, bound = bound.is_some(), "policy taken");
+        Ok(())
+    }
+
+    fn count(&self, rule: &'static str) {
+        let mut denials = self.denials.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = denials.entry(rule).or_default();
+        *count = count.saturating_add(1);
+        let count = *count;
+        drop(denials);
+        if !count.is_power_of_two() {
+            return;
+        }
+        let rule = rule.to_owned();
+        // The request is refused all the same.
+        if let Err(error) = self.log.note(DenialEntry { rule, count }) {
+            warn!(%error, "denial not measured");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use agent_evidence::log::Entry;
+
+    use super::*;
+
+    struct StartContainer;
+
+    impl Request for StartContainer {
+        const RULE: &'static str = "StartContainerRequest";
+    }
+
+    fn judge(standing: &Standing) -> (Judge, Arc<Measured>) {
+        let log = Arc::new(Measured::default());
+        (Judge::new(standing, Arc::clone(&log)), log)
+    }
+
+    fn policy() -> PolicyText {
+        PolicyText::parse("package agent_policy\n").unwrap()
+    }
+
+    fn refusal(judge: &Judge) -> String {
+        judge.judge(StartContainer).err().unwrap().to_string()
+    }
+
+    fn entries(log: &Measured) -> Vec<Entry> {
+        let log = log.so_far();
+        let events = log.events().iter();
+        events
+            .map(|event| Entry::of(event).unwrap().unwrap())
+            .collect()
+    }
+
+    #[test]
+    fn without_anything_all_is_allowed_and_with_initdata_too() {
+        for standing in [
+            Standing::Open { bound: None },
+            Standing::Open {
+                bound: Some(HostData::ZERO),
+            },
+            Standing::Configured,
+        ] {
+            let (judge, log) = judge(&standing);
+            assert!(judge.judge(StartContainer).is_ok(), "{standing:?}");
+            assert_eq!(entries(&log), []);
+        }
+    }
+
+    #[test]
+    fn doubt_refuses_everything_and_says_why() {
+        let (judge, log) = judge(&Standing::Refused("two disks".to_owned()));
+        assert_eq!(
+            refusal(&judge),
+            "StartContainerRequest is blocked by policy: two disks"
+        );
+        assert!(matches!(
+            judge.set_policy(&policy()),
+            Err(SetPolicyError::TooLate)
+        ));
+        assert_eq!(entries(&log).len(), 2);
+    }
+
+    #[test]
+    fn what_the_launch_binds_must_come() {
+        let (judge, _) = judge(&Standing::Awaiting(HostData([1; 32])));
+        assert!(refusal(&judge).contains("HOST_DATA is not zero"));
+        let error = judge.set_policy(&policy()).unwrap_err().to_string();
+        assert!(error.contains(&"01".repeat(32)), "{error}");
+        assert!(refusal(&judge).contains("HOST_DATA is not zero"));
+    }
+
+    #[test]
+    fn the_bound_policy_is_taken_once_measured_and_not_evaluated() {
+        let bound = HostData(policy().host_data());
+        let (judge, log) = judge(&Standing::Awaiting(bound));
+        assert!(refusal(&judge).contains("HOST_DATA"));
+        judge.set_policy(&policy()).unwrap();
+        assert!(refusal(&judge).contains("does not evaluate policies"));
+        assert!(matches!(
+            judge.set_policy(&policy()),
+            Err(SetPolicyError::TooLate)
+        ));
+        let taken = PolicyEntry {
+            source: PolicySource::Request,
+            digest: Sha256Digest(bound.0),
+            bound: true,
+        };
+        assert_eq!(entries(&log)[1], taken.into());
+    }
+
+    #[test]
+    fn a_policy_comes_before_anything_else_or_never() {
+        let (judge, _) = judge(&Standing::Open { bound: None });
+        assert!(judge.judge(StartContainer).is_ok());
+        assert!(matches!(
+            judge.set_policy(&policy()),
+            Err(SetPolicyError::TooLate)
+        ));
+        assert!(judge.judge(StartContainer).is_ok());
+    }
+
+    #[test]
+    fn without_a_tee_any_policy_is_taken_and_with_one_only_the_bound_one() {
+        let (open, log) = judge(&Standing::Open { bound: None });
+        open.set_policy(&policy()).unwrap();
+        assert!(matches!(
+            &entries(&log)[..],
+            [Entry::Policy(PolicyEntry { bound: false, .. })]
+        ));
+        let (unbound, _) = judge(&Standing::Open {
+            bound: Some(HostData::ZERO),
+        });
+        assert!(matches!(
+            unbound.set_policy(&policy()),
+            Err(SetPolicyError::Digest { .. })
+        ));
+        let (configured, _) = judge(&Standing::Configured);
+        assert!(matches!(
+            configured.set_policy(&policy()),
+            Err(SetPolicyError::TooLate)
+        ));
+    }
+
+    #[test]
+    fn a_policy_that_cannot_be_measured_is_not_taken() {
+        let (judge, log) = judge(&Standing::Open { bound: None });
+        let long = DenialEntry {
+            rule: "x".repeat(16_000),
+            count: 1,
+        };
+        while log.note(long.clone()).is_ok() {}
+        while log
+            .note(DenialEntry {
+                rule: String::new(),
+                count: 1,
+            })
+            .is_ok()
+        {}
+        assert!(matches!(
+            judge.set_policy(&policy()),
+            Err(SetPolicyError::Log(EventError::Full))
+        ));
+        assert!(judge.judge(StartContainer).is_ok());
+    }
+
+    #[test]
+    fn denials_are_logged_at_powers_of_two() {
+        let (judge, log) = judge(&Standing::Refused(String::new()));
+        for _ in 0..1000 {
+            refusal(&judge);
+        }
+        let counts: Vec<u64> = entries(&log)
+            .into_iter()
+            .map(|entry| match entry {
+                Entry::Denial(denial) => denial.count,
+                other => panic!("{other:?}"),
+            })
+            .collect();
+        assert_eq!(counts, [1, 2, 4, 8, 16, 32, 64, 128, 256, 512]);
+    }
+}
