@@ -2,8 +2,9 @@
 //!
 //! Runs outside the guest and is trusted by its user alone. [`run`] starts a Pod
 //! through containerd without Kubernetes; [`image`] pulls images as the guest does,
-//! encrypts them and shows what is encrypted; [`measure`] computes what a genuine guest
-//! reports, and [`verify`] judges what one did report.
+//! encrypts them and shows what is encrypted; [`initdata`] makes what a launch binds;
+//! [`measure`] computes what a genuine guest reports, and [`verify`] judges what one did
+//! report.
 //!
 //! Output of the workload goes to standard output and standard error, messages of the
 //! command to standard error, each as one sentence behind `kata-cc: `.
@@ -21,6 +22,7 @@
 //! | 130, 143 | stopped by SIGINT or SIGTERM |
 
 mod image;
+mod initdata;
 mod measure;
 mod run;
 mod verify;
@@ -66,6 +68,7 @@ enum Command {
     Run(run::Options),
     #[command(subcommand)]
     Image(Box<image::Command>),
+    Initdata(initdata::Options),
     Measure(Box<measure::Options>),
     Verify(Box<verify::Options>),
 }
@@ -81,6 +84,7 @@ async fn main() -> ExitCode {
             Ok(()) => 0,
             Err(error) => complain(error, FAILED),
         },
+        Command::Initdata(options) => initdata::run(&options),
         Command::Measure(options) => {
             measure::run(&options).unwrap_or_else(|error| complain(error, FAILED))
         }

@@ -21,6 +21,8 @@ pub const ALLOWED: [(&str, &[&str]); 15] = [
             "policy/engine",
             "policy/generator",
             "policy/broker",
+            // Initdata, which the owner writes in the format that the guest reads.
+            "agent/protocol",
             "agent/evidence",
             // The owner pulls and encrypts with what the guest pulls and decrypts with.
             "agent/image",
