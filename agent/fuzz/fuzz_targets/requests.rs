@@ -24,6 +24,7 @@ const PARSERS: &[fn(&[u8])] = &[
     parse::<request::ReadStream>,
     parse::<request::RemoveContainer>,
     parse::<request::ResumeContainer>,
+    parse::<request::SetPolicy>,
     parse::<request::SignalProcess>,
     parse::<request::StartContainer>,
     parse::<request::StatsContainer>,

@@ -52,6 +52,13 @@ pub async fn serve(hardware: Hardware, log: Arc<Measured>) -> io::Result<()> {
     Ok(())
 }
 
+/// Whether bytes are a whole request, right or wrong; for `fuzz/`.
+#[doc(hidden)]
+#[must_use]
+pub fn is_request(head: &[u8]) -> bool {
+    request::parse(head) != Progress::Partial
+}
+
 async fn accept(listener: TcpListener, source: Arc<Source>, patience: Duration) {
     let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     while let Ok(place) = Arc::clone(&places).acquire_owned().await {

@@ -28,6 +28,7 @@ macro_rules! cases {
 cases! {
     health_answers_before_there_is_a_sandbox,
     calls_that_are_not_there_say_their_name,
+    policies_come_first_or_never,
     network_is_set_up_before_the_sandbox,
     sandbox_is_created_once,
     pause_containers_start,
@@ -43,6 +44,7 @@ cases! {
     lack_of_memory_is_told,
     limits_and_statistics_are_the_kernels,
     copied_files_are_mounted,
+    workloads_hear_that_there_is_no_tee,
     wrong_containers_leave_nothing,
     many_containers_at_once,
     what_a_pod_writes_is_on_the_disk_and_cannot_be_read_there,
@@ -110,6 +112,33 @@ async fn calls_that_are_not_there_say_their_name(host: &Host) -> Outcome {
         code == Code::INVALID_ARGUMENT && text.contains("Invalid container id"),
         "{text}"
     );
+    Ok(())
+}
+
+async fn policies_come_first_or_never(host: &Host) -> Outcome {
+    let policy = agent::SetPolicyRequest {
+        policy: "package agent_policy".into(),
+        ..Default::default()
+    };
+    let (code, text) = code_of(host.agent.set_policy(call(), &policy).await).ok_or("no status")?;
+    check!(
+        code == Code::PERMISSION_DENIED && text.contains("before any other request"),
+        "{code:?} {text}"
+    );
+    Ok(())
+}
+
+async fn workloads_hear_that_there_is_no_tee(host: &Host) -> Outcome {
+    let ask = "wget -qO- http://127.0.0.1:8006/info; echo; \
+               wget -O- 'http://127.0.0.1:8006/aa/evidence?runtime_data=n' 2>&1; \
+               wget -O- http://127.0.0.1:8006/nothing 2>&1";
+    let (out, _) = host.finish(Container::new("ask", ask)).await?;
+    check!(
+        out.contains(r#""feature":"attestation"}"#) && !out.contains(r#""tee""#),
+        "{out}"
+    );
+    check!(out.contains("500 Internal Server Error"), "{out}");
+    check!(out.contains("404 Not Found"), "{out}");
     Ok(())
 }
 

@@ -11,6 +11,7 @@
 mod cases;
 mod disk_cases;
 mod host;
+mod initdata;
 mod registry;
 mod tools;
 mod vm;
@@ -118,4 +119,5 @@ fn the_guest_serves_the_protocol() {
         "scratch disk cannot be used",
         disk_cases::WITH_TWO_DISKS,
     );
+    initdata::boot_each(&bed.tools, &bed.image, bed.folder.path());
 }

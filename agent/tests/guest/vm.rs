@@ -31,6 +31,17 @@ impl Drop for Vm {
 impl Vm {
     /// Boots an image with these disks, which all say that they are the scratch disk.
     pub(crate) fn start(tools: &Tools, folder: &Path, image: &Path, disks: &[PathBuf]) -> Self {
+        Self::boot(tools, folder, image, disks, SCRATCH_DISK_SERIAL)
+    }
+
+    /// Boots an image with these disks, which all have this serial number.
+    pub(crate) fn boot(
+        tools: &Tools,
+        folder: &Path,
+        image: &Path,
+        disks: &[PathBuf],
+        serial: &str,
+    ) -> Self {
         let folder = folder.to_owned();
         fs::create_dir_all(&folder).unwrap();
         let device = folder.join("device.sock");
@@ -46,7 +57,7 @@ impl Vm {
             .spawn()
             .unwrap();
         wait_for(&device);
-        let qemu = qemu(tools, &folder, image, disks);
+        let qemu = qemu(tools, &folder, image, disks, serial);
         Self {
             qemu,
             vsock,
@@ -93,7 +104,7 @@ pub(crate) fn make_disk(folder: &Path, name: &str, mib: u64) -> PathBuf {
     path
 }
 
-fn qemu(tools: &Tools, folder: &Path, image: &Path, disks: &[PathBuf]) -> Child {
+fn qemu(tools: &Tools, folder: &Path, image: &Path, disks: &[PathBuf], serial: &str) -> Child {
     let device = folder.join("device.sock");
     let manifest = fs::read_to_string(image.join("manifest.json")).unwrap();
     let manifest: serde_json::Value = serde_json::from_str(&manifest).unwrap();
@@ -102,7 +113,7 @@ fn qemu(tools: &Tools, folder: &Path, image: &Path, disks: &[PathBuf]) -> Child 
     let mut command = Command::new(&tools.qemu);
     for (index, disk) in disks.iter().enumerate() {
         let drive = format!("id=disk{index},if=none,format=raw,file={}", disk.display());
-        let device = format!("virtio-blk-pci,drive=disk{index},serial={SCRATCH_DISK_SERIAL}");
+        let device = format!("virtio-blk-pci,drive=disk{index},serial={serial}");
         command.args(["-drive", &drive, "-device", &device]);
     }
     command

@@ -11,6 +11,7 @@
 
 mod stage;
 
+pub mod attest;
 pub mod bad_input;
 pub mod exec;
 pub mod image;
@@ -66,6 +67,9 @@ macro_rules! all_scenarios {
                 pods_run_after_the_snapshotters_directory_was_wiped;
             scratch:
                 what_a_pod_writes_lies_encrypted_on_the_node_and_goes_with_it;
+            attest:
+                a_pod_with_initdata_runs,
+                what_the_guest_cannot_take_is_named;
             many:
                 ten_pods_run_at_once;
             bad_input:
