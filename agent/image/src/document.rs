@@ -63,6 +63,8 @@ pub(crate) struct IndexEntry {
     pub(crate) digest: Digest,
     pub(crate) size: u64,
     pub(crate) platform: Option<Platform>,
+    /// What a referrer is, as far as the registry says.
+    pub(crate) artifact_type: Option<String>,
 }
 
 #[derive(Debug, Deserialize, PartialEq, Eq)]

@@ -6,31 +6,38 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::marker::PhantomData;
 
 use serde::de::{self, Deserialize, Deserializer, MapAccess, Visitor};
 
-/// A map from text to text whose keys are unique in the document.
-#[derive(Debug, Default, Clone)]
-pub(crate) struct UniqueMap(pub(crate) BTreeMap<String, String>);
+/// A map whose keys are unique in the document.
+#[derive(Debug, Clone)]
+pub(crate) struct UniqueMap<V = String>(pub(crate) BTreeMap<String, V>);
 
-impl<'de> Deserialize<'de> for UniqueMap {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_map(Unique)
+impl<V> Default for UniqueMap<V> {
+    fn default() -> Self {
+        Self(BTreeMap::new())
     }
 }
 
-struct Unique;
+impl<'de, V: Deserialize<'de>> Deserialize<'de> for UniqueMap<V> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_map(Unique(PhantomData))
+    }
+}
 
-impl<'de> Visitor<'de> for Unique {
-    type Value = UniqueMap;
+struct Unique<V>(PhantomData<V>);
+
+impl<'de, V: Deserialize<'de>> Visitor<'de> for Unique<V> {
+    type Value = UniqueMap<V>;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("an object whose members are texts")
+        f.write_str("an object")
     }
 
-    fn visit_map<A: MapAccess<'de>>(self, mut access: A) -> Result<UniqueMap, A::Error> {
+    fn visit_map<A: MapAccess<'de>>(self, mut access: A) -> Result<UniqueMap<V>, A::Error> {
         let mut map = BTreeMap::new();
-        while let Some((key, value)) = access.next_entry::<String, String>()? {
+        while let Some((key, value)) = access.next_entry::<String, V>()? {
             if map.contains_key(&key) {
                 return Err(de::Error::custom(format_args!(
                     "member `{key}` is given twice"
@@ -49,7 +56,7 @@ pub(crate) fn unique_map_or_null<'de, D>(
 where
     D: Deserializer<'de>,
 {
-    Ok(Option::<UniqueMap>::deserialize(deserializer)?
+    Ok(Option::<UniqueMap<String>>::deserialize(deserializer)?
         .unwrap_or_default()
         .0)
 }

@@ -21,6 +21,7 @@
 //!
 //! * [`Puller::pull`] is the story of a pull;
 //! * `fetch` speaks with registries, and knows nothing about images;
+//! * `signature` decides whether the owner accepts the image at all;
 //! * `layer` runs one layer through its stages;
 //! * `tar` reads archives, and `tree` makes them into directories for overlayfs;
 //! * `store` keeps finished layers, and settles those that depend on others;
@@ -47,7 +48,9 @@ mod registries_conf;
 mod remote;
 mod report;
 mod resolved;
+mod sentence;
 mod settings;
+mod signature;
 mod store;
 mod tar;
 mod tree;
@@ -67,6 +70,10 @@ pub use remote::{RawManifest, Remote, RemoteError};
 pub use report::{LayerReport, Progress};
 pub use resolved::ResolveError;
 pub use settings::{Config, ConfigError};
+pub use signature::{
+    AcceptedSignature, Lookaside, LookasideError, PolicyError, Refused, RequirementFailure,
+    SignatureError, SignaturePolicy,
+};
 pub use store::{SettleError, StoreError};
 pub use tar::TarError;
 pub use tree::TreeError;

@@ -1,4 +1,4 @@
-//! The pull itself: resolve, then all layers at once, each settled in its turn.
+//! The pull itself: resolve, judge, then all layers at once, each settled in its turn.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -19,7 +19,11 @@ use crate::reference::Reference;
 use crate::registries::{Registry, RegistryError, sources};
 use crate::report::{LayerReport, Meter, Progress};
 use crate::resolved::{ResolveError, Resolved, resolve};
+use crate::sentence::sentence;
 use crate::settings::{Config, ConfigError, client};
+use crate::signature::{
+    Accepted, AcceptedSignature, Judge, Lookaside, SignatureError, SignaturePolicy,
+};
 use crate::store::{
     Claim, ClaimError, Found, Key, Layer, SettleError, Staging, Store, StoreError, chain_ids,
     settle,
@@ -54,18 +58,7 @@ impl PullError {
     /// The whole chain of causes as one sentence.
     #[must_use]
     pub fn sentence(&self) -> String {
-        let mut text = self.to_string();
-        let mut cause = std::error::Error::source(self);
-        while let Some(current) = cause {
-            let part = current.to_string();
-            // Some libraries repeat their cause in their own text.
-            if !text.ends_with(&part) {
-                text.push_str(": ");
-                text.push_str(&part);
-            }
-            cause = current.source();
-        }
-        text
+        sentence(self)
     }
 }
 
@@ -79,6 +72,9 @@ pub enum PullFailure {
     /// Manifest or configuration.
     #[error(transparent)]
     Resolve(#[from] ResolveError),
+    /// The signature policy.
+    #[error(transparent)]
+    Signature(#[from] SignatureError),
     /// One of the layers.
     #[error("layer {number} of {count} ({digest}) is not usable")]
     Layer {
@@ -136,6 +132,8 @@ pub struct Image {
     pub diff_ids: Vec<Digest>,
     /// What became of each layer, bottom first.
     pub reports: Vec<LayerReport>,
+    /// The signatures that met the policy; none if it demands none.
+    pub signatures: Vec<AcceptedSignature>,
     layers: Vec<Layer>,
 }
 
@@ -145,6 +143,8 @@ pub struct Puller {
     store: Store,
     registries: Vec<Registry>,
     keys: Option<Arc<dyn KeyProvider>>,
+    signature_policy: Option<SignaturePolicy>,
+    lookaside: Option<Lookaside>,
     deadline: Duration,
     layer_max_bytes: u64,
     parallel: usize,
@@ -162,6 +162,8 @@ impl Puller {
             store: Store::open(&config.store).map_err(ConfigError::Store)?,
             registries: config.registries,
             keys: config.keys,
+            signature_policy: config.signature_policy,
+            lookaside: config.lookaside,
             deadline: config.pull_deadline,
             layer_max_bytes: config.layer_max_bytes,
             parallel: config
@@ -196,11 +198,17 @@ impl Puller {
         let begin = Instant::now();
         let deadline = Deadline::within(self.deadline);
         let resolved = self.resolve(reference, &deadline).map_err(failed)?;
-        progress.begin(resolved.manifest.layers.iter().map(|layer| layer.size));
+        let accepted = self
+            .judge()
+            .judge(reference, resolved, &deadline)
+            .map_err(|error| failed(error.into()))?;
+        let sizes = accepted.resolved().manifest.layers.iter();
+        progress.begin(sizes.map(|layer| layer.size));
         let finished = self
-            .layers(&resolved, &deadline, progress)
+            .layers(&accepted, &deadline, progress)
             .map_err(failed)?;
         let (layers, reports): (Vec<_>, _) = finished.into_iter().unzip();
+        let (resolved, signatures) = accepted.into_parts();
         tracing::info!(
             image = %reference, manifest = %resolved.manifest_digest, layers = layers.len(),
             milliseconds = begin.elapsed().as_millis(), "pulled image"
@@ -211,6 +219,7 @@ impl Puller {
             config: resolved.config.config,
             diff_ids: resolved.config.diff_ids,
             reports,
+            signatures,
             layers,
         })
     }
@@ -245,12 +254,24 @@ impl Puller {
         self.client.requests()
     }
 
+    /// Whoever decides whether an image's layers may be fetched.
+    fn judge(&self) -> Judge<'_> {
+        Judge {
+            policy: self.signature_policy.as_ref(),
+            lookaside: self.lookaside.as_ref(),
+            keys: self.keys.as_deref(),
+            client: &self.client,
+        }
+    }
+
+    /// Fetches and unpacks the layers of an image that the signature policy accepts.
     fn layers(
         &self,
-        resolved: &Resolved,
+        accepted: &Accepted,
         deadline: &Deadline,
         progress: &Progress,
     ) -> Result<Vec<(Layer, LayerReport)>, PullFailure> {
+        let resolved = accepted.resolved();
         let count = resolved.manifest.layers.len();
         let chain = chain_ids(&resolved.config.diff_ids);
         let pull = LayerPull {

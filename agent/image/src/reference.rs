@@ -26,6 +26,7 @@ pub struct ReferenceError {
 }
 
 const DEFAULT_REGISTRY: &str = "docker.io";
+const DEFAULT_TAG: &str = "latest";
 
 impl Reference {
     /// Parses a reference: `busybox` is `docker.io/library/busybox:latest`.
@@ -33,6 +34,15 @@ impl Reference {
     /// # Errors
     /// The text breaks the grammar of references.
     pub fn parse(text: &str) -> Result<Self, ReferenceError> {
+        let mut written = Self::parse_as_written(text)?;
+        if written.is_name_only() {
+            written.tag = Some(DEFAULT_TAG.to_owned());
+        }
+        Ok(written)
+    }
+
+    /// As [`Reference::parse`], but what has neither tag nor digest stays without.
+    pub(crate) fn parse_as_written(text: &str) -> Result<Self, ReferenceError> {
         let refuse = |reason| ReferenceError {
             text: text.chars().take(300).collect(),
             reason,
@@ -72,16 +82,22 @@ impl Reference {
                 "its tag must be up to 128 letters, digits, `_`, `.`, `-`",
             ));
         }
-        let tag = match (tag, &digest) {
-            (None, None) => Some("latest".to_owned()),
-            (tag, _) => tag.map(str::to_owned),
-        };
         Ok(Self {
             registry: registry.to_owned(),
             repository,
-            tag,
+            tag: tag.map(str::to_owned),
             digest,
         })
+    }
+
+    /// Whether it names a repository and nothing in it.
+    pub(crate) fn is_name_only(&self) -> bool {
+        self.tag.is_none() && self.digest.is_none()
+    }
+
+    /// `registry/repository`.
+    pub(crate) fn name(&self) -> String {
+        format!("{}/{}", self.registry, self.repository)
     }
 
     /// The registry as named, `host[:port]`; Docker Hub is `docker.io`.
@@ -113,7 +129,7 @@ impl Reference {
         match (&self.digest, &self.tag) {
             (Some(digest), _) => digest.as_str(),
             (None, Some(tag)) => tag,
-            (None, None) => "latest",
+            (None, None) => DEFAULT_TAG,
         }
     }
 }
@@ -192,7 +208,7 @@ pub(crate) fn is_host(text: &str) -> bool {
         })
 }
 
-fn is_repository(text: &str) -> bool {
+pub(crate) fn is_repository(text: &str) -> bool {
     text.len() <= 255 && text.split('/').all(is_path_component)
 }
 

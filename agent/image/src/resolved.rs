@@ -15,10 +15,19 @@ const CONFIG_TYPES: [&str; 2] = [
     "application/vnd.docker.container.image.v1+json",
 ];
 
+/// A manifest or index as it came, and its verified digest: what signatures are about.
+#[derive(Debug)]
+pub(crate) struct Original {
+    pub(crate) digest: Digest,
+    pub(crate) bytes: Vec<u8>,
+}
+
 /// An image of our platform, before any of its layers.
 #[derive(Debug)]
 pub(crate) struct Resolved {
     pub(crate) source: Source,
+    /// The platform's manifest, then the index that led to it, if one did.
+    pub(crate) originals: Vec<Original>,
     pub(crate) manifest: Manifest,
     pub(crate) manifest_digest: Digest,
     pub(crate) config: ConfigFile,
@@ -144,8 +153,13 @@ pub(crate) fn resolve(
     let own = own_platform();
     let path = format!("manifests/{}", reference.version());
     let answer = fetch(client, source, &path, "manifest", deadline)?;
-    let mut digest = verified(&answer, "manifest", reference.digest())?;
-    let manifest = match parse(&answer, "manifest")? {
+    let digest = verified(&answer, "manifest", reference.digest())?;
+    let parsed = parse(&answer, "manifest")?;
+    let mut originals = vec![Original {
+        digest,
+        bytes: answer.body,
+    }];
+    let manifest = match parsed {
         Document::Manifest(manifest) => manifest,
         Document::Index(entries) => {
             let entry = document::choose(&entries, &own).ok_or_else(|| ResolveError::Platform {
@@ -155,8 +169,11 @@ pub(crate) fn resolve(
             let path = format!("manifests/{}", entry.digest);
             let answer = fetch(client, source, &path, "platform manifest", deadline)?;
             check_size("platform manifest", entry.size, &answer.body)?;
-            digest = verified(&answer, "platform manifest", Some(&entry.digest))?;
-            match parse(&answer, "platform manifest")? {
+            let digest = verified(&answer, "platform manifest", Some(&entry.digest))?;
+            let parsed = parse(&answer, "platform manifest")?;
+            let bytes = answer.body;
+            originals.insert(0, Original { digest, bytes });
+            match parsed {
                 Document::Manifest(manifest) => manifest,
                 Document::Index(_) => return Err(ResolveError::NestedIndex),
             }
@@ -166,8 +183,9 @@ pub(crate) fn resolve(
     Ok(Resolved {
         source: source.clone(),
         manifest,
-        manifest_digest: digest,
+        manifest_digest: originals[0].digest.clone(),
         config,
+        originals,
     })
 }
 

@@ -10,6 +10,7 @@ use agent_keys::KeyProvider;
 
 use crate::fetch::{AgentConfig, AgentError, Agents, Client, Credentials};
 use crate::registries::Registry;
+use crate::signature::{Lookaside, SignaturePolicy};
 use crate::store::StoreError;
 
 /// Where Debian and its relatives, and the guest image, keep root certificates.
@@ -35,6 +36,10 @@ pub struct Config {
     pub credentials: Credentials,
     /// Where the keys of encrypted layers come from; without it they are refused.
     pub keys: Option<Arc<dyn KeyProvider>>,
+    /// Which images need which signatures; without it every image is accepted.
+    pub signature_policy: Option<SignaturePolicy>,
+    /// Where simple signatures are kept; without it a policy that demands one refuses.
+    pub lookaside: Option<Lookaside>,
     /// Mirrors, other locations, blocked and insecure registries.
     pub registries: Vec<Registry>,
     /// The name servers.
@@ -62,6 +67,8 @@ impl Default for Config {
             no_proxy: None,
             credentials: Credentials::default(),
             keys: None,
+            signature_policy: None,
+            lookaside: None,
             registries: Vec::new(),
             resolv_conf: PathBuf::from("/etc/resolv.conf"),
             hosts: PathBuf::from("/etc/hosts"),

@@ -22,6 +22,7 @@ mod error;
 mod origin;
 mod push;
 mod resolve;
+mod url;
 
 use std::collections::BTreeMap;
 use std::io;
@@ -89,6 +90,8 @@ pub(crate) struct Answer {
     pub(crate) content_type: Option<String>,
     /// `Docker-Content-Digest`.
     pub(crate) digest: Option<String>,
+    /// `Link`, which leads to the next page of a list.
+    pub(crate) link: Option<String>,
 }
 
 /// Talks to registries; shared by all pulls, so that connections and tokens are.
@@ -125,43 +128,27 @@ impl Client {
         limit: u64,
         deadline: &Deadline,
     ) -> Result<Answer, FetchError> {
+        self.retrying(deadline, || {
+            short(self.open(request, deadline)?, request, limit, deadline)
+        })
+    }
+
+    fn retrying(
+        &self,
+        deadline: &Deadline,
+        mut once: impl FnMut() -> Result<Answer, FetchError>,
+    ) -> Result<Answer, FetchError> {
         let mut failures = 0;
         loop {
-            let result = self.get_once(request, limit, deadline);
-            match result {
+            match once() {
                 Err(error) if error.is_transient() && failures < RETRIES_MAX => {
                     failures += 1;
-                    tracing::debug!(%error, failures, "registry request failed, trying again");
+                    tracing::debug!(%error, failures, "request failed, trying again");
                     deadline.pause(back_off(failures, &error))?;
                 }
                 result => return result,
             }
         }
-    }
-
-    fn get_once(
-        &self,
-        request: Request<'_>,
-        limit: u64,
-        deadline: &Deadline,
-    ) -> Result<Answer, FetchError> {
-        let mut response = self.open(request, deadline)?;
-        let header = |name: &str| {
-            response
-                .headers()
-                .get(name)?
-                .to_str()
-                .ok()
-                .map(str::to_owned)
-        };
-        let (content_type, digest) = (header("content-type"), header("docker-content-digest"));
-        let origin = &request.source.origin;
-        let body = read_short(response.body_mut(), limit, deadline, origin, request.what)?;
-        Ok(Answer {
-            body,
-            content_type,
-            digest,
-        })
     }
 
     /// Sends a request, authenticating if asked to; returns a successful answer, its body unread.
@@ -363,6 +350,29 @@ impl Client {
             .call()
             .map_err(|error| unreachable(origin, error.into_io()))
     }
+}
+
+/// Reads a short answer whole.
+fn short(
+    mut response: Response<Body>,
+    request: Request<'_>,
+    limit: u64,
+    deadline: &Deadline,
+) -> Result<Answer, FetchError> {
+    let header = |name: &str| {
+        let value = response.headers().get(name)?;
+        value.to_str().ok().map(str::to_owned)
+    };
+    let (content_type, digest) = (header("content-type"), header("docker-content-digest"));
+    let link = header("link");
+    let origin = &request.source.origin;
+    let body = read_short(response.body_mut(), limit, deadline, origin, request.what)?;
+    Ok(Answer {
+        body,
+        content_type,
+        digest,
+        link,
+    })
 }
 
 fn redirect(from: &Uri, origin: &Origin, response: &Response<Body>) -> Result<Uri, FetchError> {
