@@ -3,7 +3,7 @@
 
 use std::{
     fmt,
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
@@ -12,9 +12,11 @@ use agent_image::{Config, ConfigError, Puller};
 use thiserror::Error;
 
 use crate::{
-    paths,
+    image_settings, paths,
     scratch::{Place, Scratch, ScratchError},
 };
+
+pub use image_settings::SettingsError;
 
 /// Images cannot be had at all.
 #[derive(Debug, Error)]
@@ -22,6 +24,9 @@ pub enum ImagesError {
     /// The guest image or its command line holds what the puller cannot use.
     #[error("images cannot be pulled")]
     Config(#[from] ConfigError),
+    /// The owner's initdata says how, and cannot be followed.
+    #[error(transparent)]
+    Settings(#[from] SettingsError),
     /// There is no place for them.
     #[error(transparent)]
     Scratch(#[from] Arc<ScratchError>),
@@ -92,6 +97,7 @@ impl Images {
         config.no_proxy = self.config.no_proxy.clone();
         config.resolv_conf = PathBuf::from(paths::RESOLV_CONF);
         config.pull_deadline = self.config.pull_deadline;
+        image_settings::apply(Path::new(agent_protocol::initdata::DIRECTORY), &mut config)?;
         let puller = Arc::new(Puller::build(config)?);
         *slot = Some(Arc::clone(&puller));
         Ok(puller)

@@ -24,6 +24,7 @@ pub mod boot;
 pub mod config;
 pub mod container;
 pub mod copy_file;
+mod image_settings;
 pub mod images;
 pub mod initdata;
 pub mod judge;
