@@ -33,6 +33,7 @@ pub mod measured;
 pub mod network;
 pub mod paths;
 pub mod pause;
+pub mod program;
 pub mod reaper;
 pub mod request;
 pub mod rest;

@@ -18,9 +18,6 @@ const AUTHOR_KEY: std::ops::Range<usize> = 0x880..0x880 + 0x404;
 /// Why the wanted protection cannot be described to the hypervisor.
 #[derive(Debug, Error)]
 pub(crate) enum TeeError {
-    /// Not in this build.
-    #[error("tee = \"simulated\" is not implemented yet: set tee = \"none\" in [hypervisor.qemu]")]
-    Simulated,
     /// One without the other.
     #[error("snp_id_block and snp_id_auth of [hypervisor.qemu] must both be set, or neither")]
     HalfIdentity,
@@ -58,7 +55,7 @@ impl Protection {
         let confidential = match qemu.tee {
             Tee::None => Confidential::None,
             Tee::Snp => Confidential::SevSnp(snp()?),
-            Tee::Simulated => return Err(TeeError::Simulated),
+            Tee::Simulated => Confidential::Simulated(snp()?),
         };
         let measured = confidential != Confidential::None && !qemu.firmware.as_os_str().is_empty();
         Ok(Self {
@@ -131,6 +128,19 @@ mod tests {
             identity: None,
         };
         assert_eq!(config.confidential, Confidential::SevSnp(expected));
+    }
+
+    #[test]
+    fn a_simulated_processor_is_asked_for_the_same() {
+        let simulated = Protection::of(&qemu(Tee::Simulated), [7; 32]).unwrap();
+        let genuine = Protection::of(&qemu(Tee::Snp), [7; 32]).unwrap();
+        assert_eq!(simulated.firmware, genuine.firmware);
+        let (Confidential::Simulated(simulated), Confidential::SevSnp(genuine)) =
+            (simulated.confidential, genuine.confidential)
+        else {
+            panic!("other protections")
+        };
+        assert_eq!(simulated, genuine);
     }
 
     fn identified(block: &[u8], authentication: &[u8]) -> Result<Protection, TeeError> {

@@ -11,7 +11,7 @@ use crate::{
     azure::{AzureEvidence, AzureEvidenceError},
     bytes::{all_zero, same_bytes},
     field::{HostData, ReportData},
-    log::{MeasurementLog, ReplayError},
+    log::{MeasurementLog, ReplayError, Workload},
     snp::{
         Expected, JsonEvidence, JsonEvidenceError, ReferenceValues, ReportLengthError, Roots,
         UnverifiedReport,
@@ -241,6 +241,20 @@ impl LoggedEvidence {
         expected: &LoggedExpected<'_>,
         at: Timestamp,
     ) -> Verdict {
+        self.appraise_with(roots, references, expected, None, at)
+    }
+
+    /// The same, and nothing may have run that the owner did not name.
+    ///
+    /// An extra container refuses [`Check::Workload`].
+    pub fn appraise_with(
+        &self,
+        roots: &Roots,
+        references: &ReferenceValues,
+        expected: &LoggedExpected<'_>,
+        workload: Option<&Workload>,
+        at: Timestamp,
+    ) -> Verdict {
         let authentic =
             match self
                 .report
@@ -268,6 +282,16 @@ impl LoggedEvidence {
                 self.log.register()
             ),
         );
+        if let Some(workload) = workload {
+            findings.also_plan(&[Check::Workload]);
+            let surplus = workload.surplus(&self.log);
+            findings.note(
+                Check::Workload,
+                surplus.is_none(),
+                "the containers and processes that the owner named",
+                surplus.map_or_else(|| "these".to_owned(), |surplus| surplus.to_string()),
+            );
+        }
         findings.into_verdict()
     }
 }

@@ -9,6 +9,7 @@
 //! A verifier gets the log from the host: [`MeasurementLog::replay`] trusts nothing.
 
 mod entry;
+mod workload;
 
 use std::fmt;
 
@@ -23,6 +24,7 @@ pub use self::entry::{
     BootEntry, ContainerEntry, DenialEntry, Entry, ExecEntry, ImageEntry, InitdataEntry,
     PolicyEntry, PolicySource,
 };
+pub use self::workload::{AllowedContainer, Workload};
 
 /// Longest log kept or read, in bytes.
 pub const MAX_LOG_LEN: usize = 4 * 1024 * 1024;

@@ -90,6 +90,8 @@ checks! {
     Initdata = "initdata",
     /// The measurement log replays to the value that the evidence binds.
     MeasurementLog = "measurement-log",
+    /// Nothing is in the log that the owner did not name.
+    Workload = "workload",
 }
 
 impl fmt::Display for Check {

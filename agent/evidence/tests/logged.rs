@@ -4,9 +4,9 @@
 mod support;
 
 use agent_evidence::{
-    Check, HostData,
+    Check, HostData, Sha256Digest,
     evidence::{Evidence, EvidenceError, LoggedEvidence, LoggedExpected, compose},
-    log::{Event, MeasurementLog, Operation},
+    log::{AllowedContainer, ContainerEntry, Entry, Event, MeasurementLog, Operation, Workload},
     snp::UnverifiedReport,
     tee::Obtained,
 };
@@ -108,6 +108,46 @@ fn what_the_guest_composes_is_accepted_with_and_without_a_table() {
         assert!(read.endorsements.certificates().is_empty());
         read.endorsements = scene.endorsements();
         assert_eq!(judge(&scene, &read, NONCE), []);
+    }
+}
+
+#[test]
+fn an_extra_container_is_refused_by_name() {
+    let mut scene = Scene::genoa();
+    let mut log = MeasurementLog::new();
+    let web = ContainerEntry {
+        container: "web".to_owned(),
+        image: Some("sha256:11".to_owned()),
+        spec: Sha256Digest([1; 32]),
+        process: Sha256Digest([2; 32]),
+    };
+    let allowed = AllowedContainer {
+        image: "sha256:11".to_owned(),
+        process: None,
+        at_most: 1,
+    };
+    let workload = Workload {
+        containers: vec![allowed],
+        execs: Vec::new(),
+    };
+    for expected in [&[][..], &[Check::Workload]] {
+        log.append(Entry::from(web.clone()).event().unwrap())
+            .unwrap();
+        scene.put(0x50, &log.bound_report_data(NONCE).0);
+        let evidence = LoggedEvidence {
+            report: UnverifiedReport::parse(&scene.signed()).unwrap(),
+            endorsements: scene.endorsements(),
+            nonce: NONCE.to_vec(),
+            log: log.clone(),
+        };
+        let owner = LoggedExpected {
+            nonce: NONCE,
+            host_data: HostData([0xD2; 32]),
+        };
+        let (roots, references) = (scene.roots(), &scene.references);
+        let verdict = evidence.appraise_with(&roots, references, &owner, Some(&workload), scene.at);
+        assert_eq!(refusals(&verdict), expected);
+        assert_eq!(judge(&scene, &evidence, NONCE), []);
     }
 }
 

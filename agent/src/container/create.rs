@@ -3,20 +3,14 @@
 
 use std::{
     fs, io,
-    os::unix::fs::{DirBuilderExt, OpenOptionsExt},
+    os::unix::fs::DirBuilderExt,
     path::{Path, PathBuf},
     sync::{Arc, atomic::Ordering},
 };
 
-use agent_evidence::{
-    Sha256Digest,
-    log::{ContainerEntry, EventError},
-};
+use agent_evidence::log::EventError;
 use agent_protocol::{id::ContainerId, path::GuestPath};
-use oci_spec::runtime::{
-    Capabilities, LinuxCapabilities, LinuxNamespace, LinuxNamespaceType, Process as SpecProcess,
-    Spec,
-};
+use oci_spec::runtime::{Process as SpecProcess, Spec};
 use policy_engine::Permit;
 use thiserror::Error;
 use tokio::task::spawn_blocking;
@@ -29,13 +23,13 @@ use super::{
     lock,
     process::Process,
     root::{Root, RootError},
+    spec::{complete_spec, settle_spec},
     wiring::{Wiring, WiringError},
 };
 use crate::{
-    measured::process_digest,
     paths,
     request::{ContainerSpec, ContainerStorage, CreateContainer, ImagePull, StartContainer},
-    sandbox::{StorageError, namespaces},
+    sandbox::StorageError,
 };
 
 /// Why a container cannot be made or started.
@@ -215,7 +209,7 @@ impl Containers {
             self.join(request.shared_processes),
         );
         let image = parts.root.as_ref().and_then(Root::manifest);
-        self.settle_spec(&id, image, &bundle, &spec)?;
+        settle_spec(&self.log, &id, image, &spec)?;
         let init = self.make_process(&id, &bundle, &spec).await?;
         if let (Some(size), init) = (process.terminal_size, &init) {
             init.set_size(size);
@@ -236,31 +230,6 @@ impl Containers {
             parts: Default::default(),
             id,
         })
-    }
-
-    /// Measures the spec that the container will run by, and writes it.
-    fn settle_spec(
-        &self,
-        id: &ContainerId,
-        image: Option<&str>,
-        bundle: &Path,
-        spec: &Spec,
-    ) -> Result<(), CreateError> {
-        let prepare = |source| CreateError::Prepare {
-            what: "the spec",
-            container: id.clone(),
-            source,
-        };
-        let json = |error: serde_json::Error| prepare(error.into());
-        let text = serde_json::to_vec(spec).map_err(json)?;
-        let process = spec.process().clone().unwrap_or_default();
-        self.log.note(ContainerEntry {
-            container: id.to_string(),
-            image: image.map(str::to_owned),
-            spec: Sha256Digest::of(&[&text]),
-            process: process_digest(&process).map_err(json)?,
-        })?;
-        write_private(&bundle.join("config.json"), &text).map_err(prepare)
     }
 
     async fn make_root(
@@ -465,89 +434,4 @@ fn termination_source(spec: &Spec, path: &GuestPath) -> PathBuf {
         .find(|mount| mount.destination() == AsRef::<Path>::as_ref(path));
     let source = mount.and_then(|mount| mount.source().clone());
     source.unwrap_or_else(|| AsRef::<Path>::as_ref(path).to_owned())
-}
-
-/// What a process keeps when its request names no capabilities: none. The library
-/// leaves a set alone that is not named, so each is named.
-pub(super) fn no_capabilities() -> LinuxCapabilities {
-    let mut none = LinuxCapabilities::default();
-    none.set_bounding(Some(Capabilities::new()));
-    none.set_effective(Some(Capabilities::new()));
-    none.set_inheritable(Some(Capabilities::new()));
-    none.set_permitted(Some(Capabilities::new()));
-    none.set_ambient(Some(Capabilities::new()));
-    none
-}
-
-fn complete_spec(spec: &mut Spec, mut process: SpecProcess, join: Option<i32>) {
-    if process.capabilities().is_none() {
-        process.set_capabilities(Some(no_capabilities()));
-    }
-    spec.set_process(Some(process));
-    let namespaces = [
-        (LinuxNamespaceType::Mount, None),
-        (LinuxNamespaceType::Cgroup, None),
-        (
-            LinuxNamespaceType::Pid,
-            join.map(|pid| format!("/proc/{pid}/ns/pid").into()),
-        ),
-        (LinuxNamespaceType::Ipc, Some(namespaces::ipc())),
-        (LinuxNamespaceType::Uts, Some(namespaces::uts())),
-    ];
-    let namespaces = namespaces.map(|(kind, path): (_, Option<PathBuf>)| {
-        let mut namespace = LinuxNamespace::default();
-        namespace.set_typ(kind);
-        namespace.set_path(path);
-        namespace
-    });
-    if let Some(linux) = spec.linux_mut() {
-        linux.set_namespaces(Some(namespaces.into()));
-    }
-}
-
-pub(super) fn write_private(path: &Path, text: &[u8]) -> io::Result<()> {
-    let mut options = fs::OpenOptions::new();
-    let mut file = options
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .mode(0o600)
-        .open(path)?;
-    io::Write::write_all(&mut file, text)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_process_without_capabilities_names_every_set_and_none_has_any() {
-        let mut spec = Spec::default();
-        let mut process = SpecProcess::default();
-        process.set_capabilities(None);
-        complete_spec(&mut spec, process, None);
-        let json = serde_json::to_value(&spec).unwrap();
-        let sets = json["process"]["capabilities"].as_object().unwrap();
-        assert_eq!(sets.len(), 5, "{sets:?}");
-        assert!(
-            sets.values().all(|set| set == &serde_json::json!([])),
-            "{sets:?}"
-        );
-    }
-
-    #[test]
-    fn a_container_has_its_own_mounts_and_never_its_own_network() {
-        let mut spec = Spec::default();
-        complete_spec(&mut spec, SpecProcess::default(), Some(7));
-        let linux = spec.linux().as_ref().unwrap();
-        let kinds: Vec<_> = linux
-            .namespaces()
-            .iter()
-            .flatten()
-            .map(|one| one.typ())
-            .collect();
-        assert!(kinds.contains(&LinuxNamespaceType::Mount));
-        assert!(!kinds.contains(&LinuxNamespaceType::Network));
-        assert_eq!(kinds.len(), 5);
-    }
 }

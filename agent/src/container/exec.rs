@@ -14,11 +14,12 @@ use tokio::{task::spawn_blocking, time::sleep};
 
 use super::{
     Container, Containers, EXECS_MAX, LookupError, UserError,
-    create::{no_capabilities, resolve_user, write_private},
+    create::resolve_user,
     inside::Inside,
     job::{Job, JobError},
     lock,
     process::Process,
+    spec::{no_capabilities, write_private},
     wiring::{Wiring, WiringError},
 };
 use crate::{

@@ -18,6 +18,7 @@ mod process;
 mod remove;
 mod root;
 mod signal;
+mod spec;
 mod stats;
 mod stdio;
 mod wiring;

@@ -18,6 +18,7 @@ mod vm;
 
 use std::{
     path::{Path, PathBuf},
+    sync::Mutex,
     time::{Duration, Instant},
 };
 
@@ -92,16 +93,30 @@ impl Bed {
     }
 }
 
+/// Guests are emulated: two at once would only be slower.
+static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+
+fn with_bed(test: fn(&Bed)) {
+    match tools::Tools::find() {
+        Ok(tools) => {
+            let _one = ONE_AT_A_TIME.lock();
+            test(&Bed::make(tools));
+        }
+        Err(missing) => eprintln!("skipped: no {missing}"),
+    }
+}
+
+#[test]
+fn the_guest_stands_by_the_initdata_it_was_given() {
+    with_bed(|bed| initdata::boot_each(&bed.tools, &bed.image, bed.folder.path()));
+}
+
 #[test]
 fn the_guest_serves_the_protocol() {
-    let tools = match tools::Tools::find() {
-        Ok(tools) => tools,
-        Err(missing) => {
-            eprintln!("skipped: no {missing}");
-            return;
-        }
-    };
-    let bed = Bed::make(tools);
+    with_bed(serve_the_protocol);
+}
+
+fn serve_the_protocol(bed: &Bed) {
     let disk = bed.disk("disk");
     let vm = bed.boot("vm", std::slice::from_ref(&disk));
     bed.play(vm, Some(&disk), "scratch disk ready", cases::ALL);
@@ -119,5 +134,4 @@ fn the_guest_serves_the_protocol() {
         "scratch disk cannot be used",
         disk_cases::WITH_TWO_DISKS,
     );
-    initdata::boot_each(&bed.tools, &bed.image, bed.folder.path());
 }
