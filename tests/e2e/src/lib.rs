@@ -69,7 +69,9 @@ macro_rules! all_scenarios {
                 what_a_pod_writes_lies_encrypted_on_the_node_and_goes_with_it;
             attest:
                 a_pod_with_initdata_runs,
-                what_the_guest_cannot_take_is_named;
+                what_the_guest_cannot_take_is_named,
+                a_pod_proves_what_ran_and_every_change_is_refused_by_name,
+                a_guest_whose_launch_binds_something_else_refuses_everything;
             many:
                 ten_pods_run_at_once;
             bad_input:

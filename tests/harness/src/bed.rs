@@ -21,7 +21,7 @@ use crate::{
     node::Node,
     registry::{REGISTRY, Registry},
     run::{Ran, run},
-    tools::Prefix,
+    tools::{Prefix, built},
 };
 
 const CONFIG: &str = "/run/bed/containerd.toml";
@@ -114,7 +114,7 @@ impl Bed {
         let Some(prefix) = self.prefix.clone() else {
             return self.node.write(CONFIG, self.containerd.config(None));
         };
-        let guest = guest::trusting(authority)?;
+        let guest = guest::trusting(authority, &built("kata-agent")?)?;
         let config = prefix.configuration_for(&guest)?;
         self.node.write(KATA_CONFIG, config)?;
         self.node.write(KATA_DROP_IN, SMALL_PODS)?;

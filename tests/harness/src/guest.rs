@@ -18,20 +18,20 @@ use crate::{
 
 const BUILD_DEADLINE: Duration = Duration::from_secs(300);
 /// Images of older builds that stay in the cache.
-const KEPT: usize = 3;
+const KEPT: usize = 6;
 
-/// The directory of an image that trusts `authority`, built when an input has changed.
-pub(crate) fn trusting(authority: &Authority) -> Result<PathBuf> {
-    let (agent, builder) = (built("kata-agent")?, built("kata-cc-image")?);
+/// The directory of an image with `agent` that trusts `authority`, built when an input has changed.
+pub(crate) fn trusting(authority: &Authority, agent: &Path) -> Result<PathBuf> {
+    let builder = built("kata-cc-image")?;
     let mut hash = Sha256::new();
-    for input in [&agent, &builder, &authority.certificate()] {
+    for input in [agent, &builder, &authority.certificate()] {
         hash.update(fs::read(input).with_context(|| format!("reading {}", input.display()))?);
     }
     let name: String = hex::encode(hash.finalize()).chars().take(16).collect();
     let images = cache_dir()?.join("guest");
     let image = images.join(&name);
     if !image.join("manifest.json").exists() {
-        build(&agent, &builder, authority, &images, &name)?;
+        build(agent, &builder, authority, &images, &name)?;
         prune(&images)?;
     }
     Ok(image)

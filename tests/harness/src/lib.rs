@@ -30,6 +30,7 @@ mod node;
 mod pod;
 mod registry;
 mod run;
+mod simulated;
 mod tools;
 
 pub use access_log::{AccessLog, Request};
@@ -50,4 +51,5 @@ pub use node::{Node, Process, command_inside};
 pub use pod::{Container, ContainerRequest, Exit, Pod, PodRequest};
 pub use registry::{REGISTRY, Registry};
 pub use run::{Ran, run, run_ok};
+pub use simulated::{SimulatedTee, firmware_is_installed};
 pub use tools::{Prefix, built, cache_dir};

@@ -1,0 +1,109 @@
+//! A secure processor that is played, for pods of a bed that are to prove something.
+
+use std::{
+    fs,
+    os::unix::fs::PermissionsExt as _,
+    path::{Path, PathBuf},
+    process::Command,
+    time::Duration,
+};
+
+use anyhow::{Context, Result};
+use serde_json::Value;
+
+use crate::{authority::Authority, bed::Bed, guest, run::run_ok, tools::built};
+
+/// The build that measures kernel, initrd and command line.
+const FIRMWARE: &str = "/usr/share/ovmf/OVMF.amdsev.fd";
+const DIRECTORY: &str = "/run/bed/simulated-psp";
+const WRAPPER: &str = "/run/bed/simulated-psp/qemu";
+const BUILD_DEADLINE: Duration = Duration::from_secs(1800);
+const DEADLINE: Duration = Duration::from_secs(120);
+
+/// What a bed needs for pods with `tee = "simulated"`.
+#[derive(Debug)]
+pub struct SimulatedTee {
+    image: PathBuf,
+}
+
+impl SimulatedTee {
+    /// Builds the guest that may ask the played processor, and puts the processor into the bed.
+    ///
+    /// # Errors
+    /// When something cannot be built or written.
+    pub fn install(bed: &Bed) -> Result<Self> {
+        let agent = agent()?;
+        let image = guest::trusting(&Authority::open()?, &agent)?;
+        let tee = Self { image };
+        tee.wrap(bed, "")?;
+        Ok(tee)
+    }
+
+    /// Writes the program that the shim runs as QEMU; `script` sees the arguments first.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn wrap(&self, bed: &Bed, script: &str) -> Result<()> {
+        let program = built("simulated-psp")?;
+        let text = format!(
+            "#!/bin/bash\n{script}\nexec {} qemu --authority {DIRECTORY}/authority -- \"$@\"\n",
+            program.display()
+        );
+        bed.node().write(WRAPPER, text)?;
+        let executable = fs::Permissions::from_mode(0o755);
+        fs::set_permissions(bed.node().path(WRAPPER), executable)
+            .context("making the wrapper executable")
+    }
+
+    /// A drop-in for the shim's configuration.
+    #[must_use]
+    pub fn configuration(&self) -> String {
+        format!(
+            "[hypervisor.qemu]\ntee = \"simulated\"\npath = \"{WRAPPER}\"\nfirmware = \"{FIRMWARE}\"\n\
+             guest_image = \"{}\"\n",
+            self.image.display()
+        )
+    }
+
+    /// The processor's roots, in PEM.
+    ///
+    /// # Errors
+    /// Before the first pod was started.
+    pub fn roots(&self, bed: &Bed) -> Result<Vec<u8>> {
+        let path = bed.node().path(DIRECTORY).join("authority/roots.pem");
+        fs::read(&path).with_context(|| format!("reading {}", path.display()))
+    }
+
+    /// What a genuine launch reports, in hexadecimal, as the owner computes it.
+    ///
+    /// # Errors
+    /// When the image cannot be measured.
+    pub fn launch_digest(&self, vcpus: u32) -> Result<String> {
+        let mut command = Command::new(built("kata-cc-image")?);
+        command
+            .args(["measure", "--firmware", FIRMWARE, "--vcpu-type", "EPYC"])
+            .args(["--vcpus", &vcpus.to_string()])
+            .arg(&self.image);
+        let measured: Value = serde_json::from_str(&run_ok(command, DEADLINE)?)?;
+        let digest = measured["launch_digests"][0]["launch_digest"].as_str();
+        Ok(digest.context("a measurement has a digest")?.to_owned())
+    }
+}
+
+/// Built on its own: with the workspace the feature would reach the release's agent.
+fn agent() -> Result<PathBuf> {
+    let mut cargo = Command::new(env!("CARGO"));
+    cargo
+        .args(["build", "--quiet", "--locked", "--release"])
+        .args(["--package=agent", "--features=simulated-tee"])
+        .arg("--bin=kata-agent-simulated")
+        .current_dir(env!("CARGO_MANIFEST_DIR"));
+    run_ok(cargo, BUILD_DEADLINE).context("building the agent with a simulated TEE")?;
+    built("kata-agent-simulated")
+}
+
+/// Whether the firmware is installed; without it nothing can be measured.
+#[must_use]
+pub fn firmware_is_installed() -> bool {
+    Path::new(FIRMWARE).exists()
+}
