@@ -16,7 +16,7 @@ use agent_evidence::{
 };
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use guest_image_measurement::{
-    VcpuCount, VcpuModel,
+    Sha256Digest, Sha384Digest, VcpuCount, VcpuModel,
     id_block::{self, IdAuthentication, IdBlock},
 };
 use ring::{
@@ -219,6 +219,29 @@ fn the_table_says_what_was_logged_and_how_it_ended() {
     let text = String::from_utf8(output.stdout).unwrap();
     assert!(text.contains("container  web"), "{text}");
     assert!(text.ends_with("\naccepted\n"), "{text}");
+}
+
+#[test]
+fn what_the_launch_binds_may_be_given_as_a_document_or_a_policy() {
+    let Some(mut scene) = Scene::open() else {
+        return;
+    };
+    let initdata = "version = \"0.1.0\"\nalgorithm = \"sha384\"\n\n[data]\n\"a.toml\" = \"\"\n";
+    let policy = "package agent_policy\n";
+    fs::write(scene.path("initdata.toml"), initdata).unwrap();
+    fs::write(scene.path("policy.rego"), policy).unwrap();
+    let by_initdata = Sha384Digest::of(initdata.as_bytes());
+    let by_policy = Sha256Digest::of(policy.as_bytes());
+    let bindings = [
+        ("--initdata", "initdata.toml", &by_initdata.as_bytes()[..32]),
+        ("--policy", "policy.rego", by_policy.as_bytes()),
+    ];
+    for (option, file, host_data) in bindings {
+        scene.binding = vec![option.to_owned(), scene.path(file)];
+        assert_eq!(scene.refusals(), ["host-data"], "{option}");
+        scene.launch.snp.host_data = host_data.try_into().unwrap();
+        assert_eq!(scene.refusals(), [""; 0], "{option}");
+    }
 }
 
 #[test]

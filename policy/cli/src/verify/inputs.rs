@@ -14,6 +14,7 @@ use agent_evidence::{
     evidence::{Evidence, MAX_EVIDENCE_LEN},
     snp::{ReferenceValues, Roots, Store, UnverifiedReport},
 };
+use agent_protocol::initdata::{Initdata, PolicyText};
 use anyhow::{Context as _, Result, bail};
 use guest_image_measurement::Sha384Digest;
 use serde::de::DeserializeOwned;
@@ -80,7 +81,7 @@ impl Inputs {
             roots: roots(options)?,
             at: options.time.map_or_else(now, Ok)?,
             freshness: freshness(options)?,
-            host_data: options.host_data.unwrap_or(HostData::ZERO),
+            host_data: host_data(options)?,
             initdata_digest: options.initdata_digest,
             pcrs: match &options.pcrs {
                 Some(path) => json("the PCR values", path)?,
@@ -137,6 +138,21 @@ fn freshness(options: &Options) -> Result<Freshness> {
             "without --nonce, --report-data or --runtime-data anybody's old evidence would do: say what was asked for"
         ),
     }
+}
+
+fn host_data(options: &Options) -> Result<HostData> {
+    if let Some(path) = &options.initdata {
+        let document = Initdata::parse(&bounded(path, MAX_OWN_LEN)?);
+        let document = document.with_context(|| format!("the initdata {}", path.display()))?;
+        return Ok(HostData(document.digest().host_data()));
+    }
+    if let Some(path) = &options.policy {
+        let text = String::from_utf8(bounded(path, MAX_OWN_LEN)?)?;
+        let policy = PolicyText::parse(&text);
+        let policy = policy.with_context(|| format!("the policy {}", path.display()))?;
+        return Ok(HostData(policy.host_data()));
+    }
+    Ok(options.host_data.unwrap_or(HostData::ZERO))
 }
 
 fn now() -> Result<Timestamp> {

@@ -56,8 +56,14 @@ pub(crate) struct Options {
     #[arg(long, value_name = "FILE", group = "freshness")]
     runtime_data: Option<PathBuf>,
     /// HOST_DATA that binds initdata or policy [default: zeros, a guest without]
-    #[arg(long, value_name = "HEX")]
+    #[arg(long, value_name = "HEX", group = "binding")]
     host_data: Option<HostData>,
+    /// Initdata document whose digest HOST_DATA must be
+    #[arg(long, value_name = "FILE", group = "binding")]
+    initdata: Option<PathBuf>,
+    /// Policy whose digest HOST_DATA must be, as AKS binds it
+    #[arg(long, value_name = "FILE", group = "binding")]
+    policy: Option<PathBuf>,
     /// Digest of the initdata that az-snp-vtpm evidence must have in PCR 8, in hexadecimal
     #[arg(long, value_name = "HEX")]
     initdata_digest: Option<agent_evidence::Sha256Digest>,

@@ -5,6 +5,7 @@
 
 use std::fmt;
 
+use agent_evidence::log::{Entry, Event};
 use serde::{Serialize, Serializer, ser::SerializeStruct as _};
 
 use super::judge::Judged;
@@ -27,8 +28,8 @@ impl fmt::Display for Judged {
             writeln!(f, "\nwhat the guest logged:")?;
         }
         for event in &self.events {
-            let (operation, content) = (escaped(event.operation()), escaped(event.content()));
-            writeln!(f, "  {operation:<10} {content}")?;
+            let operation = escaped(event.operation());
+            writeln!(f, "  {operation:<10} {}", escaped(&words(event)))?;
         }
         let word = if self.is_accepted() {
             "accepted"
@@ -58,12 +59,56 @@ impl Serialize for Judged {
     }
 }
 
+/// What an event says, in one line; as it is if it is none of the guest's own.
+fn words(event: &Event) -> String {
+    let Some(Ok(entry)) = Entry::of(event) else {
+        return event.content().to_owned();
+    };
+    let bound = |bound| {
+        if bound {
+            "bound by the report"
+        } else {
+            "not bound"
+        }
+    };
+    let shortly = |digest: &dyn fmt::Display| digest.to_string().chars().take(16).collect();
+    match entry {
+        Entry::Boot(boot) => format!(
+            "agent {}, kernel {}, tee {}",
+            boot.agent,
+            boot.kernel,
+            boot.tee.as_deref().unwrap_or("none")
+        ),
+        Entry::Initdata(initdata) => format!(
+            "{}:{}, {}",
+            initdata.algorithm,
+            initdata.digest,
+            bound(initdata.bound)
+        ),
+        Entry::Policy(policy) => format!("sha256:{}, {}", policy.digest, bound(policy.bound)),
+        Entry::Image(image) => format!("{} with manifest {}", image.reference, image.manifest),
+        Entry::Container(container) => {
+            let process: String = shortly(&container.process);
+            let image = container.image.as_deref().unwrap_or("none, it is a pause");
+            format!(
+                "{} of image {image}, process {process}…",
+                container.container
+            )
+        }
+        Entry::Exec(exec) => {
+            let process: String = shortly(&exec.process);
+            format!("{} in {}, process {process}…", exec.exec, exec.container)
+        }
+        Entry::Denial(denial) => format!("by {}, for the {}. time", denial.rule, denial.count),
+    }
+}
+
 /// Text with everything but printable ASCII and the signs of our own messages escaped.
 pub(super) fn escaped(text: &str) -> String {
     let mut shown = String::with_capacity(text.len());
     for character in text.chars() {
         match character {
-            ' '..='~' | '≤' => shown.push(character),
+            ' '..='~' | '≤' | '…' => shown.push(character),
             _ => shown.extend(character.escape_unicode()),
         }
     }
@@ -72,7 +117,28 @@ pub(super) fn escaped(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use agent_evidence::{
+        Sha256Digest,
+        log::{ContainerEntry, Operation},
+    };
+
     use super::*;
+
+    #[test]
+    fn an_event_is_told_in_words_and_another_as_it_is() {
+        let entry = Entry::from(ContainerEntry {
+            container: "c1".to_owned(),
+            image: Some("sha256:11".to_owned()),
+            spec: Sha256Digest([1; 32]),
+            process: Sha256Digest([2; 32]),
+        });
+        assert_eq!(
+            words(&entry.event().unwrap()),
+            "c1 of image sha256:11, process 0202020202020202…"
+        );
+        let other = Event::of(Operation::Container, "web").unwrap();
+        assert_eq!(words(&other), "web");
+    }
 
     #[test]
     fn nothing_of_a_stranger_moves_the_cursor_or_turns_the_text_around() {

@@ -40,6 +40,8 @@ pub(crate) struct Scene {
     /// Whether certificates are in the evidence.
     pub(crate) endorsed: bool,
     pub(crate) references: Value,
+    /// What the launch must bind.
+    pub(crate) binding: Vec<String>,
     pub(crate) arguments: Vec<String>,
 }
 
@@ -88,6 +90,7 @@ impl Scene {
             told: None,
             endorsed: true,
             references: serde_json::to_value(references).unwrap(),
+            binding: vec!["--host-data".to_owned(), hex::encode(HOST_DATA)],
             arguments: Vec::new(),
             folder,
         })
@@ -128,7 +131,7 @@ impl Scene {
             .args(["--references", &self.path("references.json")])
             .args(["--guest-image", &self.path("image"), "--vcpus", "2"])
             .args(["--nonce", &hex::encode(NONCE)])
-            .args(["--host-data", &hex::encode(HOST_DATA)]);
+            .args(&self.binding);
         if !self.arguments.iter().any(|word| word == "--roots") {
             command.arg("--roots").arg(self.authority.roots());
         }
