@@ -2,7 +2,7 @@
 //!
 //! `check` looks at the node as a launch would, with the same functions, and says which
 //! protection guests can have and what is missing for it. It changes nothing. What it finds is
-//! read in [`facts`]; what follows from it is decided in [`decide`], without looking again.
+//! read in [`facts`]; what follows from it is decided in [`mod@decide`], without looking again.
 //!
 //! | exit code | meaning |
 //! |---|---|
