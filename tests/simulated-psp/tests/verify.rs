@@ -12,6 +12,7 @@ use std::{fs, process::Command};
 
 use agent_evidence::{
     LaunchMeasurement,
+    log::Workload,
     snp::{Product, ReferenceValues, SigningKey},
 };
 use base64::{Engine as _, engine::general_purpose::STANDARD};
@@ -151,13 +152,30 @@ fn a_signed_identity_stands_in_for_a_measurement_and_binds_the_launch() {
 }
 
 #[test]
-fn the_references_of_the_documentation_are_read() {
+fn an_extra_container_is_refused_by_its_name() {
+    let Some(mut scene) = Scene::open() else {
+        return;
+    };
+    let workload = r#"{"containers": [{"image": "web"}]}"#;
+    fs::write(scene.path("workload.json"), workload).unwrap();
+    scene.arguments = vec!["--workload".to_owned(), scene.path("workload.json")];
+    assert_eq!(scene.refusals(), [""; 0]);
+    for images in [&["web", "web"][..], &["web", "miner"], &["miner"]] {
+        scene.log = log(images);
+        assert_eq!(scene.refusals(), ["workload"], "{images:?}");
+    }
+}
+
+#[test]
+fn the_examples_of_the_documentation_are_read() {
     let text = include_str!("../../../docs/verify.md");
-    let (_, rest) = text.split_once("```json").unwrap();
-    let (example, _) = rest.split_once("```").unwrap();
-    let references: ReferenceValues = serde_json::from_str(example).unwrap();
+    let mut examples = text.split("```json").skip(1);
+    let mut example = || examples.next().unwrap().split_once("```").unwrap().0;
+    let references: ReferenceValues = serde_json::from_str(example()).unwrap();
     assert!(references.products.contains_key(&Product::Genoa));
     assert!(references.refused_products.contains(&Product::Milan));
+    let workload: Workload = serde_json::from_str(example()).unwrap();
+    assert_eq!(workload.containers.len(), 1);
 }
 
 #[test]
@@ -217,7 +235,7 @@ fn the_table_says_what_was_logged_and_how_it_ended() {
     let Some(scene) = Scene::open() else { return };
     let output = scene.verify(&[]);
     let text = String::from_utf8(output.stdout).unwrap();
-    assert!(text.contains("container  web"), "{text}");
+    assert!(text.contains("container  c1 of image web,"), "{text}");
     assert!(text.ends_with("\naccepted\n"), "{text}");
 }
 

@@ -12,6 +12,7 @@ use agent_evidence::{
     Endorsements, HostData, LaunchMeasurement, ReportData, Sha256Digest, Timestamp,
     azure::PcrReferences,
     evidence::{Evidence, MAX_EVIDENCE_LEN},
+    log::Workload,
     snp::{ReferenceValues, Roots, Store, UnverifiedReport},
 };
 use agent_protocol::initdata::{Initdata, PolicyText};
@@ -57,6 +58,7 @@ pub(crate) struct Inputs {
     pub(crate) host_data: HostData,
     pub(crate) initdata_digest: Option<Sha256Digest>,
     pub(crate) pcrs: PcrReferences,
+    pub(crate) workload: Option<Workload>,
 }
 
 impl Inputs {
@@ -86,6 +88,10 @@ impl Inputs {
             pcrs: match &options.pcrs {
                 Some(path) => json("the PCR values", path)?,
                 None => PcrReferences::default(),
+            },
+            workload: match &options.workload {
+                Some(path) => Some(json("the workload", path)?),
+                None => None,
             },
         })
     }

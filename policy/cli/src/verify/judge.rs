@@ -32,6 +32,10 @@ impl Judged {
 ///
 /// When the form needs another kind of nonce than was given.
 pub(crate) fn judge(inputs: &Inputs) -> Result<Judged> {
+    let is_logged = matches!(inputs.evidence, Evidence::Logged(_));
+    if inputs.workload.is_some() && !is_logged {
+        bail!("this form of evidence has no log to hold --workload against");
+    }
     let (roots, references, at) = (&inputs.roots, &inputs.references, inputs.at);
     let (verdict, log) = match (&inputs.evidence, &inputs.freshness) {
         (Evidence::Logged(evidence), Freshness::Nonce(nonce)) => {
@@ -39,7 +43,8 @@ pub(crate) fn judge(inputs: &Inputs) -> Result<Judged> {
                 nonce,
                 host_data: inputs.host_data,
             };
-            let verdict = evidence.appraise(roots, references, &expected, at);
+            let workload = inputs.workload.as_ref();
+            let verdict = evidence.appraise_with(roots, references, &expected, workload, at);
             (verdict, Some(&evidence.log))
         }
         (Evidence::Snp(evidence), Freshness::ReportData(report_data)) => {

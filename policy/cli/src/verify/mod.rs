@@ -75,6 +75,9 @@ pub(crate) struct Options {
     guest_image: Vec<PathBuf>,
     #[command(flatten)]
     launches: Launches,
+    /// What may have run, JSON; without it the log is only shown
+    #[arg(long, value_name = "FILE")]
+    workload: Option<PathBuf>,
     /// Directory in which certificates and lists are looked for and kept
     #[arg(long, value_name = "DIR")]
     store: Option<PathBuf>,

@@ -10,7 +10,7 @@ use std::{
 use agent_evidence::{
     Endorsements, LaunchMeasurement,
     evidence::LoggedEvidence,
-    log::{Event, MeasurementLog, Operation},
+    log::{ContainerEntry, Entry, MeasurementLog},
     snp::{Product, SigningKey, UnverifiedReport},
 };
 use guest_image_measurement::{Sha256Digest, VcpuCount, VcpuModel};
@@ -177,11 +177,17 @@ pub(crate) fn write_image(image: &Path, files: &Files) {
     fs::write(image.join("manifest.json"), manifest.to_string()).unwrap();
 }
 
-pub(crate) fn log(containers: &[&str]) -> MeasurementLog {
+/// A log of containers of one image each, named by its digest.
+pub(crate) fn log(images: &[&str]) -> MeasurementLog {
     let mut log = MeasurementLog::new();
-    for name in containers {
-        log.append(Event::of(Operation::Container, name).unwrap())
-            .unwrap();
+    for image in images {
+        let entry = Entry::from(ContainerEntry {
+            container: "c1".to_owned(),
+            image: Some((*image).to_owned()),
+            spec: agent_evidence::Sha256Digest([1; 32]),
+            process: agent_evidence::Sha256Digest([2; 32]),
+        });
+        log.append(entry.event().unwrap()).unwrap();
     }
     log
 }
