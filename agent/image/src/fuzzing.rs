@@ -10,6 +10,7 @@ use base64::engine::general_purpose::STANDARD;
 use crate::config::ConfigFile;
 use crate::document::Document;
 use crate::fetch;
+use crate::signature;
 use crate::tar::Reader;
 
 /// Parses a manifest or index.
@@ -79,4 +80,68 @@ pub fn annotations(bytes: &[u8]) {
         .expect("the file is one");
     let _ = Recipient::of(&annotations);
     let _ = LayerKey::unwrap(&annotations, &keys);
+}
+
+/// A genuine file with some of its bytes replaced: input of three bytes a replacement,
+/// where and by what. Whoever begins with zero is taken as it is, so that nothing is
+/// out of reach.
+fn edited(genuine: &[u8], edits: &[u8]) -> Vec<u8> {
+    if let Some((0, whole)) = edits.split_first() {
+        return whole.to_vec();
+    }
+    let mut bytes = genuine.to_vec();
+    for edit in edits.chunks_exact(3) {
+        let at = usize::from(u16::from_be_bytes([edit[0], edit[1]]));
+        if let Some(byte) = bytes.get_mut(at) {
+            *byte = edit[2];
+        }
+    }
+    bytes
+}
+
+const RING: &[u8] = include_bytes!("../tests/vectors/signatures/subkey.pub");
+const MESSAGE: &[u8] = include_bytes!("../tests/vectors/signatures/packed-none.sig");
+const MESSAGE_RING: &[u8] = include_bytes!("../tests/vectors/signatures/ed25519.pub");
+const PUBLIC_KEY: &[u8] = include_bytes!("../tests/vectors/signatures/p256.pem");
+
+/// Parses a signature policy.
+pub fn signature_policy(bytes: &[u8]) {
+    signature::fuzz_policy(bytes);
+}
+
+/// Parses a lookaside configuration.
+pub fn lookaside(bytes: &[u8]) {
+    if let Ok(text) = std::str::from_utf8(bytes) {
+        let _ = crate::Lookaside::parse(text);
+    }
+}
+
+/// Parses what a simple or a cosign signature states.
+pub fn signature_payload(bytes: &[u8]) {
+    signature::fuzz_payload(bytes);
+}
+
+/// Reads and judges a key ring.
+pub fn openpgp_ring(bytes: &[u8]) {
+    signature::fuzz_ring(&edited(RING, bytes));
+}
+
+/// Verifies a signed message; whatever is accepted must have the genuine content.
+pub fn openpgp_message(bytes: &[u8]) {
+    signature::fuzz_message(MESSAGE_RING, MESSAGE, &edited(MESSAGE, bytes));
+}
+
+/// Reads a public key.
+pub fn public_key(bytes: &[u8]) {
+    signature::fuzz_public_key(&edited(PUBLIC_KEY, bytes));
+}
+
+/// Reads a Sigstore bundle; none that this makes is signed.
+pub fn bundle(bytes: &[u8]) {
+    signature::fuzz_bundle(PUBLIC_KEY, bytes);
+}
+
+/// Reads the manifest of cosign's tag.
+pub fn cosign_manifest(bytes: &[u8]) {
+    signature::fuzz_cosign_manifest(bytes);
 }

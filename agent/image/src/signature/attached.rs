@@ -232,6 +232,19 @@ fn signature_of(layer: &Descriptor) -> Result<Vec<u8>, Refusal> {
         .ok_or(Refusal::Annotation(SIGNATURE_ANNOTATION))
 }
 
+#[cfg(feature = "fuzzing")]
+pub(super) fn fuzz_manifest(bytes: &[u8]) {
+    let answer = Answer {
+        body: bytes.to_vec(),
+        content_type: None,
+        digest: None,
+        link: None,
+    };
+    for layer in signature_layers(&answer).unwrap_or_default() {
+        let _ = signature_of(&layer);
+    }
+}
+
 impl Case<'_> {
     /// A manifest of the image's repository by tag or digest; `None` if there is none.
     pub(super) fn manifest(&self, version: &str) -> Result<Option<Answer>, FetchError> {

@@ -24,6 +24,8 @@
 mod attached;
 mod bundle;
 mod error;
+#[cfg(feature = "fuzzing")]
+mod fuzzing;
 mod identity;
 mod judge;
 mod lookaside;
@@ -37,6 +39,8 @@ mod settings_file;
 mod simple;
 
 pub use error::{Refused, RequirementFailure, SignatureError};
+#[cfg(feature = "fuzzing")]
+pub(crate) use fuzzing::*;
 pub use judge::AcceptedSignature;
 pub(crate) use judge::{Accepted, Judge};
 pub use lookaside::{Lookaside, LookasideError};

@@ -15,6 +15,8 @@
 //! make an expired key valid again, but not a revoked one.
 
 mod armor;
+#[cfg(test)]
+mod crafted;
 mod crypto;
 mod cursor;
 mod error;
