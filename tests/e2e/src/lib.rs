@@ -20,6 +20,7 @@ pub mod life;
 pub mod many;
 pub mod network;
 pub mod process;
+pub mod protected;
 pub mod scratch;
 pub mod terminal;
 
@@ -72,6 +73,8 @@ macro_rules! all_scenarios {
                 what_the_guest_cannot_take_is_named,
                 a_pod_proves_what_ran_and_every_change_is_refused_by_name,
                 a_guest_whose_launch_binds_something_else_refuses_everything;
+            protected:
+                images_run_if_their_owner_protected_them_and_others_do_not;
             many:
                 ten_pods_run_at_once;
             bad_input:

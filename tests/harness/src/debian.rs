@@ -28,6 +28,7 @@ const SKOPEO: [&str; 5] = [
     "libgpg-error0/trixie",
 ];
 const UMOCI: [&str; 1] = ["umoci/sid"];
+const COSIGN: [&str; 1] = ["cosign/sid"];
 const LIBRARIES: &str = "usr/lib/x86_64-linux-gnu";
 
 /// skopeo 1.18.
@@ -94,6 +95,20 @@ pub fn umoci() -> Result<PathBuf> {
         provide(&directory, &UMOCI)?;
     }
     ensure!(program.is_file(), "the package has no umoci");
+    Ok(program)
+}
+
+/// cosign 3, which writes Sigstore bundles; with `--new-bundle-format=false`, tags.
+///
+/// # Errors
+/// As [`Skopeo::provide`].
+pub fn cosign() -> Result<PathBuf> {
+    let directory = cache_dir()?.join("cosign-sid");
+    let program = directory.join("usr/bin/cosign");
+    if !program.is_file() {
+        provide(&directory, &COSIGN)?;
+    }
+    ensure!(program.is_file(), "the package has no cosign");
     Ok(program)
 }
 

@@ -40,7 +40,7 @@ pub use bench::{BenchOptions, bench};
 pub use cgroups::join;
 pub use containerd::{Containerd, Release};
 pub use cri::Cri;
-pub use debian::{Skopeo, umoci};
+pub use debian::{Skopeo, cosign, umoci};
 pub use demo::{ContainerTiming, DemoOptions, Timing, TimingWatch, demo};
 pub use first::first_process;
 pub use images::{Image, TestImages};

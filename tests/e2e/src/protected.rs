@@ -1,0 +1,232 @@
+//! Images that their owner encrypted and signed, with the tools that owners use, and a pod whose
+//! initdata says which of them may run.
+
+use std::{collections::HashMap, time::Duration};
+
+use agent_protocol::initdata::{
+    ANNOTATION, Algorithm, DIRECTORY,
+    packed::{pack, to_annotation},
+    write,
+};
+use anyhow::{Context, Result, bail, ensure};
+use tests_harness::{
+    ContainerRequest, Node, Pod, PodRequest, REGISTRY, built, cosign, run_ok, wait_until,
+};
+
+use crate::Stage;
+
+const DEADLINE: Duration = Duration::from_secs(60);
+const PLACE: &str = "/run/bed/owner";
+const LOOKASIDE_PORT: u16 = 8081;
+/// Base64 of 32 equal bytes, twice.
+const KEYS: &str = r#"{"default/image-key/1":"BwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwc="}"#;
+const ALL_KEYS: &str = r#"{"default/image-key/1":"BwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwc=",
+    "default/image-key/2":"CAgICAgICAgICAgICAgICAgICAgICAgICAgICAgICAg="}"#;
+
+/// The owner's machine, played in the bed, and what it gave away.
+struct Owner<'a> {
+    node: &'a Node,
+}
+
+impl Owner<'_> {
+    /// Runs a shell script with the owner's key rings, in the owner's directory.
+    fn shell(&self, script: &str) -> Result<String> {
+        let mut command = self.node.command("bash");
+        command
+            .env("GNUPGHOME", format!("{PLACE}/gnupg"))
+            .env("TUF_ROOT", format!("{PLACE}/tuf"))
+            .env("HOME", PLACE)
+            .env("COSIGN_PASSWORD", "")
+            .env("SSL_CERT_FILE", "/run/bed/trust/ca.crt")
+            .args(["-euc", &format!("cd {PLACE}; {script}")]);
+        run_ok(command, DEADLINE)
+    }
+
+    /// busybox under another name, changed by these options of skopeo.
+    fn copy(&self, options: &str, name: &str) -> Result<()> {
+        self.shell(&format!(
+            "skopeo --policy policy-of-skopeo.json --registries.d registries.d copy --quiet \
+             --src-cert-dir=/run/bed/trust --dest-cert-dir=/run/bed/trust {options} \
+             docker://{REGISTRY}/busybox:1 docker://{REGISTRY}/{name}"
+        ))
+        .map(drop)
+    }
+
+    fn prepare(&self) -> Result<()> {
+        self.node.run("mkdir", &["-p", PLACE])?;
+        self.node.write(format!("{PLACE}/keys.json"), ALL_KEYS)?;
+        self.shell(&format!(
+            "mkdir -m 700 gnupg; mkdir lookaside registries.d
+             echo 'faked-system-time 20240601T000000!' >gnupg/gpg.conf
+             printf 'default-docker:\\n  sigstore-staging: file://{PLACE}/lookaside\\n' >registries.d/default.yaml
+             echo '{{\"default\":[{{\"type\":\"insecureAcceptAnything\"}}]}}' >policy-of-skopeo.json
+             gpg --batch --quiet --passphrase '' --quick-gen-key owner@example ed25519 sign never
+             gpg --armor --export owner@example >owner.asc"
+        ))?;
+        let mut server = self.node.command("busybox");
+        server.args(["httpd", "-f", "-p", &format!("10.90.0.1:{LOOKASIDE_PORT}")]);
+        server.args(["-h", &format!("{PLACE}/lookaside")]);
+        self.node.serve(server, "/run/bed/lookaside.log")?;
+        wait_until("the signature store listens", DEADLINE, || {
+            self.node.listens_on(LOOKASIDE_PORT)
+        })
+    }
+
+    fn encrypt(&self) -> Result<()> {
+        for (key, name) in [("1", "encrypted:1"), ("2", "encrypted:2")] {
+            let mut command = self.node.command(built("kata-cc")?);
+            command
+                .args(["image", "encrypt"])
+                .args(["busybox:1", name].map(|name| format!("docker://{REGISTRY}/{name}")))
+                .args(["--key", &format!("kbs:///default/image-key/{key}")])
+                .args(["--key-file", &format!("{PLACE}/keys.json")])
+                .args(["--extra-root", "/run/bed/trust/ca.crt"]);
+            run_ok(command, DEADLINE)?;
+        }
+        Ok(())
+    }
+
+    fn sign_with_gpg(&self) -> Result<()> {
+        self.copy("--sign-by owner@example", "signed:1")?;
+        self.copy("--format=v2s2", "signed:unsigned")?;
+        self.copy("--format=v2s2", "transplanted:1")?;
+        // The good signature where that of another manifest should be.
+        self.shell(&format!(
+            "gpgconf --kill gpg-agent
+             digest=$(skopeo inspect --raw --cert-dir=/run/bed/trust docker://{REGISTRY}/transplanted:1 | sha256sum)
+             cp -r lookaside/signed@sha256=* lookaside/transplanted@sha256=\"${{digest%% *}}\""
+        ))
+        .map(drop)
+    }
+
+    fn sign_with_cosign(&self) -> Result<()> {
+        let cosign = cosign()?;
+        for name in ["tagged:1", "bundled:1", "bundled:unsigned"] {
+            let options = if name.contains("unsigned") {
+                "--format=v2s2"
+            } else {
+                ""
+            };
+            self.copy(options, name)?;
+        }
+        self.shell(&format!(
+            "cosign={}
+             $cosign signing-config create --out signing.json
+             openssl ecparam -name prime256v1 -genkey -noout -out p256.pem
+             openssl pkey -in p256.pem -pubout -out cosign.pub
+             $cosign import-key-pair --key p256.pem --output-key-prefix cosign
+             digest=$(skopeo inspect --raw --cert-dir=/run/bed/trust docker://{REGISTRY}/tagged:1 | sha256sum)
+             sign=\"sign --yes --key cosign.key --signing-config signing.json\"
+             $cosign $sign --new-bundle-format=false {REGISTRY}/tagged@sha256:${{digest%% *}}
+             $cosign $sign {REGISTRY}/bundled@sha256:${{digest%% *}}",
+            cosign.display()
+        ))
+        .map(drop)
+    }
+
+    /// What the guest is told.
+    fn initdata(&self) -> Result<String> {
+        let accept = r#"[{"type":"insecureAcceptAnything"}]"#;
+        let by_gpg = format!(
+            r#"[{{"type":"signedBy","keyType":"GPGKeys","keyPath":"{DIRECTORY}/owner.asc"}}]"#
+        );
+        let by_cosign = format!(
+            r#"[{{"type":"sigstoreSigned","keyPath":"{DIRECTORY}/cosign.pub","signedIdentity":{{"type":"matchRepository"}}}}]"#
+        );
+        let scopes = [
+            ("encrypted", accept),
+            ("signed", &by_gpg),
+            ("transplanted", &by_gpg),
+            ("tagged", &by_cosign),
+            ("bundled", &by_cosign),
+        ]
+        .map(|(name, requirements)| format!(r#""{REGISTRY}/{name}":{requirements}"#))
+        .join(",");
+        let file = |name: &str| self.node.read(format!("{PLACE}/{name}"));
+        let entries = [
+            (
+                "cdh.toml",
+                format!(
+                    "[kbc]\nname = \"offline_fs_kbc\"\n[image]\n\
+                     image_security_policy_uri = \"file://{DIRECTORY}/policy.json\"\n\
+                     sigstore_config_uri = \"file://{DIRECTORY}/sigstore.yaml\"\n"
+                ),
+            ),
+            ("aa-offline_fs_kbc-keys.json", KEYS.to_owned()),
+            (
+                "policy.json",
+                format!(
+                    r#"{{"default":[{{"type":"reject"}}],"transports":{{"docker":{{{scopes}}}}}}}"#
+                ),
+            ),
+            (
+                "sigstore.yaml",
+                format!("default-docker:\n  lookaside: http://10.90.0.1:{LOOKASIDE_PORT}\n"),
+            ),
+            ("owner.asc", file("owner.asc")?),
+            ("cosign.pub", file("cosign.pub")?),
+        ];
+        let entries = entries.map(|(name, text)| (name.to_owned(), text));
+        Ok(to_annotation(&pack(&write(
+            Algorithm::Sha256,
+            &entries.into(),
+        )?)?))
+    }
+}
+
+fn runs(pod: &Pod<'_>, name: &str) -> Result<()> {
+    let mut request = ContainerRequest::shell("cat /etc/from-the-second-layer");
+    request.image = format!("{REGISTRY}/{name}");
+    let exit = pod.complete(request).with_context(|| name.to_owned())?;
+    ensure!(exit.stdout == "here\n", "{name}: {exit:?}");
+    Ok(())
+}
+
+fn is_refused(pod: &Pod<'_>, name: &str, words: &str) -> Result<()> {
+    let mut request = ContainerRequest::busybox(&["true"]);
+    request.image = format!("{REGISTRY}/{name}");
+    match pod.complete(request) {
+        Ok(exit) => bail!("{name} ran, which should fail with {words:?}: {exit:?}"),
+        Err(error) => ensure!(format!("{error:#}").contains(words), "{name}: {error:#}"),
+    }
+    Ok(())
+}
+
+/// Encrypted by `kata-cc`, signed by GnuPG and skopeo, by cosign in a tag and in a bundle: each
+/// runs in a guest whose initdata has the keys, and its impostors do not.
+///
+/// # Errors
+/// When the claim does not hold.
+pub fn images_run_if_their_owner_protected_them_and_others_do_not(
+    stage: &'static Stage,
+) -> Result<()> {
+    let _turn = stage.together();
+    if !stage.has_vms() {
+        return Ok(());
+    }
+    let owner = Owner {
+        node: stage.bed().node(),
+    };
+    owner.prepare()?;
+    owner.encrypt().context("encrypting")?;
+    owner.sign_with_gpg().context("signing with GnuPG")?;
+    owner.sign_with_cosign().context("signing with cosign")?;
+    let request = PodRequest {
+        annotations: HashMap::from([(ANNOTATION.to_owned(), owner.initdata()?)]),
+        ..PodRequest::default()
+    };
+    let pod = Pod::run(stage.bed(), stage.handler(), request)?;
+    for name in ["encrypted:1", "signed:1", "tagged:1", "bundled:1"] {
+        runs(&pod, name)?;
+    }
+    for (name, words) in [
+        ("busybox:1", "rejects every image"),
+        ("encrypted:2", "there is no resource"),
+        ("signed:unsigned", "the image has no signature"),
+        ("transplanted:1", "which is not this image's"),
+        ("bundled:unsigned", "the image has no signature"),
+    ] {
+        is_refused(&pod, name, words)?;
+    }
+    pod.remove()
+}
