@@ -34,7 +34,8 @@ pub struct Config {
     pub no_proxy: Option<String>,
     /// Who we are to which registry.
     pub credentials: Credentials,
-    /// Where the keys of encrypted layers come from; without it they are refused.
+    /// Where the keys of encrypted layers, and those that the signature policy names by
+    /// `kbs:` URI, come from; without it both are refused.
     pub keys: Option<Arc<dyn KeyProvider>>,
     /// Which images need which signatures; without it every image is accepted.
     pub signature_policy: Option<SignaturePolicy>,

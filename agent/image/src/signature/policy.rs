@@ -20,7 +20,20 @@ const SIZE_MAX: usize = 1024 * 1024;
 const REQUIREMENTS_MAX: usize = 32;
 const KEYS_MAX: usize = 64;
 
-/// Which images need which signatures.
+/// Which images need which signatures: a parsed `policy.json`.
+///
+/// Requirements: `insecureAcceptAnything`, `reject`, `signedBy` with `GPGKeys`, and
+/// `sigstoreSigned` with keys; those with certificates or logs are refused. A key is
+/// given by `keyPath` (an absolute path, `file:///path` or a resource of the key
+/// broker, `kbs:///repository/type/tag`), `keyPaths`, `keyData` (base64, for
+/// cosign's keys also PEM as it is) or `keyDatas`. Keys given by path are read at each
+/// pull. All six identities are known.
+///
+/// Two rules differ from `containers-policy.json(5)`. A `sigstoreSigned` without
+/// `signedIdentity` accepts a signature for any name, as Confidential Containers does,
+/// because cosign's signatures name no tag; a warning is logged. And under
+/// `matchRepoDigestOrExact` an image named by tag and digest needs a signature for the
+/// tag.
 #[derive(Debug, Clone)]
 pub struct SignaturePolicy {
     default: Vec<Requirement>,

@@ -28,7 +28,8 @@ pub(in crate::signature) fn body(text: &str, name: &str) -> Option<Vec<u8>> {
             continue;
         }
         in_headers = false;
-        if !line.starts_with('=') {
+        let is_checksum = line.len() == 5 && line.starts_with('=');
+        if !is_checksum {
             encoded.push_str(line);
         }
     }

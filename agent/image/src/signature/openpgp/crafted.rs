@@ -243,6 +243,36 @@ fn the_newest_signature_about_a_key_decides() {
 }
 
 #[test]
+fn a_signature_about_the_key_alone_lifts_nothing_that_its_user_id_says() {
+    let signer = signer(false);
+    let message = signer.message(&[&created(MADE)]);
+    let ring = |direct: &[&[u8]], user: &[&[u8]]| {
+        let direct = signer.sign(0x1f, direct, &signer.issuer(), &[&signer.key().hashed]);
+        [
+            packet(6, &signer.body),
+            packet(2, &direct),
+            packet(13, USER),
+            signer.certify(user),
+        ]
+        .concat()
+    };
+    let (old, new) = (created(MADE), created(MADE + 1));
+    let limit = expires(9, 100);
+    verify(&ring(&[&new], &[&old, FLAGS_SIGN]), &message).unwrap();
+    for (direct, user) in [
+        (&[&new[..]][..], &[&old[..], FLAGS_SIGN, &limit][..]),
+        (&[&old[..], &limit][..], &[&new[..], FLAGS_SIGN][..]),
+    ] {
+        assert!(matches!(
+            flaw(&ring(direct, user), &message),
+            KeyFlaw::Expired(_)
+        ));
+    }
+    let certifying = ring(&[&new], &[&old, FLAGS_CERTIFY]);
+    assert_eq!(flaw(&certifying, &message), KeyFlaw::NotForSigning);
+}
+
+#[test]
 fn a_revocation_counts_whoever_made_it_and_whether_or_not_it_verifies() {
     let (signer, other) = (signer(false), signer(false));
     let message = signer.message(&[&created(MADE)]);

@@ -143,10 +143,13 @@ fn certificates(bytes: &[u8]) -> Result<Vec<Certificate>, OpenPgpError> {
 impl Certificate {
     fn judge(&self, now: u64, signers: &mut Vec<Signer>) -> Result<(), OpenPgpError> {
         let primary = Key::parse(&self.primary.body)?;
-        let (own, flaw) = self.judge_primary(&primary, now);
-        let for_signing = own
-            .as_ref()
-            .is_some_and(|own| own.allows_signing() != Some(false));
+        let own = self.own_signatures_in_force(&primary, now);
+        let flaw = match &own {
+            Err(flaw) => Some(flaw.clone()),
+            Ok(own) => own
+                .iter()
+                .find_map(|own| lifetime(&primary, own.key_expires, now).err()),
+        };
         for component in self
             .others
             .iter()
@@ -158,38 +161,43 @@ impl Certificate {
                 .or_else(|| judge_subkey(&primary, &key, component, now).err());
             signers.push(Signer { key, flaw });
         }
-        let flaw = flaw.or_else(|| (!for_signing).then_some(KeyFlaw::NotForSigning));
+        let forbidden = own
+            .iter()
+            .flatten()
+            .any(|own| own.allows_signing() == Some(false));
+        let flaw = flaw.or_else(|| forbidden.then_some(KeyFlaw::NotForSigning));
         signers.push(Signer { key: primary, flaw });
         Ok(())
     }
 
-    /// The primary key's newest signature about itself, and what is wrong with the key.
-    fn judge_primary(&self, key: &Key, now: u64) -> (Option<Signature>, Option<KeyFlaw>) {
-        let mut newest: Option<Signature> = None;
+    /// What the primary key says about itself: its newest signature about a user id,
+    /// and its newest one about the key alone. Programs differ in which of the two they
+    /// follow, so here each may forbid, and neither may allow what the other forbids.
+    fn own_signatures_in_force(&self, key: &Key, now: u64) -> Result<Vec<Signature>, KeyFlaw> {
+        let mut newest: [Option<Signature>; 2] = [None, None];
         let mut flaw = KeyFlaw::Unbound("it has no signature by itself".to_owned());
         let parts = std::iter::once(&self.primary).chain(&self.others);
         for component in parts.filter(|component| component.tag != PUBLIC_SUBKEY) {
+            let [of_key, of_user] = &mut newest;
+            let newest = match component.tag {
+                PUBLIC_KEY => of_key,
+                _ => of_user,
+            };
             match self_signature(key, component, now) {
-                Ok(Some(own)) => {
+                Ok(Some(own))
                     if newest
                         .as_ref()
-                        .is_none_or(|newest| newest.created <= own.created)
-                    {
-                        newest = Some(own);
-                    }
+                        .is_none_or(|newest| newest.created <= own.created) =>
+                {
+                    *newest = Some(own);
                 }
-                Ok(None) => {}
-                Err(KeyFlaw::Revoked) => return (None, Some(KeyFlaw::Revoked)),
+                Ok(_) => {}
+                Err(KeyFlaw::Revoked) => return Err(KeyFlaw::Revoked),
                 Err(other) => flaw = other,
             }
         }
-        match newest {
-            None => (None, Some(flaw)),
-            Some(own) => {
-                let flaw = lifetime(key, own.key_expires, now).err();
-                (Some(own), flaw)
-            }
-        }
+        let own: Vec<Signature> = newest.into_iter().flatten().collect();
+        if own.is_empty() { Err(flaw) } else { Ok(own) }
     }
 }
 
