@@ -271,6 +271,27 @@ fn an_encrypted_layer_is_not_encrypted_again_and_a_wrong_key_opens_nothing() {
 }
 
 #[test]
+fn a_pull_obeys_the_policy_that_it_is_given() {
+    with_place(|place| {
+        for (requirement, code) in [("insecureAcceptAnything", 0), ("reject", 1)] {
+            let policy = format!(r#"{{"default":[{{"type":"{requirement}"}}]}}"#);
+            place.node.write("/run/bed/policy.json", policy)?;
+            let mut command = place.owner("pull")?;
+            command
+                .args([
+                    &format!("{REGISTRY}/busybox:1"),
+                    &format!("/run/bed/{requirement}"),
+                ])
+                .args(["--policy", "/run/bed/policy.json"])
+                .args(["--extra-root", "/run/bed/trust/ca.crt"]);
+            let ran = run(command, DEADLINE)?;
+            ensure!(ran.code == Some(code), "{requirement}: {ran:?}");
+        }
+        Ok(())
+    });
+}
+
+#[test]
 fn inspect_shows_what_is_encrypted_and_for_which_key() {
     with_place(|place| {
         let name = "looked-at:1";

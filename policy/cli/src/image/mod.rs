@@ -11,6 +11,7 @@ mod keys;
 mod place;
 mod pull;
 mod registry;
+mod signatures;
 
 use clap::Subcommand;
 

@@ -13,7 +13,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use agent_image::{AssembleError, ConfigError, Image, Progress, Puller, Reference, ReferenceError};
+use agent_image::{
+    AcceptedSignature, AssembleError, ConfigError, Image, Progress, Puller, Reference,
+    ReferenceError,
+};
 use agent_keys::{Cached, KeyProvider};
 use clap::Args;
 use serde::Serialize;
@@ -21,6 +24,7 @@ use serde::Serialize;
 use crate::image::{
     keys::{KeyFiles, KeyOptionError},
     registry::{OptionError, RegistryOptions},
+    signatures::{SignatureOptionError, SignatureOptions},
 };
 
 /// Often enough to look alive.
@@ -48,6 +52,8 @@ pub(crate) struct Options {
     #[command(flatten)]
     keys: KeyFiles,
     #[command(flatten)]
+    signatures: SignatureOptions,
+    #[command(flatten)]
     registry: RegistryOptions,
 }
 
@@ -71,6 +77,8 @@ pub(crate) enum PullError {
     Option(#[from] OptionError),
     #[error(transparent)]
     Key(#[from] KeyOptionError),
+    #[error(transparent)]
+    Signature(#[from] SignatureOptionError),
     #[error(transparent)]
     Config(#[from] ConfigError),
     /// The library's whole chain, with how far the pull had come.
@@ -99,6 +107,8 @@ struct Report {
     cmd: Vec<String>,
     working_dir: String,
     layers: Vec<LayerLine>,
+    /// Those that met the policy; none where it demands none.
+    signatures: Vec<SignatureLine>,
     requests: u64,
     /// From the first request to the last verified layer.
     pull_seconds: f64,
@@ -118,6 +128,14 @@ struct LayerLine {
     seconds: f64,
 }
 
+#[derive(Debug, Serialize)]
+struct SignatureLine {
+    requirement: &'static str,
+    signer: String,
+    signed_name: Option<String>,
+    place: String,
+}
+
 /// Pulls the image into the directory.
 pub(crate) fn run(options: &Options) -> Result<(), PullError> {
     if !nix::unistd::geteuid().is_root() {
@@ -125,6 +143,7 @@ pub(crate) fn run(options: &Options) -> Result<(), PullError> {
     }
     let reference = Reference::parse(&options.reference)?;
     let mut config = options.registry.config()?;
+    options.signatures.apply(&mut config)?;
     if !options.keys.is_empty() {
         let keys: Arc<dyn KeyProvider> = Arc::new(Cached::new(options.keys.load()?));
         config.keys = Some(keys);
@@ -241,6 +260,7 @@ fn report(reference: &Reference, image: Image, requests: u64, times: [Duration; 
         manifest_digest: image.manifest_digest.to_string(),
         config_digest: image.config_digest.to_string(),
         layers: layers.collect(),
+        signatures: image.signatures.into_iter().map(signature).collect(),
         user: image.config.user,
         env: image.config.env,
         entrypoint: image.config.entrypoint,
@@ -249,6 +269,15 @@ fn report(reference: &Reference, image: Image, requests: u64, times: [Duration; 
         requests,
         pull_seconds: times[0].as_secs_f64(),
         copy_seconds: times[1].as_secs_f64(),
+    }
+}
+
+fn signature(accepted: AcceptedSignature) -> SignatureLine {
+    SignatureLine {
+        requirement: accepted.requirement,
+        signer: accepted.signer,
+        signed_name: accepted.signed_name,
+        place: accepted.place,
     }
 }
 
@@ -272,6 +301,12 @@ fn finish(options: &Options, report: &Report) -> Result<(), PullError> {
             layer.digest,
             layer.media_type,
             layer.stored_bytes
+        );
+    }
+    for one in &report.signatures {
+        println!(
+            "signature  {}  {}  {}",
+            one.requirement, one.signer, one.place
         );
     }
     println!(
