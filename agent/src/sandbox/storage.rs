@@ -7,7 +7,10 @@ use std::{
     ffi::CString,
     fs::{self, File},
     io,
-    os::unix::fs::{PermissionsExt, fchown},
+    os::{
+        fd::AsRawFd,
+        unix::fs::{PermissionsExt, fchown},
+    },
     sync::{Arc, Mutex, PoisonError},
 };
 
@@ -81,7 +84,8 @@ impl Storages {
             shared,
         } = storage;
         self.take(mount_point, shared, |path| {
-            mount_tmpfs(path, &options).map(|()| Kind::Mount)
+            fs::create_dir_all(path)?;
+            mount_tmpfs(path.as_str(), &options).map(|()| Kind::Mount)
         })
     }
 
@@ -119,7 +123,8 @@ impl Storages {
                         group: storage.group,
                         no_exec: false,
                     };
-                    mount_tmpfs(path, &options).map(|()| Kind::Mount)
+                    let target = format!("/proc/self/fd/{}", target.as_raw_fd());
+                    mount_tmpfs(&target, &options).map(|()| Kind::Mount)
                 }
             }
         })
@@ -195,8 +200,7 @@ fn own(directory: &File, storage: &Local) -> io::Result<()> {
     directory.set_permissions(fs::Permissions::from_mode(storage.mode | set_group))
 }
 
-fn mount_tmpfs(path: &GuestPath, options: &TmpfsOptions) -> io::Result<()> {
-    fs::create_dir_all(path)?;
+fn mount_tmpfs(target: &str, options: &TmpfsOptions) -> io::Result<()> {
     let mut flags = MountFlags::NOSUID | MountFlags::NODEV;
     if options.no_exec {
         flags |= MountFlags::NOEXEC;
@@ -204,7 +208,7 @@ fn mount_tmpfs(path: &GuestPath, options: &TmpfsOptions) -> io::Result<()> {
     let text = CString::new(tmpfs_text(options))?;
     Ok(rustix::mount::mount(
         "tmpfs",
-        path.as_str(),
+        target,
         "tmpfs",
         flags,
         text.as_c_str(),

@@ -25,9 +25,12 @@ use std::{
     io,
     os::unix::fs::FileExt,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, OnceLock, PoisonError},
-    thread::{self, JoinHandle},
-    time::{Instant, SystemTime, UNIX_EPOCH},
+    sync::{
+        Arc, Mutex, OnceLock, PoisonError,
+        mpsc::{Receiver, RecvTimeoutError, sync_channel},
+    },
+    thread,
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
 use agent_image::TreeError;
@@ -39,6 +42,9 @@ use crate::paths;
 pub use disk::DiskError;
 pub use mapping::MappingError;
 pub(crate) use volume::Volume;
+
+/// It takes a fraction of a second; a host may be busy, and may also never answer.
+const PREPARE_TIME_MAX: Duration = Duration::from_secs(60);
 
 /// What the guest image must have for the disk that is attached, by the builder's names,
 /// with the parameters of its modules; nothing if there is none.
@@ -131,7 +137,7 @@ type Outcome = Result<Place, Arc<ScratchError>>;
 /// The scratch disk, ready or on its way.
 #[derive(Debug, Default)]
 pub struct Scratch {
-    thread: Mutex<Option<JoinHandle<Result<Place, ScratchError>>>>,
+    preparing: Mutex<Option<Receiver<Result<Place, ScratchError>>>>,
     outcome: OnceLock<Outcome>,
 }
 
@@ -148,10 +154,12 @@ impl Scratch {
     /// Starts to make the disk ready.
     #[must_use]
     pub fn start() -> Self {
+        let (done, preparing) = sync_channel(1);
         let thread = thread::Builder::new().name("scratch".to_owned());
-        match thread.spawn(prepare) {
-            Ok(thread) => Self {
-                thread: Mutex::new(Some(thread)),
+        // If nobody listens any more, it took too long, and that was told.
+        match thread.spawn(move || done.send(prepare())) {
+            Ok(_) => Self {
+                preparing: Mutex::new(Some(preparing)),
                 ..Self::default()
             },
             Err(source) => Self {
@@ -167,19 +175,23 @@ impl Scratch {
     ///
     /// When there is a disk and it cannot be used.
     pub fn place(&self) -> Outcome {
-        self.outcome.get_or_init(|| self.join()).clone()
+        self.outcome.get_or_init(|| self.wait()).clone()
     }
 
-    fn join(&self) -> Outcome {
-        let mut thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner);
-        let result = thread.take().map(JoinHandle::join);
-        result.and_then(Result::ok).map_or_else(
-            || {
-                let source = io::Error::other("the thread that prepares it panicked");
-                Err(Arc::new(failed("prepare")(source)))
-            },
-            |result| result.map_err(Arc::new),
-        )
+    fn wait(&self) -> Outcome {
+        let mut preparing = self
+            .preparing
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        let lost = |why: &'static str| Err(Arc::new(failed("prepare")(io::Error::other(why))));
+        let Some(preparing) = preparing.take() else {
+            return lost("nobody prepares it");
+        };
+        match preparing.recv_timeout(PREPARE_TIME_MAX) {
+            Ok(result) => result.map_err(Arc::new),
+            Err(RecvTimeoutError::Timeout) => lost("the host's disk does not answer"),
+            Err(RecvTimeoutError::Disconnected) => lost("the thread that prepares it panicked"),
+        }
     }
 }
 
@@ -282,17 +294,18 @@ fn fill_random(bytes: &mut [u8]) -> io::Result<()> {
 mod tests {
     use super::*;
 
-    fn on(thread: JoinHandle<Result<Place, ScratchError>>) -> Scratch {
+    fn preparing(prepare: fn() -> Result<Place, ScratchError>) -> Scratch {
+        let (done, preparing) = sync_channel(1);
+        thread::spawn(move || done.send(prepare()));
         Scratch {
-            thread: Mutex::new(Some(thread)),
+            preparing: Mutex::new(Some(preparing)),
             ..Scratch::default()
         }
     }
 
     #[test]
     fn a_disk_that_cannot_be_used_is_an_error_again_and_again() {
-        let thread = thread::spawn(|| Err(ScratchError::Disk(DiskError::ReadOnly)));
-        let scratch = on(thread);
+        let scratch = preparing(|| Err(ScratchError::Disk(DiskError::ReadOnly)));
         for _ in 0..2 {
             let error = scratch.place().unwrap_err();
             assert!(matches!(*error, ScratchError::Disk(DiskError::ReadOnly)));
@@ -301,8 +314,9 @@ mod tests {
 
     #[test]
     fn a_thread_that_panics_is_no_reason_to_use_memory() {
-        let scratch = on(thread::spawn(|| panic!("on purpose")));
+        let scratch = preparing(|| panic!("on purpose"));
         assert!(scratch.place().is_err());
+        assert!(Scratch::default().place().is_err());
     }
 
     #[test]

@@ -10,6 +10,7 @@ use crate::{
     disk_cases::{
         a_block_that_the_host_changes_or_puts_back_is_an_error,
         a_full_disk_is_told_and_what_fits_still_works, a_volume_is_held_to_its_size,
+        an_image_takes_memory_only_without_a_disk,
         what_a_pod_writes_is_on_the_disk_and_cannot_be_read_there,
     },
     host::{Container, Host, Outcome, call, mount, shell},
@@ -49,6 +50,7 @@ cases! {
     many_containers_at_once,
     what_a_pod_writes_is_on_the_disk_and_cannot_be_read_there,
     a_volume_is_held_to_its_size,
+    an_image_takes_memory_only_without_a_disk,
     a_block_that_the_host_changes_or_puts_back_is_an_error,
     a_full_disk_is_told_and_what_fits_still_works,
     pause_container_waits_and_hears_sigterm,

@@ -42,6 +42,7 @@ impl Bed {
         let registry = registry::Registry::start(&tools, folder.path());
         registry.push(&tools, "small", 1 << 10);
         registry.push(&tools, "large", 24 << 20);
+        registry.push(&tools, "bulk", 24 << 20);
         let image = vm::build_image(&tools, folder.path(), &registry.authority());
         Self {
             tools,
@@ -90,6 +91,11 @@ impl Bed {
             "the guest ends with its sandbox"
         );
         assert!(console.contains(word), "{console}");
+        let times = ["agent ready", "scratch disk"];
+        let told = |line: &&str| times.iter().any(|word| line.contains(word));
+        for line in console.lines().filter(told) {
+            eprintln!("  {line}");
+        }
     }
 }
 
