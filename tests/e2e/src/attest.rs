@@ -144,7 +144,7 @@ impl Owner {
         let references = json!({
             "products": {"Genoa": {
                 "tcb": {"bootloader": 10, "tee": 1, "snp": 23, "microcode": 84},
-                "firmware": {"major": 1, "minor": 55, "build": 0},
+                "firmware": "1.55.0",
             }},
             "revocation": "optional",
             "guest_policy": {"abi_major": 0, "abi_minor": 0, "smt_allowed": true},

@@ -49,7 +49,7 @@ pub fn what_a_pod_writes_lies_encrypted_on_the_node_and_goes_with_it(
     let pod = Pod::run(stage.bed(), stage.handler(), request)?;
     let script = format!(
         "yes {SECRET} | head -c 4000000 > /written; \
-         yes {SECRET} | head -c 4000000 > /cache/written; \
+         yes {SECRET} | head -c 4000000 | dd of=/cache/written bs=4096; \
          sync; stat -c %s /written /cache/written"
     );
     let exit = pod.complete(ContainerRequest {
@@ -69,7 +69,8 @@ pub fn what_a_pod_writes_lies_encrypted_on_the_node_and_goes_with_it(
         (900_000..=1 << 20).contains(&volume),
         "the volume holds {volume} bytes"
     );
-    ensure!(exit.stderr.contains("quota"), "{exit:?}");
+    // What the kernel says when a project has used up its quota.
+    ensure!(exit.stderr.contains("No space left"), "{exit:?}");
 
     let disk = disk(stage, pod.id());
     let metadata = fs::metadata(&disk)?;

@@ -107,6 +107,8 @@ impl ContainerRequest {
                 attempt: 0,
             }),
             image: Some(ImageSpec {
+                // As kubelet: several names may lead to one image.
+                user_specified_image: self.image.clone(),
                 image: self.image,
                 runtime_handler: handler.name().to_owned(),
                 ..ImageSpec::default()

@@ -90,12 +90,14 @@ impl SimulatedTee {
     }
 }
 
-/// Built on its own: with the workspace the feature would reach the release's agent.
+/// Built apart: beside the release's agent the feature would reach that one, too. Selected
+/// with the workspace, so that its dependencies are those that are there already.
 fn agent() -> Result<PathBuf> {
     let mut cargo = Command::new(env!("CARGO"));
     cargo
         .args(["build", "--quiet", "--locked", "--release"])
-        .args(["--package=agent", "--features=simulated-tee"])
+        .arg("--workspace")
+        .arg("--features=agent/simulated-tee,tests-simulated-psp/guest")
         .arg("--bin=kata-agent-simulated")
         .current_dir(env!("CARGO_MANIFEST_DIR"));
     run_ok(cargo, BUILD_DEADLINE).context("building the agent with a simulated TEE")?;

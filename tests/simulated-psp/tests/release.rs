@@ -26,7 +26,8 @@ fn the_release_agent_holds_nothing_of_the_simulated_processor() {
     }
     let built = Command::new(env!("CARGO"))
         .args(["build", "--quiet", "--locked", "--release"])
-        .args(["--package=agent", "--features=simulated-tee"])
+        .arg("--workspace")
+        .arg("--features=agent/simulated-tee,tests-simulated-psp/guest")
         .arg("--bin=kata-agent-simulated")
         .current_dir(env!("CARGO_MANIFEST_DIR"))
         .output()

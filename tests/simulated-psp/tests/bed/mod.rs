@@ -117,13 +117,14 @@ fn builder() -> PathBuf {
     Path::new(env!("CARGO_BIN_EXE_simulated-psp")).with_file_name("kata-cc-image")
 }
 
-/// The program has a feature that the workspace must not be built with.
+/// The program has a feature that the release's programs must not be built with; selected
+/// with the workspace, its dependencies are those that are there already.
 fn build_image(builder: &Path) -> PathBuf {
     let into = Path::new(env!("CARGO_TARGET_TMPDIR")).join("guest");
     let build = ["build", "--quiet", "--locked", "--release"];
     let what = [
-        "--package=tests-simulated-psp",
-        "--features=guest",
+        "--workspace",
+        "--features=agent/simulated-tee,tests-simulated-psp/guest",
         "--bin=simulated-psp-guest",
     ];
     let mut cargo = Command::new(env!("CARGO"));
