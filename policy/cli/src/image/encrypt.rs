@@ -23,7 +23,7 @@ use manifest::{Descriptor, ManifestError};
 
 /// Encrypt the layers of an image for the guests that a key is released to.
 ///
-/// SRC and DST are oci:DIR[:TAG], oci-archive:FILE[:TAG] or docker://REF. An image for
+/// SRC and DST are `oci:DIR[:TAG]`, `oci-archive:FILE[:TAG]` or docker://REF. An image for
 /// several platforms is encrypted for all of them. Encryption changes the digest:
 /// sign afterwards.
 #[derive(Debug, Args)]

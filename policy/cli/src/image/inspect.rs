@@ -21,7 +21,7 @@ const BUNDLE: &str = "application/vnd.dev.sigstore.bundle";
 
 /// Show what of an image is encrypted, with which key ids, and which signatures are there.
 ///
-/// SRC is oci:DIR[:TAG], oci-archive:FILE[:TAG] or docker://REF. Signatures are found, not
+/// SRC is `oci:DIR[:TAG]`, `oci-archive:FILE[:TAG]` or docker://REF. Signatures are found, not
 /// verified.
 #[derive(Debug, Args)]
 pub(crate) struct Options {

@@ -81,7 +81,7 @@ pub(crate) struct Options {
     /// Directory in which certificates and lists are looked for and kept
     #[arg(long, value_name = "DIR")]
     store: Option<PathBuf>,
-    /// Fetch what the store lacks from a key server, such as https://kdsintf.amd.com
+    /// Fetch what the store lacks from a key server, such as <https://kdsintf.amd.com>
     #[arg(long, value_name = "URL", requires = "store")]
     kds: Option<String>,
     /// Print every check as JSON
