@@ -10,7 +10,7 @@ use agent_protocol::initdata::{
 };
 use anyhow::{Context, Result, bail, ensure};
 use tests_harness::{
-    ContainerRequest, Node, Pod, PodRequest, REGISTRY, built, cosign, run_ok, wait_until,
+    ContainerRequest, Node, Pod, PodRequest, REGISTRY, Skopeo, built, cosign, run_ok, wait_until,
 };
 
 use crate::Stage;
@@ -18,6 +18,7 @@ use crate::Stage;
 const DEADLINE: Duration = Duration::from_secs(60);
 const PLACE: &str = "/run/bed/owner";
 const LOOKASIDE_PORT: u16 = 8081;
+const PROVIDER_PORT: u16 = 50000;
 /// Base64 of 32 equal bytes, twice.
 const KEYS: &str = r#"{"default/image-key/1":"BwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwc="}"#;
 const ALL_KEYS: &str = r#"{"default/image-key/1":"BwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwc=",
@@ -84,6 +85,39 @@ impl Owner<'_> {
             run_ok(command, DEADLINE)?;
         }
         Ok(())
+    }
+
+    /// As owners do who have skopeo: through the key provider that it asks.
+    fn encrypt_with_skopeo(&self) -> Result<()> {
+        let skopeo = Skopeo::provide()?;
+        self.node.write(
+            format!("{PLACE}/ocicrypt.json"),
+            format!(r#"{{"key-providers":{{"attestation-agent":{{"grpc":"127.0.0.1:{PROVIDER_PORT}"}}}}}}"#),
+        )?;
+        let mut provider = self.node.command(built("kata-cc")?);
+        provider.args(["image", "key-provider"]);
+        provider.args(["--key-file", &format!("{PLACE}/keys.json")]);
+        self.node.serve(provider, "/run/bed/key-provider.log")?;
+        wait_until("the key provider listens", DEADLINE, || {
+            self.node.listens_on(PROVIDER_PORT)
+        })?;
+        let mut command = skopeo.command(self.node);
+        command
+            .env(
+                "OCICRYPT_KEYPROVIDER_CONFIG",
+                format!("{PLACE}/ocicrypt.json"),
+            )
+            .args(["--insecure-policy", "copy", "--quiet"])
+            .args([
+                "--src-cert-dir=/run/bed/trust",
+                "--dest-cert-dir=/run/bed/trust",
+            ])
+            .arg("--encryption-key=provider:attestation-agent:keyid=kbs:///default/image-key/1")
+            .args(
+                ["configured:1", "encrypted:by-skopeo"]
+                    .map(|name| format!("docker://{REGISTRY}/{name}")),
+            );
+        run_ok(command, DEADLINE).map(drop)
     }
 
     fn sign_with_gpg(&self) -> Result<()> {
@@ -192,7 +226,7 @@ fn is_refused(pod: &Pod<'_>, name: &str, words: &str) -> Result<()> {
     Ok(())
 }
 
-/// Encrypted by `kata-cc`, signed by GnuPG and skopeo, by cosign in a tag and in a bundle: each
+/// Encrypted by `kata-cc` and by skopeo, signed by GnuPG and skopeo, by cosign in a tag and in a bundle: each
 /// runs in a guest whose initdata has the keys, and its impostors do not.
 ///
 /// # Errors
@@ -209,6 +243,9 @@ pub fn images_run_if_their_owner_protected_them_and_others_do_not(
     };
     owner.prepare()?;
     owner.encrypt().context("encrypting")?;
+    owner
+        .encrypt_with_skopeo()
+        .context("encrypting with skopeo")?;
     owner.sign_with_gpg().context("signing with GnuPG")?;
     owner.sign_with_cosign().context("signing with cosign")?;
     let request = PodRequest {
@@ -226,7 +263,13 @@ pub fn images_run_if_their_owner_protected_them_and_others_do_not(
     ] {
         is_refused(&pod, name, words)?;
     }
-    for name in ["encrypted:1", "signed:1", "tagged:1", "bundled:1"] {
+    for name in [
+        "encrypted:1",
+        "encrypted:by-skopeo",
+        "signed:1",
+        "tagged:1",
+        "bundled:1",
+    ] {
         runs(&pod, name)?;
     }
     pod.remove()

@@ -30,8 +30,8 @@ pub(crate) struct MeasureArgs {
     /// Numbers of virtual processors, such as 1-4,8
     #[arg(long, value_name = "LIST", default_value = "1-8")]
     vcpus: VcpuCounts,
-    /// Processor type (repeatable) [default: EPYC-Milan, EPYC-Genoa, EPYC-Turin]
-    #[arg(long, value_name = "TYPE")]
+    /// Processor type (repeatable); the default is what the shim launches
+    #[arg(long, value_name = "TYPE", default_value = "EPYC-v4")]
     vcpu_type: Vec<VcpuModel>,
     /// SEV features of the host, in hexadecimal (repeatable); 0x21 is with debug swap
     #[arg(long, value_name = "BITS", default_value = "0x1")]
@@ -59,13 +59,9 @@ pub(crate) fn run(arguments: &MeasureArgs) -> anyhow::Result<Outcome> {
     if let Some(wanted) = arguments.explain {
         return explained(arguments, &manifest, firmware, wanted);
     }
-    let mut models = arguments.vcpu_type.clone();
-    if models.is_empty() {
-        models = vec![VcpuModel::Milan, VcpuModel::Genoa, VcpuModel::Turin];
-    }
     let choices = Choices {
         vcpus: arguments.vcpus.as_slice().to_vec(),
-        models,
+        models: arguments.vcpu_type.clone(),
         features: arguments.sev_features.clone(),
         vmm: Vmm::Qemu,
     };
