@@ -43,12 +43,16 @@ impl Owner<'_> {
         run_ok(command, DEADLINE)
     }
 
-    /// busybox under another name, changed by these options of skopeo.
-    fn copy(&self, options: &str, name: &str) -> Result<()> {
+    /// An image of its own, copied with these options of skopeo. Its configuration says its name:
+    /// images with one configuration are one image to containerd, and it may ask for any.
+    fn make(&self, options: &str, from: &str, name: &str) -> Result<()> {
+        let skopeo = "skopeo --policy policy-of-skopeo.json --registries.d registries.d copy --quiet \
+                      --src-cert-dir=/run/bed/trust --dest-cert-dir=/run/bed/trust";
         self.shell(&format!(
-            "skopeo --policy policy-of-skopeo.json --registries.d registries.d copy --quiet \
-             --src-cert-dir=/run/bed/trust --dest-cert-dir=/run/bed/trust {options} \
-             docker://{REGISTRY}/busybox:1 docker://{REGISTRY}/{name}"
+            "rm -rf layout
+             {skopeo} docker://{REGISTRY}/{from} oci:layout:x
+             umoci config --image layout:x --config.label=name={name}
+             {skopeo} {options} oci:layout:x docker://{REGISTRY}/{name}"
         ))
         .map(drop)
     }
@@ -74,11 +78,15 @@ impl Owner<'_> {
     }
 
     fn encrypt(&self) -> Result<()> {
-        for (key, name) in [("1", "encrypted:1"), ("2", "encrypted:2")] {
+        for (key, plain, name) in [
+            ("1", "plain:1", "encrypted:1"),
+            ("2", "plain:2", "encrypted:2"),
+        ] {
+            self.make("", "busybox:1", plain)?;
             let mut command = self.node.command(built("kata-cc")?);
             command
                 .args(["image", "encrypt"])
-                .args(["busybox:1", name].map(|name| format!("docker://{REGISTRY}/{name}")))
+                .args([plain, name].map(|name| format!("docker://{REGISTRY}/{name}")))
                 .args(["--key", &format!("kbs:///default/image-key/{key}")])
                 .args(["--key-file", &format!("{PLACE}/keys.json")])
                 .args(["--extra-root", "/run/bed/trust/ca.crt"]);
@@ -90,6 +98,7 @@ impl Owner<'_> {
     /// As owners do who have skopeo: through the key provider that it asks.
     fn encrypt_with_skopeo(&self) -> Result<()> {
         let skopeo = Skopeo::provide()?;
+        self.make("", "configured:1", "plain:3")?;
         self.node.write(
             format!("{PLACE}/ocicrypt.json"),
             format!(r#"{{"key-providers":{{"attestation-agent":{{"grpc":"127.0.0.1:{PROVIDER_PORT}"}}}}}}"#),
@@ -114,16 +123,16 @@ impl Owner<'_> {
             ])
             .arg("--encryption-key=provider:attestation-agent:keyid=kbs:///default/image-key/1")
             .args(
-                ["configured:1", "encrypted:by-skopeo"]
+                ["plain:3", "encrypted:by-skopeo"]
                     .map(|name| format!("docker://{REGISTRY}/{name}")),
             );
         run_ok(command, DEADLINE).map(drop)
     }
 
     fn sign_with_gpg(&self) -> Result<()> {
-        self.copy("--sign-by owner@example", "signed:1")?;
-        self.copy("--format=v2s2", "signed:unsigned")?;
-        self.copy("--format=v2s2", "transplanted:1")?;
+        self.make("--sign-by owner@example", "busybox:1", "signed:1")?;
+        self.make("", "busybox:1", "signed:unsigned")?;
+        self.make("", "busybox:1", "transplanted:1")?;
         // The good signature where that of another manifest should be.
         self.shell(&format!(
             "gpgconf --kill gpg-agent
@@ -136,12 +145,7 @@ impl Owner<'_> {
     fn sign_with_cosign(&self) -> Result<()> {
         let cosign = cosign()?;
         for name in ["tagged:1", "bundled:1", "bundled:unsigned"] {
-            let options = if name.contains("unsigned") {
-                "--format=v2s2"
-            } else {
-                ""
-            };
-            self.copy(options, name)?;
+            self.make("", "busybox:1", name)?;
         }
         self.shell(&format!(
             "cosign={}
@@ -149,10 +153,10 @@ impl Owner<'_> {
              openssl ecparam -name prime256v1 -genkey -noout -out p256.pem
              openssl pkey -in p256.pem -pubout -out cosign.pub
              $cosign import-key-pair --key p256.pem --output-key-prefix cosign
-             digest=$(skopeo inspect --raw --cert-dir=/run/bed/trust docker://{REGISTRY}/tagged:1 | sha256sum)
+             of() {{ skopeo inspect --raw --cert-dir=/run/bed/trust docker://{REGISTRY}/$1:1 | sha256sum | cut -d' ' -f1; }}
              sign=\"sign --yes --key cosign.key\"
-             $cosign $sign --use-signing-config=false --tlog-upload=false --new-bundle-format=false {REGISTRY}/tagged@sha256:${{digest%% *}}
-             $cosign $sign --signing-config signing.json {REGISTRY}/bundled@sha256:${{digest%% *}}",
+             $cosign $sign --use-signing-config=false --tlog-upload=false --new-bundle-format=false {REGISTRY}/tagged@sha256:$(of tagged)
+             $cosign $sign --signing-config signing.json {REGISTRY}/bundled@sha256:$(of bundled)",
             cosign.display()
         ))
         .map(drop)
