@@ -17,11 +17,12 @@ use std::{
 
 use nix::{sys::signal::Signal, unistd::Pid};
 use rustix::net::{
-    AddressFamily, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketFlags, SocketType,
+    AddressFamily, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketFlags,
+    SocketType,
 };
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
-use tokio::{net::UnixStream, time::timeout};
+use tokio::{io::Interest, net::UnixStream, time::timeout};
 
 use super::stdio::WorkloadEnds;
 use crate::reaper::{Expecting, Reaper};
@@ -130,13 +131,7 @@ pub async fn run(
     drop(command);
     send(&own, &text, streams.as_ref()).map_err(JobError::Talk)?;
     drop(streams);
-    let answer = timeout(JOB_TIME_MAX, async {
-        tokio::select! {
-            biased;
-            answer = receive(own) => answer,
-            _ = exit.wait() => Err(JobError::Died),
-        }
-    });
+    let answer = timeout(JOB_TIME_MAX, receive(own, exit.wait()));
     match answer.await {
         Ok(Ok(Outcome::Done { pid })) => Ok(pid),
         Ok(Ok(Outcome::Failed { message })) => Err(JobError::Refused(message)),
@@ -167,21 +162,83 @@ fn send(socket: &OwnedFd, text: &[u8], streams: Option<&WorkloadEnds>) -> io::Re
     Ok(())
 }
 
-async fn receive(socket: OwnedFd) -> Result<Outcome, JobError> {
+/// The helper's answer.
+///
+/// That the helper has exited may be heard before its answer is reported
+/// readable: the socket is read once more before the helper is taken for dead.
+async fn receive<T>(socket: OwnedFd, exited: impl Future<Output = T>) -> Result<Outcome, JobError> {
     let socket = std::os::unix::net::UnixStream::from(socket);
     socket.set_nonblocking(true).map_err(JobError::Talk)?;
     let socket = UnixStream::from_std(socket).map_err(JobError::Talk)?;
-    let mut bytes = vec![0; MESSAGE_BYTES_MAX];
-    loop {
-        socket.readable().await.map_err(JobError::Talk)?;
-        match socket.try_read(&mut bytes) {
-            Ok(0) => return Err(JobError::Died),
-            Ok(len) => {
-                let text = bytes.get(..len).unwrap_or_default();
-                return serde_json::from_slice(text).map_err(JobError::Answer);
+    let answer = async {
+        loop {
+            socket.readable().await.map_err(JobError::Talk)?;
+            match socket.try_io(Interest::READABLE, || read(&socket)) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                bytes => return outcome(bytes),
             }
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-            Err(error) => return Err(JobError::Talk(error)),
         }
+    };
+    tokio::select! {
+        answer = answer => answer,
+        _ = exited => outcome(read(&socket)),
+    }
+}
+
+fn read(socket: &UnixStream) -> io::Result<Vec<u8>> {
+    let mut bytes = vec![0; MESSAGE_BYTES_MAX];
+    let (len, _) = rustix::net::recv(socket, &mut bytes, RecvFlags::DONTWAIT)?;
+    bytes.truncate(len);
+    Ok(bytes)
+}
+
+/// What was said by what was read of a helper that has exited, closed its end or sent.
+fn outcome(read: io::Result<Vec<u8>>) -> Result<Outcome, JobError> {
+    match read {
+        Ok(bytes) if bytes.is_empty() => Err(JobError::Died),
+        Ok(bytes) => serde_json::from_slice(&bytes).map_err(JobError::Answer),
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Err(JobError::Died),
+        Err(error) => Err(JobError::Talk(error)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sockets() -> (OwnedFd, OwnedFd) {
+        rustix::net::socketpair(
+            AddressFamily::UNIX,
+            SocketType::SEQPACKET,
+            SocketFlags::CLOEXEC,
+            None,
+        )
+        .unwrap()
+    }
+
+    #[tokio::test]
+    async fn an_answer_counts_also_if_the_exit_is_heard_first() {
+        let (own, theirs) = sockets();
+        let answer = br#"{"Done":{"pid":7}}"#;
+        rustix::net::send(&theirs, answer, SendFlags::NOSIGNAL).unwrap();
+        let outcome = receive(own, std::future::ready(())).await.unwrap();
+        assert!(matches!(outcome, Outcome::Done { pid: 7 }));
+    }
+
+    #[tokio::test]
+    async fn a_helper_that_exits_without_an_answer_has_died() {
+        let (own, _theirs) = sockets();
+        let error = receive(own, std::future::ready(())).await.unwrap_err();
+        assert!(matches!(error, JobError::Died));
+    }
+
+    #[tokio::test]
+    async fn a_helper_that_closes_its_end_without_an_answer_has_died() {
+        let (own, theirs) = sockets();
+        drop(theirs);
+        let error = receive(own, std::future::pending::<()>())
+            .await
+            .unwrap_err();
+        assert!(matches!(error, JobError::Died));
     }
 }
