@@ -11,10 +11,15 @@ const BLOCKS_MAX: u32 = 1 << 30;
 const _: () = assert!(BYTES_MAX == BLOCKS_MAX as u64 * BLOCK_BYTES as u64);
 /// One bit a block in a bitmap of one block.
 pub(super) const BLOCKS_PER_GROUP: u32 = 32_768;
-/// Images hold many small files: an inode for 8 KiB.
-const BLOCKS_PER_INODE: u32 = 2;
-pub(super) const INODE_BYTES: usize = 256;
-const INODES_PER_BLOCK: u32 = 16;
+/// An inode for 64 KiB.
+const BLOCKS_PER_INODE: u32 = 16;
+/// An inode has a block of its own. Where inodes share one, the kernel reads it from the disk
+/// when two of them are made at the same time, although neither has been written; below is a
+/// disk that answers what was never written with an error.
+pub(super) const INODE_BYTES: usize = BLOCK_BYTES;
+const INODES_PER_BLOCK: u32 = 1;
+/// A bitmap has whole bytes.
+const INODES_PER_BYTE: u32 = 8;
 const DESCRIPTORS_PER_BLOCK: u32 = 64;
 /// A last group with less room behind its tables is left out.
 const ROOM_MIN: u32 = 64;
@@ -49,7 +54,7 @@ impl Geometry {
         let mut geometry = Self {
             blocks,
             groups: blocks.div_ceil(BLOCKS_PER_GROUP),
-            inodes_per_group: inodes / INODES_PER_BLOCK * INODES_PER_BLOCK,
+            inodes_per_group: inodes / INODES_PER_BYTE * INODES_PER_BYTE,
         };
         let last = geometry.groups - 1;
         if last > 0 && geometry.group_blocks(last) < 2 + geometry.table_blocks() + ROOM_MIN {

@@ -81,7 +81,7 @@ pub(super) fn finish(inode: &mut Inode, owner: Owner, made: u32, seed: u32) {
     put_split(inode, (0x7c, 0x82), sum);
 }
 
-/// Puts an inode into the first block of the first inode table.
+/// Puts an inode into the start of the first inode table.
 pub(super) fn place(table: &mut [u8], owner: Owner, inode: &Inode) {
     let index = usize::try_from(owner.0 - 1).unwrap_or(usize::MAX);
     put(table, index * INODE_BYTES, inode);
