@@ -10,7 +10,7 @@ use crate::{
     disk_cases::{
         a_block_that_the_host_changes_or_puts_back_is_an_error,
         a_full_disk_is_told_and_what_fits_still_works, a_volume_is_held_to_its_size,
-        an_image_takes_memory_only_without_a_disk,
+        an_image_takes_memory_only_without_a_disk, files_are_made_on_the_disk_by_all_at_once,
         what_a_pod_writes_is_on_the_disk_and_cannot_be_read_there,
     },
     host::{Container, Host, Outcome, call, mount, shell},
@@ -49,6 +49,7 @@ cases! {
     wrong_containers_leave_nothing,
     many_containers_at_once,
     what_a_pod_writes_is_on_the_disk_and_cannot_be_read_there,
+    files_are_made_on_the_disk_by_all_at_once,
     a_volume_is_held_to_its_size,
     an_image_takes_memory_only_without_a_disk,
     a_block_that_the_host_changes_or_puts_back_is_an_error,
@@ -313,13 +314,13 @@ async fn containers_share_what_a_pod_shares(host: &Host) -> Outcome {
         "echo hi > /dev/shm/word; nc -l -p 1234 -e echo there",
     ))
     .await?;
-    let script =
-        "cat /dev/shm/word; hostname; nc 127.0.0.1 1234; ps | wc -l; cat /proc/self/cgroup";
+    let script = "cat /dev/shm/word; hostname; nc 127.0.0.1 1234; ps > /dev/shm/ps; \
+         wc -l < /dev/shm/ps; cat /proc/self/cgroup";
     let (out, _) = host
         .finish(Container::new("two", &format!("sleep 1; {script}")))
         .await?;
     host.remove("one").await?;
-    check!(out == "hi\nthe-pod\nthere\n4\n0::/\n", "{out}");
+    check!(out == "hi\nthe-pod\nthere\n3\n0::/\n", "{out}");
     Ok(())
 }
 

@@ -134,6 +134,23 @@ pub(crate) async fn what_a_pod_writes_is_on_the_disk_and_cannot_be_read_there(
     host.remove("again").await
 }
 
+/// The tables of inodes are never written before they are used, and what was never written cannot
+/// be read: making and finding a file must not depend on its neighbours in the table.
+pub(crate) async fn files_are_made_on_the_disk_by_all_at_once(host: &Host) -> Outcome {
+    let script = "exec 2>&1; make() { mkdir /v/$1; i=0; while [ $i -lt 100 ]; do \
+                  : > /v/$1/$i; i=$((i + 1)); done; }; \
+                  for maker in 1 2 3 4 5 6 7 8; do make $maker & done; wait; find /v -type f | wc -l";
+    let container = Container::new("makers", script);
+    run(
+        host,
+        &with_volume(&container, &host.image, "made", &["mode=0777"]),
+    )
+    .await?;
+    let out = String::from_utf8(host.stdout("makers", "").await?)?;
+    check!(out == "800\n", "{out}");
+    host.remove("makers").await
+}
+
 pub(crate) async fn a_volume_is_held_to_its_size(host: &Host) -> Outcome {
     let script = "dd if=/dev/zero of=/v/a bs=64k count=64 2>&1 | grep -c 'quota\\|No space'; \
                   sync; du -k /v/a | cut -f 1; df -k /v | tail -1; echo more > /b && cat /b";

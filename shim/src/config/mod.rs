@@ -162,7 +162,7 @@ impl Default for Qemu {
             overhead_vcpus: 0.2,
             // More than Kata's: the guest itself pulls and unpacks images.
             overhead_memory: 256,
-            scratch_disk_mib: 0,
+            scratch_disk_mib: 10_240,
             scratch_disk_directory: "/var/lib/kata-cc/scratch".into(),
             enable_annotations: Vec::new(),
             initdata: String::new(),

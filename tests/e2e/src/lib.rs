@@ -66,6 +66,8 @@ macro_rules! all_scenarios {
             image:
                 the_node_downloads_no_layer,
                 pods_run_after_the_snapshotters_directory_was_wiped;
+            scratch:
+                what_a_pod_writes_lies_encrypted_on_the_node_and_goes_with_it;
             attest:
                 a_pod_with_initdata_runs,
                 what_the_guest_cannot_take_is_named,
