@@ -92,11 +92,7 @@ pub enum ImageMeasureError {
 }
 
 /// What of an image is measured.
-///
-/// # Errors
-///
-/// When the manifest lacks a digest or has a malformed one.
-pub fn measured(manifest: &Manifest) -> Result<GuestImage, ImageMeasureError> {
+fn measured(manifest: &Manifest) -> Result<GuestImage, ImageMeasureError> {
     let digest = |name| -> Result<Sha256Digest, ImageMeasureError> {
         Ok(file(manifest, name)?.sha256.parse()?)
     };

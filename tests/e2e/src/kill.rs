@@ -1,6 +1,9 @@
 //! The shim or QEMU dies by SIGKILL at each step of a pod's life: containerd's cleanup leaves nothing.
 
-use std::{thread, time::Duration};
+use std::{
+    thread::{self, JoinHandle},
+    time::Duration,
+};
 
 use anyhow::{Context, Result, anyhow, ensure};
 use tests_harness::{ContainerRequest, Leftovers, Process, wait_until};
@@ -13,54 +16,84 @@ const STEP: Duration = Duration::from_secs(60);
 /// Long enough for a request to have reached the guest.
 const UNDER_WAY: Duration = Duration::from_millis(500);
 
-/// Waits until a process of `program` runs that did not at `before`.
-fn appears(stage: &Stage, program: &str, before: &[Process]) -> Result<Process> {
-    let mut found = None;
-    wait_until(&format!("{program} runs"), STEP, || {
-        let now = stage.bed().node().processes()?;
-        found = now
-            .into_iter()
-            .find(|one| one.is(program) && !before.contains(one));
-        Ok(found.is_some())
-    })?;
-    found.context("it has just been found")
+/// A node before the pod whose shim or QEMU is to be killed.
+struct Scene {
+    stage: &'static Stage,
+    program: &'static str,
+    before: Leftovers,
+    processes: Vec<Process>,
 }
 
-/// Everything the bed holds is what it held before, and the bed still runs pods.
-fn clean(stage: &Stage, before: &Leftovers) -> Result<()> {
-    let mut cri = stage.bed().cri()?;
-    for sandbox in cri.sandboxes()? {
-        if !stage.is_shared(&sandbox) {
-            cri.remove_sandbox(&sandbox)?;
-        }
+impl Scene {
+    /// Waits until a process of `program` runs that did not before.
+    fn appears(&self, program: &str) -> Result<Process> {
+        let mut found = None;
+        wait_until(&format!("{program} runs"), STEP, || {
+            let now = self.stage.bed().node().processes()?;
+            found = now
+                .into_iter()
+                .find(|one| one.is(program) && !self.processes.contains(one));
+            Ok(found.is_some())
+        })?;
+        found.context("it has just been found")
     }
-    before.wait_until_gone(stage.bed().node(), Duration::from_secs(30))
+
+    fn kill(&self) -> Result<()> {
+        let victim = self.appears(self.program)?;
+        self.stage.bed().node().kill(&victim)
+    }
+
+    /// Everything the bed holds is what it held before, and the bed still runs pods.
+    fn is_clean(&self) -> Result<()> {
+        let mut cri = self.stage.bed().cri()?;
+        for sandbox in cri.sandboxes()? {
+            if !self.stage.is_shared(&sandbox) {
+                cri.remove_sandbox(&sandbox)?;
+            }
+        }
+        self.before
+            .wait_until_gone(self.stage.bed().node(), Duration::from_secs(30))
+    }
 }
 
-fn while_booting(stage: &'static Stage, program: &str) -> Result<()> {
+/// Plays a step in which a program is killed.
+fn play(
+    stage: &'static Stage,
+    program: &'static str,
+    step: fn(&Scene) -> Result<()>,
+) -> Result<()> {
     let _turn = stage.alone();
     if !stage.has_vms() {
         return Ok(());
     }
-    let (before, processes) = (stage.before()?, stage.bed().node().processes()?);
+    let scene = Scene {
+        stage,
+        program,
+        before: stage.before()?,
+        processes: stage.bed().node().processes()?,
+    };
+    step(&scene)?;
+    scene.is_clean()
+}
+
+fn joined<T>(thread: JoinHandle<T>) -> Result<T> {
+    thread.join().map_err(|_| anyhow!("the thread panicked"))
+}
+
+fn while_booting(scene: &Scene) -> Result<()> {
+    let stage = scene.stage;
     let running = thread::spawn(move || stage.pod().map(drop));
     // The shim is only worth killing once it has something to lose.
-    appears(stage, QEMU, &processes)?;
-    let victim = appears(stage, program, &processes)?;
-    stage.bed().node().kill(&victim)?;
-    let answer = running.join().map_err(|_| anyhow!("the thread panicked"))?;
-    ensure!(answer.is_err(), "a pod ran without its {program}");
-    clean(stage, &before)
+    scene.appears(QEMU)?;
+    scene.kill()?;
+    let program = scene.program;
+    ensure!(joined(running)?.is_err(), "a pod ran without its {program}");
+    Ok(())
 }
 
-fn while_pulling(stage: &'static Stage, program: &str) -> Result<()> {
-    let _turn = stage.alone();
-    if !stage.has_vms() {
-        return Ok(());
-    }
-    let (before, processes) = (stage.before()?, stage.bed().node().processes()?);
-    let bed = stage.bed();
-    let pod = stage.pod()?;
+fn while_pulling(scene: &Scene) -> Result<()> {
+    let bed = scene.stage.bed();
+    let pod = scene.stage.pod()?;
     let container = pod.create(ContainerRequest::busybox(&["sleep", "1000"]))?;
     let asked = || -> Result<usize> {
         let log = bed.registry().log(bed.node())?;
@@ -72,28 +105,21 @@ fn while_pulling(stage: &'static Stage, program: &str) -> Result<()> {
     wait_until("the guest asks the registry", STEP, || {
         Ok(asked()? > asked_before)
     })?;
-    bed.node().kill(&appears(stage, program, &processes)?)?;
-    let answer = starting
-        .join()
-        .map_err(|_| anyhow!("the thread panicked"))?;
-    ensure!(answer.is_err(), "a container started without its {program}");
-    pod.remove()?;
-    clean(stage, &before)
+    scene.kill()?;
+    let program = scene.program;
+    ensure!(
+        joined(starting)?.is_err(),
+        "a container started without its {program}"
+    );
+    pod.remove()
 }
 
-fn while_running(stage: &'static Stage, program: &str) -> Result<()> {
-    let _turn = stage.alone();
-    if !stage.has_vms() {
-        return Ok(());
-    }
-    let (before, processes) = (stage.before()?, stage.bed().node().processes()?);
-    let pod = stage.pod()?;
+fn while_running(scene: &Scene) -> Result<()> {
+    let pod = scene.stage.pod()?;
     let container = pod.start(ContainerRequest::busybox(&["sleep", "1000"]))?;
-    stage
-        .bed()
-        .node()
-        .kill(&appears(stage, program, &processes)?)?;
+    scene.kill()?;
     let exit = container.wait()?;
+    let program = scene.program;
     ensure!(
         exit.code != 0,
         "a container whose {program} was killed ended well: {exit:?}"
@@ -101,17 +127,11 @@ fn while_running(stage: &'static Stage, program: &str) -> Result<()> {
     wait_until("the sandbox is reported as gone", STEP, || {
         Ok(!pod.is_ready()?)
     })?;
-    pod.remove()?;
-    clean(stage, &before)
+    pod.remove()
 }
 
-fn while_stopping(stage: &'static Stage, program: &str) -> Result<()> {
-    let _turn = stage.alone();
-    if !stage.has_vms() {
-        return Ok(());
-    }
-    let (before, processes) = (stage.before()?, stage.bed().node().processes()?);
-    let pod = stage.pod()?;
+fn while_stopping(scene: &Scene) -> Result<()> {
+    let pod = scene.stage.pod()?;
     let container = pod.start(ContainerRequest::shell(
         "trap 'echo stopping' TERM; echo ready; while :; do sleep 0.1; done",
     ))?;
@@ -119,26 +139,15 @@ fn while_stopping(stage: &'static Stage, program: &str) -> Result<()> {
     let (mut cri, id) = (container.cri(), container.id().to_owned());
     let stopping = thread::spawn(move || cri.stop_container(&id, 30));
     container.wait_for_output("stopping")?;
-    stage
-        .bed()
-        .node()
-        .kill(&appears(stage, program, &processes)?)?;
+    scene.kill()?;
     // Whether that call succeeds is containerd's business; the container must be seen to end.
-    let _ = stopping
-        .join()
-        .map_err(|_| anyhow!("the thread panicked"))?;
+    let _ = joined(stopping)?;
     container.wait()?;
-    pod.remove()?;
-    clean(stage, &before)
+    pod.remove()
 }
 
-fn while_executing(stage: &'static Stage, program: &str) -> Result<()> {
-    let _turn = stage.alone();
-    if !stage.has_vms() {
-        return Ok(());
-    }
-    let (before, processes) = (stage.before()?, stage.bed().node().processes()?);
-    let pod = stage.pod()?;
+fn while_executing(scene: &Scene) -> Result<()> {
+    let pod = scene.stage.pod()?;
     let container = pod.start(ContainerRequest::busybox(&["sleep", "1000"]))?;
     let (mut cri, id) = (container.cri(), container.id().to_owned());
     let executing = thread::spawn(move || {
@@ -146,45 +155,32 @@ fn while_executing(stage: &'static Stage, program: &str) -> Result<()> {
         cri.exec_sync(&id, &["/bin/sh", "-c", script])
     });
     container.wait_for_output("executing")?;
-    stage
-        .bed()
-        .node()
-        .kill(&appears(stage, program, &processes)?)?;
-    let answer = executing
-        .join()
-        .map_err(|_| anyhow!("the thread panicked"))?;
+    scene.kill()?;
+    let answer = joined(executing)?;
+    let program = scene.program;
     ensure!(
         !answer.as_ref().is_ok_and(|answer| answer.exit_code == 0),
         "an exec whose {program} was killed ended well: {answer:?}"
     );
     container.wait()?;
-    pod.remove()?;
-    clean(stage, &before)
+    pod.remove()
 }
 
-fn while_removing(stage: &'static Stage, program: &str) -> Result<()> {
-    let _turn = stage.alone();
-    if !stage.has_vms() {
-        return Ok(());
-    }
-    let (before, processes) = (stage.before()?, stage.bed().node().processes()?);
-    let node = stage.bed().node();
-    let pod = stage.pod()?;
+fn while_removing(scene: &Scene) -> Result<()> {
+    let node = scene.stage.bed().node();
+    let pod = scene.stage.pod()?;
     let container = pod.start(ContainerRequest::busybox(&["true"]))?;
     container.wait()?;
-    let victim = appears(stage, program, &processes)?;
+    let victim = scene.appears(scene.program)?;
     // A guest that answers no more holds the removal where it is.
-    node.freeze(&appears(stage, QEMU, &processes)?)?;
+    node.freeze(&scene.appears(QEMU)?)?;
     let (mut cri, id) = (container.cri(), pod.id().to_owned());
     let removing = thread::spawn(move || cri.remove_sandbox(&id));
     thread::sleep(UNDER_WAY);
     node.kill(&victim)?;
     // Whether that call succeeds is containerd's business; a second one must.
-    let _ = removing
-        .join()
-        .map_err(|_| anyhow!("the thread panicked"))?;
-    pod.remove()?;
-    clean(stage, &before)
+    let _ = joined(removing)?;
+    pod.remove()
 }
 
 macro_rules! killed {
@@ -194,7 +190,7 @@ macro_rules! killed {
         /// # Errors
         /// When the claim does not hold.
         pub fn $name(stage: &'static Stage) -> Result<()> {
-            $step(stage, $program)
+            play(stage, $program, $step)
         })+
     };
 }

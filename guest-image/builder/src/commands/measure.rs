@@ -1,4 +1,4 @@
-//! `measure`: what a genuine VM reports when it boots an image, and why one reports otherwise.
+//! `measure`: what a genuine VM reports when it boots an image.
 
 use std::{fs, path::PathBuf};
 
@@ -6,12 +6,9 @@ use anyhow::Context;
 use clap::Args;
 use guest_image_builder::{
     manifest::Manifest,
-    measure::{Choices, measure, measured},
+    measure::{Choices, measure},
 };
-use guest_image_measurement::{
-    Firmware, SevFeatures, Sha384Digest, VcpuCounts, VcpuModel, Vmm,
-    explain::{MAX_SEARCHED, explain_image},
-};
+use guest_image_measurement::{Firmware, SevFeatures, VcpuCounts, VcpuModel, Vmm};
 
 use crate::Outcome;
 
@@ -37,17 +34,8 @@ pub(crate) struct MeasureArgs {
     #[arg(long, value_name = "BITS", default_value = "0x1")]
     sev_features: Vec<SevFeatures>,
     /// Print a message for a reference value provider instead
-    #[arg(long, conflicts_with = "explain")]
+    #[arg(long)]
     rvps: bool,
-    /// Say which launch gives this digest instead
-    #[arg(long, value_name = "DIGEST")]
-    explain: Option<Sha384Digest>,
-    /// Further firmware that may have been launched (repeatable)
-    #[arg(long, value_name = "FILE", requires = "explain")]
-    suspect_firmware: Vec<PathBuf>,
-    /// Further command line that may have been launched (repeatable)
-    #[arg(long, value_name = "TEXT", requires = "explain")]
-    suspect_cmdline: Vec<String>,
 }
 
 pub(crate) fn run(arguments: &MeasureArgs) -> anyhow::Result<Outcome> {
@@ -55,10 +43,14 @@ pub(crate) fn run(arguments: &MeasureArgs) -> anyhow::Result<Outcome> {
     if let Some(difference) = super::difference(&manifest, &arguments.image)? {
         return Ok(difference);
     }
-    let (bytes, firmware) = read_firmware(&arguments.firmware)?;
-    if let Some(wanted) = arguments.explain {
-        return explained(arguments, &manifest, firmware, wanted);
-    }
+    let bytes = fs::read(&arguments.firmware).with_context(|| {
+        format!(
+            "cannot read the firmware {} (Debian's package is ovmf-amdsev)",
+            arguments.firmware.display()
+        )
+    })?;
+    let firmware = Firmware::parse(&bytes)
+        .with_context(|| format!("the firmware {}", arguments.firmware.display()))?;
     let choices = Choices {
         vcpus: arguments.vcpus.as_slice().to_vec(),
         models: arguments.vcpu_type.clone(),
@@ -74,50 +66,4 @@ pub(crate) fn run(arguments: &MeasureArgs) -> anyhow::Result<Outcome> {
     };
     println!("{text}");
     Ok(Outcome::Done)
-}
-
-fn read_firmware(path: &PathBuf) -> anyhow::Result<(Vec<u8>, Firmware)> {
-    let bytes = fs::read(path).with_context(|| {
-        format!(
-            "cannot read the firmware {} (Debian's package is ovmf-amdsev)",
-            path.display()
-        )
-    })?;
-    let firmware =
-        Firmware::parse(&bytes).with_context(|| format!("the firmware {}", path.display()))?;
-    Ok((bytes, firmware))
-}
-
-fn explained(
-    arguments: &MeasureArgs,
-    manifest: &Manifest,
-    firmware: Firmware,
-    wanted: Sha384Digest,
-) -> anyhow::Result<Outcome> {
-    let given = arguments.firmware.display().to_string();
-    let others: Vec<(String, Firmware)> = arguments
-        .suspect_firmware
-        .iter()
-        .map(|path| Ok((path.display().to_string(), read_firmware(path)?.1)))
-        .collect::<anyhow::Result<_>>()?;
-    let mut suspects = vec![(given.as_str(), firmware)];
-    suspects.extend(
-        others
-            .iter()
-            .map(|(label, other)| (label.as_str(), other.clone())),
-    );
-    let image = measured(manifest)?;
-    match explain_image(wanted, &image, suspects, &arguments.suspect_cmdline) {
-        Some(found) => {
-            println!("{found}");
-            Ok(Outcome::Done)
-        }
-        None => {
-            eprintln!(
-                "kata-cc-image: no launch of {} with up to {MAX_SEARCHED} vCPUs, the known processor types and command lines, and this firmware has the digest {wanted}",
-                arguments.image.display()
-            );
-            Ok(Outcome::Different)
-        }
-    }
 }
