@@ -39,7 +39,7 @@ impl Owner<'_> {
             .env("HOME", PLACE)
             .env("COSIGN_PASSWORD", "")
             .env("SSL_CERT_FILE", "/run/bed/trust/ca.crt")
-            .args(["-euc", &format!("cd {PLACE}; {script}")]);
+            .args(["-euo", "pipefail", "-c", &format!("cd {PLACE}; {script}")]);
         run_ok(command, DEADLINE)
     }
 
@@ -265,7 +265,8 @@ pub fn images_run_if_their_owner_protected_them_and_others_do_not(
         ("transplanted:1", "which is not this image's"),
         ("bundled:unsigned", "the image has no signature"),
     ] {
-        is_refused(&pod, name, words)?;
+        is_refused(&pod, name, words)
+            .with_context(|| owner.shell("ls lookaside").unwrap_or_default())?;
     }
     for name in [
         "encrypted:1",
