@@ -9,7 +9,6 @@ use std::{
 };
 
 use anyhow::{Context, Result};
-use serde_json::Value;
 
 use crate::{authority::Authority, bed::Bed, guest, run::run_ok, tools::built};
 
@@ -18,7 +17,6 @@ const FIRMWARE: &str = "/usr/share/ovmf/OVMF.amdsev.fd";
 const DIRECTORY: &str = "/run/bed/simulated-psp";
 const WRAPPER: &str = "/run/bed/simulated-psp/qemu";
 const BUILD_DEADLINE: Duration = Duration::from_secs(1800);
-const DEADLINE: Duration = Duration::from_secs(120);
 
 /// What a bed needs for pods with `tee = "simulated"`.
 #[derive(Debug)]
@@ -65,28 +63,16 @@ impl SimulatedTee {
         )
     }
 
-    /// The processor's roots, in PEM.
-    ///
-    /// # Errors
-    /// Before the first pod was started.
-    pub fn roots(&self, bed: &Bed) -> Result<Vec<u8>> {
-        let path = bed.node().path(DIRECTORY).join("authority/roots.pem");
-        fs::read(&path).with_context(|| format!("reading {}", path.display()))
+    /// Where the processor's roots are, in PEM, once a pod was started.
+    #[must_use]
+    pub fn roots(&self, bed: &Bed) -> PathBuf {
+        bed.node().path(DIRECTORY).join("authority/roots.pem")
     }
 
-    /// What a genuine launch reports, in hexadecimal, as the owner computes it.
-    ///
-    /// # Errors
-    /// When the image cannot be measured.
-    pub fn launch_digest(&self, vcpus: u32) -> Result<String> {
-        let mut command = Command::new(built("kata-cc-image")?);
-        command
-            .args(["measure", "--firmware", FIRMWARE, "--vcpu-type", "EPYC"])
-            .args(["--vcpus", &vcpus.to_string()])
-            .arg(&self.image);
-        let measured: Value = serde_json::from_str(&run_ok(command, DEADLINE)?)?;
-        let digest = measured["launch_digests"][0]["launch_digest"].as_str();
-        Ok(digest.context("a measurement has a digest")?.to_owned())
+    /// The guest image that is launched.
+    #[must_use]
+    pub fn image(&self) -> &Path {
+        &self.image
     }
 }
 
