@@ -94,7 +94,7 @@ fn dumpe2fs_reads_what_was_meant() {
         ("Filesystem state:", "clean"),
         ("Block count:", "262144"),
         ("Reserved block count:", "0"),
-        ("Inode count:", "16384"),
+        ("Inode count:", "32768"),
         ("Inode size:", "4096"),
         ("Project quota inode:", "12"),
         ("Errors behavior:", "Remount read-only"),
