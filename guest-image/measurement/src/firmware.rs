@@ -24,7 +24,7 @@ const AFTER_FOOTER: usize = 32;
 /// A `u16` size and a GUID end each entry.
 const ENTRY_OVERHEAD: usize = 2 + 16;
 /// The image ends where 32-bit addresses end.
-const TOP: u64 = 1 << 32;
+pub(crate) const TOP: u64 = 1 << 32;
 /// QEMU refuses larger ones (`FLASH_SIZE_LIMIT`).
 const MAX_IMAGE_BYTES: usize = 8 << 20;
 const MAX_SECTIONS: u32 = 64;

@@ -6,13 +6,13 @@ use crate::{
     digest::Sha384Digest,
     firmware::{Firmware, Section, SectionKind},
     kernel_hashes::KernelHashes,
-    page::{Chain, Measured},
+    page::{Chain, Measured, Page},
     vcpu::VcpuSignature,
     vmsa::{BOOT_EIP, SevFeatures, Vmm, vmsa_page},
 };
 
 /// Where VMSA pages are said to be.
-const VMSA_GPA: u64 = 0xffff_ffff_f000;
+pub(crate) const VMSA_GPA: u64 = 0xffff_ffff_f000;
 
 /// Most processors that QEMU gives a guest (`max_cpus` of the `q35` machine).
 pub const MAX_VCPUS: u16 = 4096;
@@ -98,6 +98,20 @@ pub struct Launch<'a> {
     pub vmm: Vmm,
 }
 
+/// Pages that the VMM adds for the firmware, from a guest physical address on.
+pub(crate) struct Placed {
+    pub(crate) gpa: u64,
+    pub(crate) content: Content,
+}
+
+/// What these pages are; numbers count pages.
+pub(crate) enum Content {
+    Table(Box<Page>),
+    Zero(u32),
+    Secrets(u32),
+    Cpuid(u32),
+}
+
 /// Why a launch has no digest: the VMM would refuse it too.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum MeasureError {
@@ -152,13 +166,30 @@ impl Launch<'_> {
         }))
     }
 
-    fn further_vmsa(&self) -> Option<crate::page::Page> {
+    /// The state in which every processor but the first starts, if firmware says where.
+    pub(crate) fn further_vmsa(&self) -> Option<Page> {
         let eip = self.firmware.ap_reset_eip()?;
         Some(vmsa_page(self.vmm, eip, self.signature, self.features))
     }
 
     fn before_processors(&self) -> Result<Chain, MeasureError> {
-        let mut chain = Chain(self.firmware.image_digest());
+        let image = Chain(self.firmware.image_digest());
+        let placed = self.placed()?;
+        Ok(placed.iter().fold(image, |chain, placed| {
+            let repeated = |page, count: u32| std::iter::repeat_n(page, count as usize);
+            match &placed.content {
+                Content::Table(page) => chain.page(placed.gpa, Measured::Normal(page)),
+                Content::Zero(count) => chain.pages(placed.gpa, repeated(Measured::Zero, *count)),
+                Content::Secrets(count) => {
+                    chain.pages(placed.gpa, repeated(Measured::Secrets, *count))
+                }
+                Content::Cpuid(count) => chain.pages(placed.gpa, repeated(Measured::Cpuid, *count)),
+            }
+        }))
+    }
+
+    /// What the VMM adds after the firmware's own pages and before the processors, in order.
+    pub(crate) fn placed(&self) -> Result<Vec<Placed>, MeasureError> {
         let sections = self.firmware.sections();
         let is_cpuid = |section: &&Section| section.kind == SectionKind::Cpuid;
         let (late, early): (Vec<&Section>, Vec<&Section>) = match self.vmm {
@@ -166,35 +197,40 @@ impl Launch<'_> {
             // EC2 adds the CPUID page after all others.
             Vmm::Ec2 => sections.iter().partition(is_cpuid),
         };
-        let mut has_place = false;
-        for section in early.into_iter().chain(late) {
-            has_place |= section.kind == SectionKind::KernelHashes;
-            chain = self.section(chain, *section)?;
-        }
+        let has_place = sections
+            .iter()
+            .any(|section| section.kind == SectionKind::KernelHashes);
+        let ordered = early.into_iter().chain(late);
+        let placed = ordered
+            .map(|section| {
+                let gpa = u64::from(section.gpa);
+                let content = self.content(*section)?;
+                Ok(Placed { gpa, content })
+            })
+            .collect::<Result<_, _>>()?;
         if self.kernel.is_some() && !has_place {
             return Err(MeasureError::NoHashTable);
         }
-        Ok(chain)
+        Ok(placed)
     }
 
-    fn section(&self, chain: Chain, section: Section) -> Result<Chain, MeasureError> {
-        let gpa = u64::from(section.gpa);
-        let repeated = |page| std::iter::repeat_n(page, section.pages as usize);
+    fn content(&self, section: Section) -> Result<Content, MeasureError> {
+        let pages = section.pages;
         match (section.kind, self.kernel) {
             (SectionKind::KernelHashes, Some(kernel)) => {
                 let table = self.firmware.hash_table_gpa();
                 let table = table.ok_or(MeasureError::NoHashTable)?;
                 let page = usize::try_from(table % 4096)
                     .ok()
-                    .filter(|_| section.pages == 1 && table / 4096 == section.gpa / 4096)
+                    .filter(|_| pages == 1 && table / 4096 == section.gpa / 4096)
                     .and_then(|offset| kernel.page(offset))
                     .ok_or(MeasureError::HashTablePlace(table))?;
-                Ok(chain.page(gpa, Measured::Normal(&page)))
+                Ok(Content::Table(Box::new(page)))
             }
-            (SectionKind::Secrets, _) => Ok(chain.pages(gpa, repeated(Measured::Secrets))),
-            (SectionKind::Cpuid, _) => Ok(chain.pages(gpa, repeated(Measured::Cpuid))),
+            (SectionKind::Secrets, _) => Ok(Content::Secrets(pages)),
+            (SectionKind::Cpuid, _) => Ok(Content::Cpuid(pages)),
             (SectionKind::Zeroed | SectionKind::SvsmCallingArea | SectionKind::KernelHashes, _) => {
-                Ok(chain.pages(gpa, repeated(Measured::Zero)))
+                Ok(Content::Zero(pages))
             }
         }
     }

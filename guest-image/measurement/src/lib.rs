@@ -14,8 +14,9 @@
 //! Volume 2* (AMD 24593), appendix B (VMSA); OVMF's `OvmfPkg/ResetVector` for the firmware's
 //! table; QEMU's `target/i386/sev.c` for what is loaded where.
 //!
-//! Start with [`Launch`]. [`explain`] answers the question that follows a mismatch.
-//! Left out: IGVM files, and the initial states of VMMs other than QEMU and EC2.
+//! Start with [`Launch`], or with [`igvm`] for files that hold all that is launched.
+//! [`explain`] answers the question that follows a mismatch.
+//! Left out: the initial states of VMMs other than QEMU and EC2.
 #![forbid(unsafe_code)]
 
 mod bytes;
@@ -24,6 +25,7 @@ pub mod explain;
 mod firmware;
 mod guid;
 pub mod id_block;
+pub mod igvm;
 mod image;
 mod kernel_hashes;
 mod launch;

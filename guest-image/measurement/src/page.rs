@@ -24,6 +24,8 @@ pub(crate) enum Measured<'a> {
     Vmsa(&'a Page),
     /// Zeros; the processor clears the page itself.
     Zero,
+    /// Content that is not part of the digest; that it is there, is.
+    Unmeasured,
     /// Keys that the processor puts there.
     Secrets,
     /// CPUID values that the processor checks.
@@ -36,6 +38,7 @@ impl Measured<'_> {
             Self::Normal(_) => 1,
             Self::Vmsa(_) => 2,
             Self::Zero => 3,
+            Self::Unmeasured => 4,
             Self::Secrets => 5,
             Self::Cpuid => 6,
         }
@@ -44,7 +47,9 @@ impl Measured<'_> {
     fn contents(self) -> Sha384Digest {
         match self {
             Self::Normal(page) | Self::Vmsa(page) => Sha384Digest::of(page),
-            Self::Zero | Self::Secrets | Self::Cpuid => Sha384Digest::new([0; 48]),
+            Self::Zero | Self::Unmeasured | Self::Secrets | Self::Cpuid => {
+                Sha384Digest::new([0; 48])
+            }
         }
     }
 }
