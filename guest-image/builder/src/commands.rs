@@ -23,10 +23,14 @@ use guest_image_builder::{
 
 use crate::Outcome;
 
+pub(crate) mod igvm;
 pub(crate) mod measure;
 
 /// The bundle of Debian and most others.
 const CA_BUNDLE: &str = "/etc/ssl/certs/ca-certificates.crt";
+
+/// Where Debian's package puts the build for direct boot.
+const FIRMWARE: &str = "/usr/share/ovmf/OVMF.amdsev.fd";
 
 /// What an image is made of.
 #[derive(Args)]
@@ -233,6 +237,15 @@ fn certificates(arguments: &InputArgs) -> anyhow::Result<Certificates> {
             .with_context(|| format!("the certificate file {}", path.display()))?;
     }
     Ok(certificates)
+}
+
+fn read_firmware(path: &Path) -> anyhow::Result<Vec<u8>> {
+    fs::read(path).with_context(|| {
+        format!(
+            "cannot read the firmware {} (Debian's package is ovmf-amdsev)",
+            path.display()
+        )
+    })
 }
 
 fn read(path: &Path) -> anyhow::Result<Vec<u8>> {

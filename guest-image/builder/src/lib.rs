@@ -17,6 +17,7 @@ pub mod cmdline;
 pub mod cpio;
 pub mod deb;
 pub mod fetch;
+pub mod igvm;
 pub mod image;
 pub mod initrd;
 pub mod kernel;

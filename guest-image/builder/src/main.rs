@@ -27,6 +27,8 @@ enum Commands {
     Verify(commands::VerifyArgs),
     /// Print the launch digests that a genuine VM reports, as JSON
     Measure(commands::measure::MeasureArgs),
+    /// Write an IGVM file that starts an image, and print its launch digest
+    Igvm(Box<commands::igvm::IgvmArgs>),
     /// Download the default kernel's package and print its path
     FetchKernel(commands::FetchArgs),
 }
@@ -43,6 +45,7 @@ fn main() -> ExitCode {
         Commands::Show(arguments) => commands::show(&arguments),
         Commands::Verify(arguments) => commands::verify(&arguments),
         Commands::Measure(arguments) => commands::measure::run(&arguments),
+        Commands::Igvm(arguments) => commands::igvm::run(&arguments),
         Commands::FetchKernel(arguments) => commands::fetch(&arguments),
     };
     match result {

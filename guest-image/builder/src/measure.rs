@@ -6,8 +6,8 @@
 
 use base64::{Engine, prelude::BASE64_STANDARD};
 use guest_image_measurement::{
-    Firmware, GuestImage, Launch, MeasureError, ParseDigestError, SevFeatures, Sha256Digest,
-    VcpuCount, VcpuModel, Vmm,
+    Firmware, GuestImage, KernelHashes, Launch, MeasureError, ParseDigestError, SevFeatures,
+    Sha256Digest, VcpuCount, VcpuModel, Vmm,
 };
 use serde::Serialize;
 
@@ -100,6 +100,15 @@ fn measured(manifest: &Manifest) -> Result<GuestImage, ImageMeasureError> {
     Ok(GuestImage::new(digest(KERNEL)?, digest(INITRD)?, cmdline))
 }
 
+/// What the firmware checks an image's kernel, initrd and command line against.
+///
+/// # Errors
+///
+/// When the manifest does not name them.
+pub fn kernel_hashes(manifest: &Manifest) -> Result<KernelHashes, ImageMeasureError> {
+    Ok(measured(manifest)?.hashes())
+}
+
 fn file<'a>(
     manifest: &'a Manifest,
     name: &'static str,
@@ -119,7 +128,7 @@ pub fn measure(
     firmware: &Firmware,
     choices: &Choices,
 ) -> Result<Measurements, ImageMeasureError> {
-    let kernel = measured(manifest)?.hashes();
+    let kernel = kernel_hashes(manifest)?;
     let mut launch_digests = Vec::new();
     for model in &choices.models {
         for features in &choices.features {
@@ -170,6 +179,14 @@ fn row(
 }
 
 impl ReferenceValues {
+    /// The one launch digest of a file.
+    #[must_use]
+    pub fn of(launch_digest: String) -> Self {
+        Self {
+            snp_launch_measurement: vec![launch_digest],
+        }
+    }
+
     /// The message that registers these values.
     #[must_use]
     pub fn to_rvps_message(&self) -> RvpsMessage {

@@ -10,6 +10,9 @@ use std::{
     time::{Duration, SystemTime},
 };
 
+use base64::{Engine, prelude::BASE64_STANDARD};
+use ring::signature::{ECDSA_P384_SHA384_FIXED_SIGNING, EcdsaKeyPair};
+
 mod elf;
 
 const RELEASE: &str = "6.12-test";
@@ -281,4 +284,97 @@ fn measure_refuses_a_changed_image_and_firmware_that_is_none() {
     let refused = command(&["measure", directory, "--firmware", FIRMWARE]);
     assert_eq!(refused.status.code(), Some(3));
     assert!(stderr(&refused).contains("vmlinuz"), "{refused:?}");
+}
+
+#[test]
+fn an_igvm_file_is_measured_as_the_image_that_it_starts() {
+    let inputs = Inputs::new(false);
+    let image = inputs.build("022", ["ca.pem", "other.pem"]);
+    let directory = image.to_str().unwrap();
+    let written = inputs.path("image.igvm");
+    let written = written.to_str().unwrap();
+    let firmware = ["--firmware", FIRMWARE];
+    let igvm = |flags: &[&str]| {
+        let base = ["igvm", directory, "--output", written];
+        command(&[&base, &firmware[..], flags].concat())
+    };
+    let made = igvm(&["--vcpus", "2", "--vcpu-type", "EPYC-Milan"]);
+    assert_eq!(made.status.code(), Some(0), "{made:?}");
+    let first = fs::read(written).unwrap();
+    let file = measured(&command(&["measure", written]));
+    let flags = [
+        "measure",
+        directory,
+        "--vcpus",
+        "2",
+        "--vcpu-type",
+        "EPYC-Milan",
+    ];
+    let whole = measured(&command(&[&flags, &firmware[..]].concat()));
+    let digest = &whole["launch_digests"][0]["launch_digest"];
+    assert_eq!(&file["launch_digest"], digest);
+    assert_eq!(String::from_utf8_lossy(&made.stdout).trim(), digest);
+    assert_eq!(file["vcpus"], 2);
+    assert_eq!(file["policy"], "0x30000");
+    assert_eq!(file["id_block"], serde_json::Value::Null);
+    assert_eq!(file["reference_values"], whole["reference_values"]);
+    let other = measured(&command(&["measure", written, "--loader", "file-order"]));
+    assert_ne!(&other["launch_digest"], digest);
+    // The same again gives the same bytes; a changed image gives none.
+    igvm(&["--vcpus", "2", "--vcpu-type", "EPYC-Milan"]);
+    assert!(fs::read(written).unwrap() == first);
+    fs::write(image.join("initrd.img"), "another").unwrap();
+    assert_eq!(igvm(&[]).status.code(), Some(3));
+}
+
+#[test]
+fn an_id_block_is_signed_shown_and_checked() {
+    let inputs = Inputs::new(false);
+    let image = inputs.build("022", ["ca.pem", "other.pem"]);
+    let written = inputs.path("image.igvm");
+    let written = written.to_str().unwrap();
+    inputs.write("id.pem", id_key().as_bytes(), false);
+    let key = inputs.path("id.pem");
+    let igvm = |flags: &[&str]| {
+        let base = ["igvm", image.to_str().unwrap(), "--output", written];
+        command(&[&base, &["--firmware", FIRMWARE][..], flags].concat())
+    };
+    let identity = [
+        "--id-key",
+        key.to_str().unwrap(),
+        "--family-id",
+        "000102030405060708090a0b0c0d0e0f",
+        "--guest-svn",
+        "7",
+    ];
+    let made = igvm(&identity);
+    assert_eq!(made.status.code(), Some(0), "{made:?}");
+    let block = &measured(&command(&["measure", written]))["id_block"];
+    assert_eq!(block["family_id"], identity[3]);
+    assert_eq!(block["guest_svn"], 7);
+    assert_eq!(block["author_key_digest"], "0".repeat(96));
+    // Under a loader with another digest, the processor would refuse the block.
+    let refused = command(&["measure", written, "--loader", "file-order"]);
+    assert_eq!(refused.status.code(), Some(1));
+    assert!(stderr(&refused).contains("the ID block is for the launch digest"));
+    let alone = igvm(&["--family-id", identity[3]]);
+    assert_eq!(alone.status.code(), Some(2));
+    let mut damaged = fs::read(written).unwrap();
+    damaged[40] ^= 1;
+    fs::write(written, damaged).unwrap();
+    let refused = command(&["measure", written]);
+    assert_eq!(refused.status.code(), Some(1));
+    assert!(stderr(&refused).contains("image.igvm: has the checksum"));
+}
+
+fn id_key() -> String {
+    let random = ring::rand::SystemRandom::new();
+    let der = EcdsaKeyPair::generate_pkcs8(&ECDSA_P384_SHA384_FIXED_SIGNING, &random).unwrap();
+    let body = BASE64_STANDARD.encode(der);
+    format!("-----BEGIN PRIVATE KEY-----\n{body}\n-----END PRIVATE KEY-----\n")
+}
+
+fn measured(output: &Output) -> serde_json::Value {
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    serde_json::from_slice(&output.stdout).unwrap()
 }
