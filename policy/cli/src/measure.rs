@@ -1,11 +1,11 @@
-//! `kata-cc measure`: what a genuine VM reports when it boots a guest image, and why one
-//! reports otherwise.
+//! `kata-cc measure`: what a genuine VM reports when it boots a guest image or an IGVM file,
+//! and why one reports otherwise.
 //!
 //! The computation is `guest-image-measurement`'s, as in `kata-cc-image measure`; here it
 //! is at hand for an owner who has an image and a verdict but no builder.
 
 use std::{
-    fs,
+    fmt, fs,
     path::{Path, PathBuf},
 };
 
@@ -15,18 +15,19 @@ use guest_image_measurement::{
     Firmware, GuestImage, INITRD, KERNEL, Launch, MANIFEST, SevFeatures, Sha384Digest, VcpuCounts,
     VcpuModel, Vmm,
     explain::{MAX_SEARCHED, explain_image},
+    igvm::{Igvm, Loader},
 };
 use serde::Serialize;
 
 /// Exit code of `--explain` for a digest that is none of an image's.
 const UNEXPLAINED: u8 = 3;
 
-/// What a genuine VM reports when it boots a guest image.
+/// What a genuine VM reports when it boots a guest image or an IGVM file.
 ///
 /// Exit codes: 0 done, 1 failed, 2 wrong usage, 3 the digest has no explanation.
 #[derive(Args)]
 pub(crate) struct Options {
-    /// Directory of the guest image
+    /// Directory of the guest image, or an IGVM file: that has firmware and processors of its own
     image: PathBuf,
     #[command(flatten)]
     launches: Launches,
@@ -63,16 +64,44 @@ pub(crate) struct Launches {
     /// SEV features of the host, in hexadecimal (repeatable); 0x21 is with debug swap
     #[arg(long, value_name = "BITS", default_value = "0x1")]
     sev_features: Vec<SevFeatures>,
+    /// Who loads an IGVM file: qemu, or file-order for loaders that keep to the definitions
+    #[arg(long, value_name = "LOADER", default_value = "qemu")]
+    loader: Loader,
 }
 
 /// One genuine launch.
 #[derive(Debug, Serialize)]
 pub(crate) struct Expected {
     vcpus: u16,
-    vcpu_type: &'static str,
-    sev_features: String,
+    #[serde(flatten)]
+    start: Start,
     #[serde(serialize_with = "as_text")]
     pub(crate) launch_digest: Sha384Digest,
+}
+
+/// What the host chose, beside the number of processors.
+#[derive(Debug, Serialize)]
+#[serde(untagged)]
+enum Start {
+    Image {
+        vcpu_type: &'static str,
+        sev_features: String,
+    },
+    Igvm {
+        loader: &'static str,
+    },
+}
+
+impl fmt::Display for Start {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Image {
+                vcpu_type,
+                sev_features,
+            } => write!(f, "{vcpu_type}, features {sev_features}"),
+            Self::Igvm { loader } => write!(f, "vCPU, loader {loader}"),
+        }
+    }
 }
 
 fn as_text<S: serde::Serializer>(digest: &Sha384Digest, to: S) -> Result<S::Ok, S::Error> {
@@ -81,24 +110,26 @@ fn as_text<S: serde::Serializer>(digest: &Sha384Digest, to: S) -> Result<S::Ok, 
 
 /// Prints the digests or the explanation; gives the exit code.
 pub(crate) fn run(options: &Options) -> Result<u8> {
-    let image = read_image(&options.image)?;
     if let Some(wanted) = options.explain {
-        return explained(options, &image, wanted);
+        return explained(options, wanted);
     }
-    let expected = options.launches.expected(&image)?;
+    let expected = options.launches.expected(&options.image)?;
     if options.json {
         println!("{}", serde_json::to_string_pretty(&expected)?);
         return Ok(0);
     }
     for launch in expected {
-        let (vcpus, model) = (launch.vcpus, launch.vcpu_type);
-        let (features, digest) = (launch.sev_features, launch.launch_digest);
-        println!("{digest}  {vcpus:>4} x {model}, features {features}");
+        let (vcpus, start, digest) = (launch.vcpus, launch.start, launch.launch_digest);
+        println!("{digest}  {vcpus:>4} x {start}");
     }
     Ok(0)
 }
 
-fn explained(options: &Options, image: &GuestImage, wanted: Sha384Digest) -> Result<u8> {
+fn explained(options: &Options, wanted: Sha384Digest) -> Result<u8> {
+    if options.image.is_file() {
+        return explained_igvm(&options.image, wanted);
+    }
+    let image = read_image(&options.image)?;
     let mut firmware = Vec::new();
     for path in std::iter::once(&options.launches.firmware).chain(&options.suspect_firmware) {
         firmware.push((path.display().to_string(), read_firmware(path)?));
@@ -107,7 +138,7 @@ fn explained(options: &Options, image: &GuestImage, wanted: Sha384Digest) -> Res
         .iter()
         .map(|(label, firmware)| (label.as_str(), firmware.clone()))
         .collect();
-    if let Some(found) = explain_image(wanted, image, suspects, &options.suspect_cmdline) {
+    if let Some(found) = explain_image(wanted, &image, suspects, &options.suspect_cmdline) {
         println!("{found}");
         return Ok(0);
     }
@@ -118,9 +149,50 @@ fn explained(options: &Options, image: &GuestImage, wanted: Sha384Digest) -> Res
     Ok(UNEXPLAINED)
 }
 
+/// A file leaves nothing open but who loads it.
+fn explained_igvm(path: &Path, wanted: Sha384Digest) -> Result<u8> {
+    let named = || format!("the IGVM file {}", path.display());
+    let file = read(path)?;
+    let igvm = Igvm::parse(&file).with_context(named)?;
+    for loader in Loader::ALL {
+        // A loader that refuses the file did not start the VM.
+        if igvm.digest(loader) == Ok(wanted) {
+            println!("{} loaded by {loader}", named());
+            return Ok(0);
+        }
+    }
+    eprintln!(
+        "kata-cc: under no loader has {} the digest {wanted}",
+        named()
+    );
+    Ok(UNEXPLAINED)
+}
+
 impl Launches {
-    /// What each of these launches of an image reports.
-    pub(crate) fn expected(&self, image: &GuestImage) -> Result<Vec<Expected>> {
+    /// What each of these launches of an image, or that of an IGVM file, reports.
+    pub(crate) fn expected(&self, path: &Path) -> Result<Vec<Expected>> {
+        if path.is_file() {
+            let expected = self.expected_igvm(&read(path)?);
+            return expected.with_context(|| format!("the IGVM file {}", path.display()));
+        }
+        self.expected_image(&read_image(path)?)
+    }
+
+    fn expected_igvm(&self, file: &[u8]) -> Result<Vec<Expected>> {
+        let igvm = Igvm::parse(file)?;
+        let launch_digest = igvm.digest(self.loader)?;
+        // With an ID block for another launch the secure processor starts no VM.
+        let named = || format!("would not start when {} loads it", self.loader);
+        igvm.authenticate(launch_digest).with_context(named)?;
+        let loader = self.loader.name();
+        Ok(vec![Expected {
+            vcpus: igvm.processors(),
+            start: Start::Igvm { loader },
+            launch_digest,
+        }])
+    }
+
+    fn expected_image(&self, image: &GuestImage) -> Result<Vec<Expected>> {
         let firmware = read_firmware(&self.firmware)?;
         let kernel = image.hashes();
         let mut expected = Vec::new();
@@ -139,8 +211,10 @@ impl Launches {
             for count in self.vcpus.as_slice() {
                 expected.push(Expected {
                     vcpus: count.number(),
-                    vcpu_type: model.name(),
-                    sev_features: format!("{:#x}", features.raw()),
+                    start: Start::Image {
+                        vcpu_type: model.name(),
+                        sev_features: format!("{:#x}", features.raw()),
+                    },
                     launch_digest: launch.digest(*count)?,
                 });
             }
@@ -150,7 +224,7 @@ impl Launches {
 }
 
 /// Reads an image's manifest and compares its files with it.
-pub(crate) fn read_image(directory: &Path) -> Result<GuestImage> {
+fn read_image(directory: &Path) -> Result<GuestImage> {
     let path = directory.join(MANIFEST);
     let image = GuestImage::parse_manifest(&read(&path)?);
     let image = image.with_context(|| path.display().to_string())?;

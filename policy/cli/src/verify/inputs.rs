@@ -21,7 +21,6 @@ use guest_image_measurement::Sha384Digest;
 use serde::de::DeserializeOwned;
 
 use super::{Options, kds};
-use crate::measure::read_image;
 
 /// Longest file read of those that an owner writes, in bytes.
 const MAX_OWN_LEN: usize = 4 * 1024 * 1024;
@@ -68,9 +67,8 @@ impl Inputs {
         let mut evidence =
             evidence.with_context(|| format!("the evidence {}", options.evidence.display()))?;
         let mut references: ReferenceValues = json("the references", &options.references)?;
-        for directory in &options.guest_image {
-            let image = read_image(directory)?;
-            let expected = options.launches.expected(&image)?;
+        for image in &options.guest_image {
+            let expected = options.launches.expected(image)?;
             let measurements = expected
                 .iter()
                 .map(|launch| LaunchMeasurement(*launch.launch_digest.as_bytes()));

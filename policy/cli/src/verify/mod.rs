@@ -70,8 +70,8 @@ pub(crate) struct Options {
     /// PCR values that az-snp-vtpm evidence may have, JSON
     #[arg(long, value_name = "FILE")]
     pcrs: Option<PathBuf>,
-    /// Guest image that may have booted, beside the measurements in the references (repeatable)
-    #[arg(long, value_name = "DIR")]
+    /// Guest image or IGVM file that may have booted, beside the measurements in the references (repeatable)
+    #[arg(long, value_name = "PATH")]
     guest_image: Vec<PathBuf>,
     #[command(flatten)]
     launches: Launches,
