@@ -101,6 +101,30 @@ fn another_implementation_reads_it_and_writes_the_same_bytes() {
     assert!(again == file);
 }
 
+/// The first digest is also what `igvm` 0.5 computes with its feature `corim`, which is not a
+/// development dependency because of all that it brings.
+#[test]
+fn the_bytes_and_digests_of_a_known_file_stay() {
+    let kernel = kernel();
+    let file = compose(&contents(AMD_SEV, &kernel, 2), None).unwrap();
+    let digest = |loader| {
+        let parsed = Igvm::parse(&file).unwrap();
+        parsed.digest(loader).unwrap().to_string()
+    };
+    assert_eq!(
+        digest(Loader::FileOrder),
+        "5a754c254f8a963a5aed28955ed2de35da3793e7f375c7b0cf83cf01cfdb77400f866ea1d3c53fa903057e491d1be723"
+    );
+    assert_eq!(
+        digest(Loader::Qemu),
+        "45c0e7659cf1758c190cdbae6f06d0860ba83257c9bf799eca73d8d00b6fac9439db0b0cb6496afe8108a06557e19327"
+    );
+    assert_eq!(
+        Sha256Digest::of(&file).to_string(),
+        "07b0edb08b2b3450554da01a962592cc7d54f1b7807b5f8f5963e0d5ac24e9aa"
+    );
+}
+
 #[test]
 fn the_same_contents_give_the_same_bytes_and_each_input_shows() {
     let same = kernel();

@@ -15,6 +15,9 @@ pub(crate) const VP_COUNT: u32 = 0x307;
 /// Two pages behind the headers, which is enough for all cases; `DATA` stands for the first.
 pub(crate) const DATA: u32 = 0xdada_dada;
 
+/// Two pages of data end each file.
+pub(crate) const DATA_BYTES: usize = 2 * 4096;
+
 /// What the data pages are filled with.
 pub(crate) const DATA_BYTE: u8 = 0xda;
 
@@ -43,7 +46,7 @@ pub(crate) fn file(headers: &[Header]) -> Vec<u8> {
 pub(crate) fn framed(version: u32, headers_at: usize, list: &[u8]) -> Vec<u8> {
     let mut file = b"IGVM".to_vec();
     let number = |size: usize| u32::try_from(size).unwrap();
-    let total = headers_at + list.len() + 2 * 4096;
+    let total = headers_at + list.len() + DATA_BYTES;
     for field in [
         version,
         number(headers_at),

@@ -3,8 +3,8 @@
 use guest_image_measurement::igvm::{Igvm, IgvmError, Loader};
 
 use crate::raw::{
-    AREA, CONTEXT, DATA, Header, ID_BLOCK, INSERT, PAGE, PLATFORM, POLICY, VP_COUNT, area, context,
-    fields, file, framed, insert, page, platform, policy, seal, with,
+    AREA, CONTEXT, DATA, DATA_BYTES, Header, ID_BLOCK, INSERT, PAGE, PLATFORM, POLICY, VP_COUNT,
+    area, context, fields, file, framed, insert, page, platform, policy, seal, with,
 };
 
 const VMSA_GPA: u64 = 0xffff_ffff_f000;
@@ -70,7 +70,7 @@ fn a_broken_frame_is_refused() {
 #[test]
 fn version_2_is_read_for_x86_64_with_small_pages_only() {
     let good = file(&with(&[]));
-    let headers = &good[24..good.len() - 2 * 4096];
+    let headers = &good[24..good.len() - DATA_BYTES];
     let second = |architecture: u8, page_size: u32| {
         // The processor's state lies 8 bytes further back, behind the longer fixed header.
         let mut list = headers.to_vec();
