@@ -240,6 +240,16 @@ fn parameter_areas_are_declared_bounded_and_inserted_once() {
         let bomb = [area(bytes, 0, 0), insert(0x1000, 0)];
         assert_eq!(refused(&bomb), IgvmError::TooLarge);
     }
+    // Each area may be as large, all together not.
+    let limit = 1 << 24;
+    let two = [
+        area(limit, 0, 0),
+        insert(limit, 0),
+        area(4096, 1, 0),
+        insert(0x1000, 1),
+    ];
+    assert_eq!(refused(&two), IgvmError::TooLarge);
+    assert!(Igvm::parse(&file(&with(&two[..2]))).is_ok());
     let last_page = (1 << 52) - 4096;
     let over_the_end = [area(0x2000, 0, 0), insert(last_page, 0)];
     assert_eq!(refused(&over_the_end), IgvmError::Address(1 << 52));
