@@ -233,3 +233,17 @@ fn a_state_elsewhere_is_measured_there_and_not_for_qemu() {
     let refused = parsed.digest(Loader::Qemu);
     assert_eq!(refused, Err(LoaderError::ContextAddress(0x80_3000)));
 }
+
+/// Where the file is from, and its digest, stands in the vectors' README.
+#[test]
+fn a_file_of_another_writer_is_measured() {
+    let file = include_bytes!("../vectors/ovmf_AmdSev_suffix.igvm");
+    let parsed = Igvm::parse(file).unwrap();
+    assert_eq!((parsed.processors(), parsed.policy()), (1, 0x3_0000));
+    let digest = parsed.digest(Loader::FileOrder).unwrap();
+    assert_eq!(
+        digest.to_string(),
+        "21e9cb1bae34e62af7a92cd330e3ca88ca5d6003ac6263b9aa97f2feb402ef89993e4e67b3e71ab43c86a54633aa3a89"
+    );
+    assert!(parsed.digest(Loader::Qemu).is_ok());
+}
