@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     azure::{AzureEvidence, AzureEvidenceError},
     bytes::{all_zero, same_bytes},
+    endorsements::{ContainerError, Endorsements},
     field::{HostData, ReportData},
     log::{MeasurementLog, ReplayError, Workload},
     snp::{
@@ -19,7 +20,6 @@ use crate::{
     tee::Obtained,
     time::Timestamp,
     verdict::{Check, Verdict},
-    x509::{ContainerError, Endorsements},
 };
 
 /// Longest text read, in bytes: a full log in base64 and as much again.

@@ -15,7 +15,8 @@
 //!    ([`snp::ReferenceValues`]) and what was received.
 //!
 //! [`evidence`] is our own form, with the log; [`azure`] adds the links that a paravisor puts below the report, [`log`] the
-//! measurement log of the guest, [`tee`] the way to ask the hardware.
+//! measurement log of the guest, [`tee`] the way to ask the hardware. [`uvm`] reads what the
+//! maker of an image says about its launch measurement.
 
 pub mod azure;
 pub mod evidence;
@@ -24,8 +25,10 @@ pub mod log;
 pub mod sample;
 pub mod snp;
 pub mod tee;
+pub mod uvm;
 
 mod bytes;
+mod endorsements;
 mod field;
 mod time;
 mod verdict;
@@ -33,6 +36,7 @@ mod x509;
 
 pub use self::{
     bytes::Truncated,
+    endorsements::{ContainerError, Endorsements, MAX_CERTIFICATES, MAX_CONTAINER_LEN},
     field::{
         BlockId, ChipId, FieldError, HostData, KeyDigest, LaunchMeasurement, ReportData, ReportId,
         Sha256Digest, Sha384Digest,
@@ -40,7 +44,6 @@ pub use self::{
     time::{Timestamp, TimestampError},
     verdict::{Check, Finding, Outcome, Verdict},
     x509::{
-        Certificate, CertificateError, ContainerError, Crl, CrlError, DerError, Endorsements,
-        MAX_CERTIFICATE_LEN, MAX_CERTIFICATES, MAX_CONTAINER_LEN, MAX_CRL_LEN,
+        Certificate, CertificateError, Crl, CrlError, DerError, MAX_CERTIFICATE_LEN, MAX_CRL_LEN,
     },
 };

@@ -68,7 +68,9 @@ checks! {
     ReportData = "report-data",
     /// All 32 bytes of host data.
     HostData = "host-data",
-    /// The launch measurement or the signed identity is a reference value.
+    /// An accepted issuer endorsed the launch measurement, at a sufficient version.
+    UvmEndorsement = "uvm-endorsement",
+    /// The launch measurement or the signed identity is a reference value, or endorsed.
     GuestIdentity = "guest-identity",
     /// The author key's digest is there if and only if the report says so.
     AuthorKey = "author-key",

@@ -656,6 +656,7 @@ fn only_signed(scene: &mut Scene) {
     scene.references.identities = Identities {
         measurements: BTreeSet::new(),
         signed: vec![signed_identity()],
+        endorsed: Vec::new(),
     };
 }
 

@@ -12,8 +12,8 @@ use super::{
     quote::{PCR_COUNT, Quote},
 };
 use crate::{
+    endorsements::{ContainerError, Endorsements},
     field::Sha256Digest,
-    x509::{ContainerError, Endorsements},
 };
 
 /// Longest text read, in bytes.

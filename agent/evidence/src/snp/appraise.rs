@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::{
-    AuthenticReport, GuestPolicy, Identities, PlatformInfo, ReferenceValues, Tcb,
+    AuthenticReport, GuestPolicy, Identities, PlatformInfo, ReferenceValues, Tcb, endorsed,
     fields::Fields,
     references::{GuestPolicyRules, PlatformRules, SignedIdentity},
 };
@@ -72,7 +72,11 @@ impl AuthenticReport {
             wanted,
             found,
         );
-        judge_identity(fields, &references.identities, findings);
+        let is_endorsed = self.endorsement.as_ref().is_some_and(|endorsement| {
+            let accepted = &references.identities.endorsed;
+            endorsed::judge(endorsement, accepted, fields.measurement, findings)
+        });
+        judge_identity(fields, &references.identities, is_endorsed, findings);
         judge_author_key(fields, findings);
         judge_platform(fields.platform, &references.platform, findings);
         judge_mitigations(fields, references.mitigations, findings);
@@ -223,15 +227,26 @@ fn note_demands(
     findings.note(check, unmet.is_empty(), expected, received);
 }
 
-fn judge_identity(fields: &Fields, identities: &Identities, findings: &mut Findings) {
+fn judge_identity(
+    fields: &Fields,
+    identities: &Identities,
+    is_endorsed: bool,
+    findings: &mut Findings,
+) {
     let measured = identities.measurements.contains(&fields.measurement);
     let signed = identities
         .signed
         .iter()
         .any(|identity| identity.is_met_by(fields));
-    let expected = match (identities.measurements.len(), identities.signed.len()) {
-        (0, 0) => "a measurement or signed identity among the reference values".to_owned(),
-        (measurements, signed) => {
+    let counts = (
+        identities.measurements.len(),
+        identities.signed.len(),
+        identities.endorsed.len(),
+    );
+    let expected = match counts {
+        (0, 0, 0) => "a measurement or signed identity among the reference values".to_owned(),
+        (0, 0, _) => "a measurement that an accepted UVM endorsement names".to_owned(),
+        (measurements, signed, _) => {
             let listed: Vec<String> = identities
                 .measurements
                 .iter()
@@ -252,7 +267,8 @@ fn judge_identity(fields: &Fields, identities: &Identities, findings: &mut Findi
         fields.image_id,
         fields.guest_svn
     );
-    findings.note(Check::GuestIdentity, measured || signed, expected, received);
+    let passed = measured || signed || is_endorsed;
+    findings.note(Check::GuestIdentity, passed, expected, received);
 }
 
 impl SignedIdentity {

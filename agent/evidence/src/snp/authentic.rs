@@ -7,6 +7,7 @@ use super::{
 };
 use crate::{
     field::{BlockId, ChipId, HostData, KeyDigest, LaunchMeasurement, ReportData, ReportId},
+    uvm::AuthenticEndorsement,
     verdict::Findings,
 };
 
@@ -21,6 +22,8 @@ pub struct AuthenticReport {
     pub(super) product: Product,
     pub(super) signing_key: SigningKey,
     pub(super) tcbs: Tcbs,
+    /// An authentic endorsement that came with the report, of whatever guest.
+    pub(super) endorsement: Option<AuthenticEndorsement>,
     pub(super) findings: Findings,
 }
 

@@ -7,15 +7,17 @@
 use super::{
     AuthenticReport, Product, ReferenceValues, Revocation, Roots, UnverifiedReport,
     authentic::Tcbs,
+    endorsed,
     endorser::{Endorser, Leaf, SigningKey},
     fields::Fields,
 };
 use crate::{
     bytes::{all_zero, same_bytes},
+    endorsements::Endorsements,
     field::ChipId,
     time::Timestamp,
     verdict::{Check, Findings, Verdict},
-    x509::{Certificate, Crl, Endorsements},
+    x509::{Certificate, Crl},
 };
 
 /// Checks that make a report authentic.
@@ -55,12 +57,14 @@ impl UnverifiedReport {
         at: Timestamp,
     ) -> Result<AuthenticReport, Verdict> {
         let mut findings = Findings::plan(&[AUTHENTICITY, super::appraise::APPRAISAL]);
+        endorsed::plan(endorsements, references, &mut findings);
         match self.judge(endorsements, roots, references, at, &mut findings) {
             Some((fields, leaf, tcbs)) => Ok(AuthenticReport {
                 fields,
                 product: leaf.product,
                 signing_key: leaf.kind,
                 tcbs,
+                endorsement: endorsed::authenticate(endorsements, references, at, &mut findings),
                 findings,
             }),
             None => Err(findings.into_verdict()),

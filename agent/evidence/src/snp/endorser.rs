@@ -8,7 +8,10 @@ use std::fmt;
 use serde::Serialize;
 
 use super::{Product, Roots, Tcb};
-use crate::x509::{Certificate, Der, DerError, Endorsements, IA5_STRING, OCTET_STRING, PublicKey};
+use crate::{
+    endorsements::Endorsements,
+    x509::{Certificate, Der, DerError, IA5_STRING, OCTET_STRING, PublicKey},
+};
 
 /// The two keys that sign reports.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]

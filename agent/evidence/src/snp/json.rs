@@ -11,7 +11,7 @@ use super::{
     fields::{Fields, FirmwareVersion},
     report::{REPORT_LEN, SIGNED_LEN},
 };
-use crate::x509::{ContainerError, Endorsements};
+use crate::endorsements::{ContainerError, Endorsements};
 
 /// Longest text read, in bytes.
 pub const REPORT_JSON_LIMIT: usize = 1024 * 1024;

@@ -9,6 +9,7 @@
 mod appraise;
 mod authentic;
 mod authenticate;
+mod endorsed;
 mod endorser;
 mod fields;
 mod json;
@@ -29,8 +30,8 @@ pub use self::{
     own::{OwnReport, OwnReportError},
     product::{Product, ProductError},
     references::{
-        GuestPolicyRules, Identities, PlatformRules, ProductFloor, ReferenceValues, Revocation,
-        SignedIdentity, TcbFloor,
+        EndorsedIdentity, GuestPolicyRules, Identities, PlatformRules, ProductFloor,
+        ReferenceValues, Revocation, SignedIdentity, TcbFloor,
     },
     report::{EndorsementLocator, REPORT_LEN, ReportLengthError, UnverifiedReport},
     roots::{Roots, RootsError},

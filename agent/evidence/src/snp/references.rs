@@ -9,7 +9,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 
 use super::{Product, Tcb, fields::FirmwareVersion};
-use crate::field::{BlockId, KeyDigest, LaunchMeasurement};
+use crate::{
+    field::{BlockId, KeyDigest, LaunchMeasurement},
+    uvm::DidX509,
+};
 
 /// What an owner accepts of a guest and its platform.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -114,7 +117,7 @@ pub struct GuestPolicyRules {
     pub page_swap_disabled: bool,
 }
 
-/// What a guest may be: one of the measurements, or signed by a trusted key.
+/// What a guest may be: one of the measurements, signed by a trusted key, or endorsed.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Identities {
@@ -124,6 +127,10 @@ pub struct Identities {
     /// Guests accepted for their ID block.
     #[serde(default)]
     pub signed: Vec<SignedIdentity>,
+    /// Guests accepted for the UVM endorsement of their measurement. With any here an
+    /// endorsement must be given and hold, whatever else is listed.
+    #[serde(default)]
+    pub endorsed: Vec<EndorsedIdentity>,
 }
 
 /// A guest accepted because a trusted key signed its ID block.
@@ -141,6 +148,18 @@ pub struct SignedIdentity {
     pub image_id: BlockId,
     /// Lowest guest security version.
     pub guest_svn: u32,
+}
+
+/// A guest accepted because its maker endorsed its launch measurement.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct EndorsedIdentity {
+    /// Who must have signed; names the root to trust.
+    pub issuer: DidX509,
+    /// The product line that the measurement must be of, exactly.
+    pub feed: String,
+    /// Lowest security version. Old endorsements stay valid, so only this retires them.
+    pub minimum_svn: u64,
 }
 
 /// Rules for the platform.

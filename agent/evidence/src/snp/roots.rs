@@ -6,7 +6,10 @@
 use std::collections::BTreeMap;
 
 use super::Product;
-use crate::x509::{Certificate, ContainerError, Endorsements};
+use crate::{
+    endorsements::{ContainerError, Endorsements},
+    x509::Certificate,
+};
 
 /// Certificates do not make up the trust anchor of a product.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

@@ -14,7 +14,7 @@ use serde::Deserialize;
 use super::{EndorsementLocator, Product, SigningKey, Tcb};
 use crate::{
     bytes::all_zero,
-    x509::{ContainerError, Endorsements, MAX_CONTAINER_LEN},
+    endorsements::{ContainerError, Endorsements, MAX_CONTAINER_LEN},
 };
 
 /// Text is not an answer of THIM.

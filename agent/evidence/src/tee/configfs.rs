@@ -12,7 +12,7 @@ use std::{
 };
 
 use super::{Obtained, Tee, TeeError, TeeKind};
-use crate::{field::ReportData, x509::MAX_CONTAINER_LEN};
+use crate::{endorsements::MAX_CONTAINER_LEN, field::ReportData};
 
 const REPORTS: &str = "/sys/kernel/config/tsm/report";
 /// Bound on what is read of any attribute; a TDX quote has about 8 KiB.

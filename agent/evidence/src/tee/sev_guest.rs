@@ -18,9 +18,9 @@ use std::{
 use super::{Obtained, Tee, TeeError, TeeKind};
 use crate::{
     bytes::{Reader, Truncated},
+    endorsements::MAX_CONTAINER_LEN,
     field::ReportData,
     snp::REPORT_LEN,
-    x509::MAX_CONTAINER_LEN,
 };
 
 const DEVICE: &str = "/dev/sev-guest";

@@ -30,7 +30,7 @@ use nix::{
 };
 
 use super::{Obtained, Tee, TeeError, TeeKind};
-use crate::{bytes::Reader, field::ReportData, snp::REPORT_LEN, x509::MAX_CONTAINER_LEN};
+use crate::{bytes::Reader, endorsements::MAX_CONTAINER_LEN, field::ReportData, snp::REPORT_LEN};
 
 /// Begins every message. Tests search binaries for it.
 const HELLO: [u8; 16] = *b"kata-cc sim-psp1";

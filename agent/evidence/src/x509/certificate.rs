@@ -7,7 +7,7 @@ use super::{
         BOOLEAN, Der, DerError, IA5_STRING, INTEGER, OCTET_STRING, OID, PRINTABLE_STRING, SEQUENCE,
         SET, UTF8_STRING,
     },
-    signature,
+    signature::{self, Scheme},
 };
 use crate::time::Timestamp;
 
@@ -24,6 +24,9 @@ const COMMON_NAME: &[u8] = &[0x55, 0x04, 0x03];
 const BASIC_CONSTRAINTS: &[u8] = &[0x55, 0x1D, 0x13];
 /// 2.5.29.15
 const KEY_USAGE: &[u8] = &[0x55, 0x1D, 0x0F];
+/// 2.5.29.37
+const EXTENDED_KEY_USAGE: &[u8] = &[0x55, 0x1D, 0x25];
+const DIGITAL_SIGNATURE: u8 = 0x80;
 const KEY_CERT_SIGN: u8 = 0x04;
 const CRL_SIGN: u8 = 0x02;
 
@@ -37,7 +40,7 @@ const P384_KEY: &[u8] = &[
     0x00, 0x22,
 ];
 
-/// Bytes are not a certificate of the kind AMD issues.
+/// Bytes are not a certificate of a kind that we read.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum CertificateError {
     /// More bytes than any certificate we read.
@@ -49,8 +52,8 @@ pub enum CertificateError {
     /// Not version 3.
     #[error("the certificate is not of version 3")]
     Version,
-    /// Inner and outer algorithm differ, or are not RSASSA-PSS with SHA-384.
-    #[error("the certificate's signature algorithm is not rsassa-pss with sha-384")]
+    /// Inner and outer algorithm differ, or are not the one that its authority uses.
+    #[error("the certificate's signature algorithm is not its authority's")]
     Algorithm,
     /// Neither RSA nor P-384.
     #[error("the certificate's key is neither rsa nor p-384")]
@@ -92,6 +95,7 @@ struct Extension {
 pub struct Certificate {
     encoded: Vec<u8>,
     signed: Vec<u8>,
+    scheme: Scheme,
     signature: Vec<u8>,
     pub(crate) serial: Vec<u8>,
     pub(crate) issuer: Name,
@@ -112,12 +116,17 @@ impl std::fmt::Debug for Certificate {
 }
 
 impl Certificate {
-    /// Reads one DER certificate, which must be all of `bytes`.
+    /// Reads one DER certificate of AMD's, which must be all of `bytes`.
     ///
     /// # Errors
     ///
     /// [`CertificateError`] names what is wrong with its form.
     pub fn parse(bytes: &[u8]) -> Result<Self, CertificateError> {
+        Self::parse_signed_by(Scheme::Pss, bytes)
+    }
+
+    /// Reads one DER certificate of an authority that signs in this way.
+    pub(crate) fn parse_signed_by(scheme: Scheme, bytes: &[u8]) -> Result<Self, CertificateError> {
         if bytes.len() > MAX_CERTIFICATE_LEN {
             return Err(CertificateError::TooLong(bytes.len()));
         }
@@ -136,7 +145,7 @@ impl Certificate {
         }
         version.finish()?;
         let serial = body.content(INTEGER)?.to_vec();
-        if body.element(SEQUENCE)?.encoded != algorithm || !signature::is_pss(algorithm) {
+        if body.element(SEQUENCE)?.encoded != algorithm || !scheme.is_named_by(algorithm) {
             return Err(CertificateError::Algorithm);
         }
         let issuer = Name::read(&mut body)?;
@@ -150,6 +159,7 @@ impl Certificate {
         Ok(Self {
             encoded: bytes.to_vec(),
             signed: signed.encoded.to_vec(),
+            scheme,
             signature,
             serial,
             issuer,
@@ -176,12 +186,29 @@ impl Certificate {
     pub(crate) fn is_issued_by(&self, issuer: &Self) -> bool {
         self.issuer == issuer.subject
             && issuer.may(KEY_CERT_SIGN)
-            && signature::verifies(&issuer.key, &self.signed, &self.signature)
+            && signature::verifies(self.scheme, &issuer.key, &self.signed, &self.signature)
     }
 
     /// Whether this authority may sign revocation lists, and signed these bytes.
     pub(crate) fn signed_list(&self, message: &[u8], made: &[u8]) -> bool {
-        self.may(CRL_SIGN) && signature::verifies(&self.key, message, made)
+        self.may(CRL_SIGN) && signature::verifies(Scheme::Pss, &self.key, message, made)
+    }
+
+    /// Whether this is an end entity whose key may sign messages.
+    pub(crate) fn is_message_signer(&self) -> bool {
+        !self.is_authority() && self.has_usage(DIGITAL_SIGNATURE)
+    }
+
+    /// Whether the key made this signature, in RSASSA-PSS with SHA-384.
+    pub(crate) fn signed_message(&self, message: &[u8], made: &[u8]) -> bool {
+        signature::verifies(Scheme::Pss, &self.key, message, made)
+    }
+
+    /// Whether the extended key usages name this one, by the content octets of its OID.
+    pub(crate) fn is_for(&self, purpose: &[u8]) -> bool {
+        self.extension(EXTENDED_KEY_USAGE)
+            .and_then(|value| read_purposes(value).ok())
+            .is_some_and(|purposes| purposes.contains(&purpose))
     }
 
     /// The value of an extension, by the content octets of its OID.
@@ -195,17 +222,24 @@ impl Certificate {
     }
 
     fn may(&self, usage: u8) -> bool {
-        let authority = self.extension(BASIC_CONSTRAINTS).is_some_and(|value| {
+        self.is_authority() && self.has_usage(usage)
+    }
+
+    fn is_authority(&self) -> bool {
+        self.extension(BASIC_CONSTRAINTS).is_some_and(|value| {
             let constraints = Der::new(value).open(SEQUENCE);
             constraints.is_ok_and(|mut inner| inner.boolean() == Ok(true))
-        });
+        })
+    }
+
+    fn has_usage(&self, usage: u8) -> bool {
         let usages = self.extension(KEY_USAGE).and_then(|value| {
             match Der::new(value).content(super::der::BIT_STRING).ok()? {
                 [_unused, first, ..] => Some(*first),
                 _ => None,
             }
         });
-        authority && usages.is_some_and(|usages| usages & usage != 0)
+        usages.is_some_and(|usages| usages & usage != 0)
     }
 }
 
@@ -280,4 +314,15 @@ fn read_extensions(body: &mut Der<'_>) -> Result<Vec<Extension>, CertificateErro
         found.push(Extension { oid, value });
     }
     Ok(found)
+}
+
+fn read_purposes(value: &[u8]) -> Result<Vec<&[u8]>, DerError> {
+    let mut outer = Der::new(value);
+    let mut list = outer.open(SEQUENCE)?;
+    outer.finish()?;
+    let mut purposes = Vec::new();
+    while !list.is_empty() {
+        purposes.push(list.content(OID)?);
+    }
+    Ok(purposes)
 }

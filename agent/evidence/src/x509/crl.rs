@@ -8,7 +8,7 @@ use super::{
     der::{
         BOOLEAN, Der, DerError, GENERALIZED_TIME, INTEGER, OCTET_STRING, OID, SEQUENCE, UTC_TIME,
     },
-    signature,
+    signature::Scheme,
 };
 use crate::time::Timestamp;
 
@@ -87,7 +87,7 @@ impl Crl {
         if !body.next_is(INTEGER) || body.unsigned()? != [VERSION_2] {
             return Err(CrlError::Version);
         }
-        if body.element(SEQUENCE)?.encoded != algorithm || !signature::is_pss(algorithm) {
+        if body.element(SEQUENCE)?.encoded != algorithm || !Scheme::Pss.is_named_by(algorithm) {
             return Err(CrlError::Algorithm);
         }
         let issuer = Name::read(&mut body).map_err(CrlError::Issuer)?;

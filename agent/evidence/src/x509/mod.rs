@@ -1,11 +1,11 @@
-//! The part of X.509 (RFC 5280) that AMD's certificates and revocation lists use.
+//! The part of X.509 (RFC 5280) that AMD's certificates and revocation lists use, and
+//! those under which UVM endorsements are signed.
 //!
 //! Written for these alone instead of taking a general library: the whole reading
 //! fits on a few pages, an unknown critical extension or a second way to write a
 //! value is refused, and there is no path building beyond leaf, issuer, root.
 
 mod certificate;
-mod container;
 mod crl;
 mod der;
 mod signature;
@@ -13,10 +13,10 @@ mod signature;
 pub(crate) use self::{
     certificate::PublicKey,
     der::{Der, IA5_STRING, OCTET_STRING},
+    signature::Scheme,
 };
 pub use self::{
     certificate::{Certificate, CertificateError, MAX_CERTIFICATE_LEN},
-    container::{ContainerError, Endorsements, MAX_CERTIFICATES, MAX_CONTAINER_LEN},
     crl::{Crl, CrlError, MAX_CRL_LEN},
     der::DerError,
 };

@@ -1,6 +1,11 @@
-//! Signatures of certificates and lists: RSASSA-PSS with SHA-384 and nothing else.
+//! Signatures of certificates, lists and messages: RSA with SHA-384 and nothing else.
+//!
+//! Each authority signs in one way, and that way is the caller's to name: AMD's with
+//! RSASSA-PSS, those of UVM endorsements with PKCS #1 v1.5.
 
-use ring::signature::{RSA_PSS_2048_8192_SHA384, UnparsedPublicKey};
+use ring::signature::{
+    RSA_PKCS1_2048_8192_SHA384, RSA_PSS_2048_8192_SHA384, RsaParameters, UnparsedPublicKey,
+};
 
 use super::certificate::PublicKey;
 
@@ -18,8 +23,37 @@ const PSS: [u8; 67] = [
 /// `trailerField` with its default value 1, spelt out.
 const TRAILER_FIELD: [u8; 5] = [0xA3, 0x03, 0x02, 0x01, 0x01];
 
+/// `AlgorithmIdentifier` of RSASSA-PKCS1-v1_5 with SHA-384 (RFC 4055, 5).
+const PKCS1: [u8; 15] = [
+    0x30, 0x0D, 0x06, 0x09, 0x2A, 0x86, 0x48, 0x86, 0xF7, 0x0D, 0x01, 0x01, 0x0C, 0x05, 0x00,
+];
+
+/// How an authority signs; SHA-384 in both.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Scheme {
+    Pss,
+    Pkcs1,
+}
+
+impl Scheme {
+    /// Whether an encoded `AlgorithmIdentifier` names this scheme.
+    pub(crate) fn is_named_by(self, encoded: &[u8]) -> bool {
+        match self {
+            Self::Pss => is_pss(encoded),
+            Self::Pkcs1 => encoded == PKCS1,
+        }
+    }
+
+    fn parameters(self) -> &'static RsaParameters {
+        match self {
+            Self::Pss => &RSA_PSS_2048_8192_SHA384,
+            Self::Pkcs1 => &RSA_PKCS1_2048_8192_SHA384,
+        }
+    }
+}
+
 /// Whether an encoded `AlgorithmIdentifier` is one of the two forms AMD emits.
-pub(crate) fn is_pss(encoded: &[u8]) -> bool {
+fn is_pss(encoded: &[u8]) -> bool {
     if encoded == PSS {
         return true;
     }
@@ -35,9 +69,9 @@ pub(crate) fn is_pss(encoded: &[u8]) -> bool {
 }
 
 /// Whether `key` made `signature` over `message`.
-pub(crate) fn verifies(key: &PublicKey, message: &[u8], signature: &[u8]) -> bool {
+pub(crate) fn verifies(scheme: Scheme, key: &PublicKey, message: &[u8], signature: &[u8]) -> bool {
     match key {
-        PublicKey::Rsa(key) => UnparsedPublicKey::new(&RSA_PSS_2048_8192_SHA384, key)
+        PublicKey::Rsa(key) => UnparsedPublicKey::new(scheme.parameters(), key)
             .verify(message, signature)
             .is_ok(),
         PublicKey::P384(_) => false,

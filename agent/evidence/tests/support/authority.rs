@@ -7,15 +7,16 @@ use agent_evidence::snp::{Product, SigningKey};
 use ring::{
     rand::SystemRandom,
     signature::{
-        ECDSA_P384_SHA384_FIXED_SIGNING, EcdsaKeyPair, KeyPair as _, RSA_PSS_SHA384, RsaKeyPair,
+        ECDSA_P384_SHA384_FIXED_SIGNING, EcdsaKeyPair, KeyPair as _, RSA_PKCS1_SHA384,
+        RSA_PSS_SHA384, RsaEncoding, RsaKeyPair,
     },
 };
 
 use super::der::{self, element, extension, oid, sequence, small_integer};
 
 const AMD: [u8; 8] = [0x2B, 0x06, 0x01, 0x04, 0x01, 0x9C, 0x78, 0x01];
-const BASIC_CONSTRAINTS: [u8; 3] = [0x55, 0x1D, 0x13];
-const KEY_USAGE: [u8; 3] = [0x55, 0x1D, 0x0F];
+pub const BASIC_CONSTRAINTS: [u8; 3] = [0x55, 0x1D, 0x13];
+pub const KEY_USAGE: [u8; 3] = [0x55, 0x1D, 0x0F];
 
 static ROOT: LazyLock<RsaKeyPair> = LazyLock::new(|| rsa(include_bytes!("../keys/root.pk8")));
 static ISSUER: LazyLock<RsaKeyPair> = LazyLock::new(|| rsa(include_bytes!("../keys/issuer.pk8")));
@@ -46,20 +47,20 @@ impl Signer {
         }
     }
 
+    /// RSASSA-PSS with SHA-384.
     pub fn sign(self, message: &[u8]) -> Vec<u8> {
+        self.sign_in(&RSA_PSS_SHA384, message)
+    }
+
+    fn sign_in(self, padding: &'static dyn RsaEncoding, message: &[u8]) -> Vec<u8> {
         let mut signature = vec![0; self.key().public().modulus_len()];
         self.key()
-            .sign(
-                &RSA_PSS_SHA384,
-                &SystemRandom::new(),
-                message,
-                &mut signature,
-            )
+            .sign(padding, &SystemRandom::new(), message, &mut signature)
             .unwrap();
         signature
     }
 
-    fn public_key(self) -> Vec<u8> {
+    pub fn public_key(self) -> Vec<u8> {
         let algorithm = sequence(&[
             &oid(&[0x2A, 0x86, 0x48, 0x86, 0xF7, 0x0D, 0x01, 0x01, 0x01]),
             &[5, 0],
@@ -95,6 +96,12 @@ pub fn pss(spelt_out: bool) -> Vec<u8> {
     ])
 }
 
+/// RSASSA-PKCS1-v1_5 with SHA-384.
+pub fn pkcs1() -> Vec<u8> {
+    let sha384_with_rsa = oid(&[0x2A, 0x86, 0x48, 0x86, 0xF7, 0x0D, 0x01, 0x01, 0x0C]);
+    sequence(&[&sha384_with_rsa, &[5, 0]])
+}
+
 /// What goes into a certificate.
 #[derive(Clone, Debug)]
 pub struct CertificateSpec {
@@ -112,7 +119,15 @@ pub struct CertificateSpec {
 
 impl CertificateSpec {
     pub fn build(&self) -> Vec<u8> {
-        let algorithm = pss(self.spelt_out);
+        self.build_in(pss(self.spelt_out), &RSA_PSS_SHA384)
+    }
+
+    /// The same, signed as the authorities of UVM endorsements do.
+    pub fn build_pkcs1(&self) -> Vec<u8> {
+        self.build_in(pkcs1(), &RSA_PKCS1_SHA384)
+    }
+
+    fn build_in(&self, algorithm: Vec<u8>, padding: &'static dyn RsaEncoding) -> Vec<u8> {
         let (from, to) = self.validity;
         let body = sequence(&[
             &element(0xA0, &small_integer(2)),
@@ -127,14 +142,15 @@ impl CertificateSpec {
         sequence(&[
             &body,
             &algorithm,
-            &der::bit_string(&self.signer.sign(&body)),
+            &der::bit_string(&self.signer.sign_in(padding, &body)),
         ])
     }
 }
 
 const LONG: (&str, &str) = ("20200101000000Z", "20450101000000Z");
 
-fn authority(subject: String, issuer: String, key: Signer, usage: u8) -> CertificateSpec {
+/// A certificate authority; the root in this folder signs unless told otherwise.
+pub fn authority(subject: String, issuer: String, key: Signer, usage: u8) -> CertificateSpec {
     CertificateSpec {
         serial: 0x11,
         subject,

@@ -4,6 +4,7 @@
 pub mod authority;
 pub mod der;
 pub mod scene;
+pub mod uvm;
 
 use std::{fs, path::Path};
 

@@ -209,7 +209,7 @@ fn references(product: Product) -> ReferenceValues {
         vmpl: 0,
         identities: Identities {
             measurements: BTreeSet::from([LaunchMeasurement([0xA1; 48])]),
-            signed: Vec::new(),
+            ..Identities::default()
         },
         platform: PlatformRules {
             alias_check_complete: true,

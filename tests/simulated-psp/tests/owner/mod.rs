@@ -61,7 +61,7 @@ pub(crate) fn references(product: Product, measurement: LaunchMeasurement) -> Re
         vmpl: 0,
         identities: Identities {
             measurements: BTreeSet::from([measurement]),
-            signed: Vec::new(),
+            ..Identities::default()
         },
         platform: PlatformRules::default(),
         mitigations: 0,

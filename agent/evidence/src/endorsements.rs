@@ -1,17 +1,17 @@
-//! Certificates as they arrive: PEM, DER, or the host's certificate table, in any
-//! order, with or without the root, some of them twice.
+//! What comes with a report to vouch for it: certificates as PEM, DER, or the host's
+//! certificate table, in any order, with or without the root, some of them twice;
+//! revocation lists; at most one UVM endorsement.
 //!
 //! All of it comes from the host or the network. Entries that are no certificate
 //! or revocation list are an error; which of them count is judged later.
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 
-use super::{
-    certificate::{Certificate, CertificateError},
-    crl::{Crl, CrlError},
-    der::{Der, DerError},
+use crate::{
+    bytes::{Reader, Truncated, all_zero},
+    uvm::{EndorsementFormError, UnverifiedEndorsement},
+    x509::{Certificate, CertificateError, Crl, CrlError, Der, DerError},
 };
-use crate::bytes::{Reader, Truncated, all_zero};
 
 /// Largest container read, in bytes.
 pub const MAX_CONTAINER_LEN: usize = 256 * 1024;
@@ -25,21 +25,21 @@ const BEGIN: &str = "-----BEGIN ";
 const DASHES: &str = "-----";
 
 /// GUIDs of certificate table entries, bytes in the order of their text.
-pub(crate) mod guid {
+mod guid {
     /// c0b406a4-a803-4952-9743-3fb6014cd0ae
-    pub(crate) const ARK: [u8; 16] =
+    pub(super) const ARK: [u8; 16] =
         *b"\xc0\xb4\x06\xa4\xa8\x03\x49\x52\x97\x43\x3f\xb6\x01\x4c\xd0\xae";
     /// 4ab7b379-bbac-4fe4-a02f-05aef327c782
-    pub(crate) const ASK: [u8; 16] =
+    pub(super) const ASK: [u8; 16] =
         *b"\x4a\xb7\xb3\x79\xbb\xac\x4f\xe4\xa0\x2f\x05\xae\xf3\x27\xc7\x82";
     /// 63da758d-e664-4564-adc5-f4b93be8accd
-    pub(crate) const VCEK: [u8; 16] =
+    pub(super) const VCEK: [u8; 16] =
         *b"\x63\xda\x75\x8d\xe6\x64\x45\x64\xad\xc5\xf4\xb9\x3b\xe8\xac\xcd";
     /// a8074bc2-a25a-483e-aae6-39c045a0b8a1
-    pub(crate) const VLEK: [u8; 16] =
+    pub(super) const VLEK: [u8; 16] =
         *b"\xa8\x07\x4b\xc2\xa2\x5a\x48\x3e\xaa\xe6\x39\xc0\x45\xa0\xb8\xa1";
     /// 92f81bc3-5811-4d3d-97ff-d19f88dc67ea
-    pub(crate) const CRL: [u8; 16] =
+    pub(super) const CRL: [u8; 16] =
         *b"\x92\xf8\x1b\xc3\x58\x11\x4d\x3d\x97\xff\xd1\x9f\x88\xdc\x67\xea";
 }
 
@@ -75,11 +75,13 @@ pub enum ContainerError {
     Crl(#[from] CrlError),
 }
 
-/// Certificates and revocation lists that came with evidence. None is trusted.
+/// Certificates, revocation lists and the UVM endorsement that came with evidence.
+/// None is trusted.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Endorsements {
     pub(crate) certificates: Vec<Certificate>,
     pub(crate) crls: Vec<Crl>,
+    pub(crate) uvm: Option<UnverifiedEndorsement>,
 }
 
 impl Endorsements {
@@ -123,6 +125,17 @@ impl Endorsements {
             [0x30, ..] => self.push_crl(bytes),
             _ => self.add(bytes),
         }
+    }
+
+    /// Adds the UVM endorsement of the image that booted, raw or in base64, in place
+    /// of an earlier one.
+    ///
+    /// # Errors
+    ///
+    /// [`EndorsementFormError`] names its fault.
+    pub fn add_uvm_endorsement(&mut self, bytes: &[u8]) -> Result<(), EndorsementFormError> {
+        self.uvm = Some(UnverifiedEndorsement::parse(bytes)?);
+        Ok(())
     }
 
     /// The certificates, in the order they came.
