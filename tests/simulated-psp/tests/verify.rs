@@ -13,7 +13,7 @@ use std::{fs, process::Command};
 use agent_evidence::{
     LaunchMeasurement,
     log::Workload,
-    snp::{Product, ReferenceValues, SigningKey},
+    snp::{Identities, Product, ReferenceValues, SigningKey},
 };
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use guest_image_measurement::{
@@ -24,7 +24,7 @@ use ring::{
     rand::SystemRandom,
     signature::{ECDSA_P384_SHA384_FIXED_SIGNING, EcdsaKeyPair},
 };
-use serde_json::json;
+use serde_json::{Value, json};
 use tests_simulated_psp::{
     authority::Authority,
     processor::{Guest, Model, RefusedLaunch},
@@ -174,6 +174,9 @@ fn the_examples_of_the_documentation_are_read() {
     let references: ReferenceValues = serde_json::from_str(example()).unwrap();
     assert!(references.products.contains_key(&Product::Genoa));
     assert!(references.refused_products.contains(&Product::Milan));
+    let endorsed: Value = serde_json::from_str(example()).unwrap();
+    let endorsed: Identities = serde_json::from_value(endorsed["identities"].clone()).unwrap();
+    assert_eq!(endorsed.endorsed[0].minimum_svn, 1);
     let workload: Workload = serde_json::from_str(example()).unwrap();
     assert_eq!(workload.containers.len(), 1);
 }

@@ -14,6 +14,7 @@ use agent_evidence::{
     evidence::{Evidence, MAX_EVIDENCE_LEN},
     log::Workload,
     snp::{ReferenceValues, Roots, Store, UnverifiedReport},
+    uvm::MAX_ENDORSEMENT_LEN,
 };
 use agent_protocol::initdata::{Initdata, PolicyText};
 use anyhow::{Context as _, Result, bail};
@@ -95,15 +96,21 @@ impl Inputs {
     }
 }
 
-/// Adds to the evidence's own certificates what the store and the key server have.
+/// Adds to the evidence's own certificates what the store and the key server have, and
+/// the endorsement of the image.
 fn endorse(evidence: &mut Evidence, options: &Options) -> Result<()> {
-    let Some(directory) = &options.store else {
-        return Ok(());
-    };
     let (report, endorsements): (&UnverifiedReport, &mut Endorsements) = match evidence {
         Evidence::Logged(evidence) => (&evidence.report, &mut evidence.endorsements),
         Evidence::Snp(evidence) => (&evidence.report, &mut evidence.endorsements),
         Evidence::Azure(evidence) => (evidence.hcl.report(), &mut evidence.endorsements),
+    };
+    if let Some(path) = &options.uvm_endorsement {
+        let endorsement = bounded(path, MAX_ENDORSEMENT_LEN)?;
+        let added = endorsements.add_uvm_endorsement(&endorsement);
+        added.with_context(|| format!("the UVM endorsement {}", path.display()))?;
+    }
+    let Some(directory) = &options.store else {
+        return Ok(());
     };
     let wanted = report.locator();
     if let Some(url) = &options.kds {

@@ -73,6 +73,9 @@ pub(crate) struct Options {
     /// Guest image or IGVM file that may have booted, beside the measurements in the references (repeatable)
     #[arg(long, value_name = "PATH")]
     guest_image: Vec<PathBuf>,
+    /// Endorsement of the image that booted, as AKS and ACI have it: raw or in base64
+    #[arg(long, value_name = "FILE")]
+    uvm_endorsement: Option<PathBuf>,
     #[command(flatten)]
     launches: Launches,
     /// What may have run, JSON; without it the log is only shown
