@@ -326,3 +326,21 @@ fn any_of_several_accepted_endorsements_will_do() {
     let verdict = scene.judge_with(&endorsements, &scene.roots());
     assert_eq!(refusals(&verdict), BOTH);
 }
+
+#[test]
+fn an_issuer_is_accepted_for_its_own_feed_only() {
+    let ours = EndorsementSpec::new();
+    let mut others_feed = ours.accepted();
+    others_feed.feed = aci(1).endorsed.remove(0).feed;
+    let mut another_issuer = aci(1).endorsed.remove(0);
+    another_issuer.feed = ours.feed.to_owned();
+    let mut scene = Scene::genoa();
+    scene.references.identities = Identities {
+        endorsed: vec![others_feed, another_issuer],
+        ..Identities::default()
+    };
+    let mut endorsements = scene.endorsements();
+    endorsements.add_uvm_endorsement(&ours.build()).unwrap();
+    let verdict = scene.judge_with(&endorsements, &scene.roots());
+    assert_eq!(refusals(&verdict), BOTH, "{verdict}");
+}

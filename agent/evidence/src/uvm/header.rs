@@ -39,6 +39,8 @@ const SIGNING_TIME: Label<'static> = Label::Text("signingtime");
 const PS384: i64 = -38;
 const SHA_256: i64 = -16;
 const EPOCH_TIME: u64 = 1;
+/// 9999-12-31T23:59:59Z, the last second that a certificate can name.
+const LAST_SECOND: i64 = 253_402_300_799;
 
 /// Bytes are not an endorsement in form.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -190,9 +192,6 @@ fn read_time(mut time: Cbor<'_>) -> Result<Timestamp, EndorsementFormError> {
         _ => Err(EndorsementFormError::SigningTime),
     }
 }
-
-/// 9999-12-31T23:59:59Z, the last second that a certificate can name.
-const LAST_SECOND: i64 = 253_402_300_799;
 
 /// What `read` makes of a value, which must be all of it.
 fn whole<'a, T>(
