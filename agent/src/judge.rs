@@ -17,14 +17,14 @@ use std::{
 
 use agent_evidence::{
     HostData, Sha256Digest,
-    log::{DenialEntry, EventError, PolicyEntry, PolicySource},
+    log::{DenialEntry, PolicyEntry, PolicySource},
 };
 use agent_protocol::initdata::PolicyText;
 use policy_engine::{Denied, Engine, Permit, Request};
 use thiserror::Error;
 use tracing::{info, warn};
 
-use crate::measured::Measured;
+use crate::measured::{Measured, NoteError};
 
 /// Why a guest with a policy does nothing.
 pub(crate) const NOT_EVALUATED: &str = "the pod has a policy, and this build of the guest does not evaluate policies: \
@@ -70,7 +70,7 @@ pub enum SetPolicyError {
     },
     /// It cannot be measured.
     #[error("the policy cannot be measured")]
-    Log(#[from] EventError),
+    Log(#[from] NoteError),
 }
 
 #[derive(Debug)]
@@ -186,7 +186,7 @@ impl Judge {
 
 #[cfg(test)]
 mod tests {
-    use agent_evidence::log::Entry;
+    use agent_evidence::log::{Entry, EventError};
 
     use super::*;
 
@@ -324,7 +324,7 @@ mod tests {
         {}
         assert!(matches!(
             judge.set_policy(&policy()),
-            Err(SetPolicyError::Log(EventError::Full))
+            Err(SetPolicyError::Log(NoteError::Event(EventError::Full)))
         ));
         assert!(judge.judge(StartContainer).is_ok());
     }

@@ -3,7 +3,7 @@
 
 use std::{fs, sync::Arc, time::Duration};
 
-use agent_evidence::log::EventError;
+use agent_evidence::tee::tpm::{Register, Tpm, TpmDevice, TpmError};
 use nix::sys::reboot::{RebootMode, reboot};
 use rustix::process::{Resource, Rlimit};
 use thiserror::Error;
@@ -21,7 +21,7 @@ use crate::{
     images::{ImageConfig, Images},
     initdata::{self, Owner},
     log,
-    measured::Measured,
+    measured::{Measured, NoteError},
     network::{Network, NetworkError},
     paths,
     reaper::Reaper,
@@ -63,7 +63,10 @@ pub enum RunError {
     Network(#[from] NetworkError),
     /// Not even the boot can be measured.
     #[error("cannot measure the boot")]
-    Measure(#[from] EventError),
+    Measure(#[from] NoteError),
+    /// There is a TPM, and it cannot be used.
+    #[error("cannot measure into the guest's tpm")]
+    Tpm(#[from] TpmError),
     /// The server cannot listen.
     #[error("cannot listen on {address}")]
     Listen {
@@ -125,12 +128,27 @@ pub fn run(role: Role) -> Result<(), RunError> {
         Role::Init => Scratch::start(),
         Role::Process => Scratch::memory(),
     };
-    let measured = Arc::new(Measured::default());
-    let owner = match role {
-        Role::Init => initdata::find(&measured),
-        Role::Process => initdata::none(&measured),
-    };
-    runtime.block_on(serve(config, owner?, measured, Arc::new(scratch)))
+    let (measured, owner) = measure(role)?;
+    runtime.block_on(serve(config, owner, measured, Arc::new(scratch)))
+}
+
+/// Begins the log, in the guest's TPM too if there is one, and finds out what the guest
+/// was given. A TPM that fails is no reason to go on without: its PCRs would say less
+/// than happened.
+fn measure(role: Role) -> Result<(Arc<Measured>, Owner), RunError> {
+    if role == Role::Process {
+        let measured = Arc::new(Measured::default());
+        let owner = initdata::none(&measured)?;
+        return Ok((measured, owner));
+    }
+    let tpm = TpmDevice::open()?
+        .map(Tpm::start)
+        .transpose()?
+        .map(Arc::new);
+    let register = tpm.clone().map(|tpm| tpm as Arc<dyn Register>);
+    let measured = Arc::new(Measured::with(register));
+    let owner = initdata::find(&measured, tpm.as_ref())?;
+    Ok((measured, owner))
 }
 
 fn configure(role: Role) -> Result<Config, RunError> {

@@ -17,7 +17,7 @@ use ring::digest::{Context, SHA512};
 
 use crate::{
     bytes::{Reader, Truncated},
-    field::{ReportData, Sha384Digest},
+    field::{ReportData, Sha256Digest, Sha384Digest},
 };
 
 pub use self::entry::{
@@ -123,12 +123,22 @@ pub struct Event {
     content: String,
 }
 
+/// Digests of an event, for registers outside the log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct EventDigests {
+    /// For a register of 32 bytes.
+    pub sha_256: Sha256Digest,
+    /// For one of 48 bytes; the digest that the log has.
+    pub sha_384: Sha384Digest,
+}
+
 /// The log and the value of its register.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MeasurementLog {
     bytes: Vec<u8>,
     events: Vec<Event>,
     register: Sha384Digest,
+    register_256: Sha256Digest,
 }
 
 impl Operation {
@@ -233,18 +243,37 @@ impl MeasurementLog {
             bytes: Vec::new(),
             events: Vec::new(),
             register: Sha384Digest::ZERO,
+            register_256: Sha256Digest::ZERO,
         }
     }
 
-    /// Appends an event and extends the register. Returns the digest, to extend a
-    /// register of the platform with.
+    /// Appends an event and extends the register.
     ///
     /// # Errors
     ///
     /// [`EventError::Full`]: then what the event describes must not happen.
-    pub fn append(&mut self, event: Event) -> Result<Sha384Digest, EventError> {
+    pub fn append(&mut self, event: Event) -> Result<(), EventError> {
+        self.append_after(event, |_| Ok(()))
+    }
+
+    /// The same, after a register of the platform was extended; if that fails, the log
+    /// stays as it was.
+    ///
+    /// # Errors
+    ///
+    /// [`EventError::Full`], before anything is extended, or why the platform's register
+    /// was not; then what the event describes must not happen.
+    pub fn append_after<E: From<EventError>>(
+        &mut self,
+        event: Event,
+        extend: impl FnOnce(&EventDigests) -> Result<(), E>,
+    ) -> Result<(), E> {
         let tagged = event.tagged();
-        let digest = Sha384Digest::of(&[&tagged]);
+        let digests = EventDigests {
+            sha_256: Sha256Digest::of(&[&tagged]),
+            sha_384: Sha384Digest::of(&[&tagged]),
+        };
+        let digest = digests.sha_384;
         let mut entry = Vec::with_capacity(tagged.len() + 66);
         entry.extend(REGISTER.to_le_bytes());
         entry.extend(EV_EVENT_TAG.to_le_bytes());
@@ -254,12 +283,14 @@ impl MeasurementLog {
         entry.extend(length_field(tagged.len()));
         entry.extend(tagged);
         if self.bytes.len() + entry.len() > MAX_LOG_LEN {
-            return Err(EventError::Full);
+            return Err(EventError::Full.into());
         }
+        extend(&digests)?;
         self.bytes.extend(entry);
         self.events.push(event);
         self.register = Sha384Digest::of(&[&self.register.0, &digest.0]);
-        Ok(digest)
+        self.register_256 = Sha256Digest::of(&[&self.register_256.0, &digests.sha_256.0]);
+        Ok(())
     }
 
     /// Reads a log and computes its register.
@@ -300,6 +331,12 @@ impl MeasurementLog {
     /// The register's value.
     pub fn register(&self) -> Sha384Digest {
         self.register
+    }
+
+    /// What a register of SHA-256 has that only this log was extended to, from zero: PCR 15
+    /// of a guest with a vTPM.
+    pub fn register_256(&self) -> Sha256Digest {
+        self.register_256
     }
 
     /// Report data that bind the log so far and a verifier's nonce:

@@ -16,7 +16,7 @@ use ring::{
     signature::{RSA_PKCS1_SHA256, RsaKeyPair},
 };
 use serde_json::Value;
-use support::{pinned_time, refusals, scene::Scene, vector};
+use support::{hcl_blob, pinned_time, refusals, scene::Scene, vector};
 
 fn references(measurement: &str) -> ReferenceValues {
     let measurement: LaunchMeasurement = measurement.parse().unwrap();
@@ -233,7 +233,7 @@ impl Paravisor {
         let report = self.scene.signed();
         (self.tamper)(&mut data);
         let evidence = AzureEvidence {
-            hcl: HclReport::parse(&blob(&report, data.as_bytes())).unwrap(),
+            hcl: HclReport::parse(&hcl_blob(&report, data.as_bytes())).unwrap(),
             quote: quote(self.nonce, quoted, self.pcrs),
             endorsements: self.scene.endorsements(),
         };
@@ -271,20 +271,6 @@ fn jwk(kid: &str) -> String {
         URL_SAFE_NO_PAD.encode(&components.e),
     );
     format!(r#"{{"kid":"{kid}","key_ops":["encrypt"],"kty":"RSA","e":"{e}","n":"{n}"}}"#)
-}
-
-fn blob(report: &[u8], data: &[u8]) -> Vec<u8> {
-    let size = u32::try_from(data.len()).unwrap();
-    let mut blob = b"HCLA".to_vec();
-    for field in [2, 0x4C0 + 20 + size, 2, 0, 0, 0, 0] {
-        blob.extend(field.to_le_bytes());
-    }
-    blob.extend(report);
-    for field in [20 + size, 1, 2, 1, size] {
-        blob.extend(field.to_le_bytes());
-    }
-    blob.extend(data);
-    blob
 }
 
 fn quote(nonce: &[u8], quoted: &[Sha256Digest; 24], pcrs: [Sha256Digest; 24]) -> Quote {

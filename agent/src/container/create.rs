@@ -8,7 +8,6 @@ use std::{
     sync::{Arc, atomic::Ordering},
 };
 
-use agent_evidence::log::EventError;
 use agent_protocol::{id::ContainerId, path::GuestPath};
 use oci_spec::runtime::{Process as SpecProcess, Spec};
 use policy_engine::Permit;
@@ -27,6 +26,7 @@ use super::{
     wiring::{Wiring, WiringError},
 };
 use crate::{
+    measured::NoteError,
     paths,
     request::{ContainerSpec, ContainerStorage, CreateContainer, ImagePull, StartContainer},
     sandbox::StorageError,
@@ -78,7 +78,7 @@ pub enum CreateError {
     },
     /// It cannot be measured.
     #[error("the container cannot be measured")]
-    Log(#[from] EventError),
+    Log(#[from] NoteError),
     /// The process cannot be made.
     #[error("cannot {action} container {container}")]
     Job {

@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use agent_evidence::log::{EventError, ExecEntry};
+use agent_evidence::log::ExecEntry;
 use agent_protocol::id::{ContainerId, ExecId};
 use policy_engine::Permit;
 use thiserror::Error;
@@ -23,7 +23,7 @@ use super::{
     wiring::{Wiring, WiringError},
 };
 use crate::{
-    measured::process_digest,
+    measured::{NoteError, process_digest},
     paths,
     request::{ExecProcess, ProcessSpec},
 };
@@ -56,7 +56,7 @@ pub enum ExecError {
     User(#[from] UserError),
     /// It cannot be measured.
     #[error("the process cannot be measured")]
-    Log(#[from] EventError),
+    Log(#[from] NoteError),
     /// A file or stream cannot be made.
     #[error("cannot prepare a process in container {container}")]
     Prepare {

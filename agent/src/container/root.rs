@@ -5,14 +5,14 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use agent_evidence::log::{EventError, ImageEntry};
+use agent_evidence::log::ImageEntry;
 use agent_image::{AssembleError, Image, PullError, Reference, ReferenceError, RootFs};
 use rustix::mount::{MountFlags, UnmountFlags};
 use thiserror::Error;
 
 use crate::{
     images::{Images, ImagesError},
-    measured::Measured,
+    measured::{Measured, NoteError},
     request::ImagePull,
     scratch::{self, Place},
 };
@@ -57,7 +57,7 @@ pub enum RootError {
     Assemble(#[from] AssembleError),
     /// The image cannot be measured.
     #[error("the image cannot be measured")]
-    Log(#[from] EventError),
+    Log(#[from] NoteError),
     /// The pause container's root cannot be made.
     #[error("cannot make the pause container's root file system")]
     Pause(#[source] io::Error),

@@ -3,8 +3,9 @@
 //! The disk is the host's to give or to change. With a TEE its digest must be
 //! `HOST_DATA` of the guest's own report; any doubt (a disk that cannot be read, two
 //! of them, another digest, none although something is bound, a report that cannot be
-//! had) ends in a guest that answers every request with one sentence. Without a TEE
-//! nothing can prove anything, and initdata is taken as it is.
+//! had) ends in a guest that answers every request with one sentence. Under Azure's
+//! paravisor there is no `HOST_DATA`: the digest goes into PCR 8 of its TPM before the
+//! initdata is used, and a verifier finds it there. Without a TEE nothing can prove anything, and initdata is taken as it is.
 
 mod disks;
 mod files;
@@ -13,16 +14,20 @@ mod settle;
 use std::{path::Path, sync::Arc};
 
 use agent_evidence::{
-    HostData, Sha256Digest,
-    log::{BootEntry, EventError},
+    Sha256Digest,
+    log::BootEntry,
     snp::OwnReport,
-    tee::{self, Tee},
+    tee::{
+        self, Tee, TeeKind,
+        tpm::{Tpm, TpmDevice},
+    },
 };
+use settle::Bound;
 use tracing::{error, info, warn};
 
 use crate::{
     judge::{Judge, Standing},
-    measured::Measured,
+    measured::{Measured, NoteError},
     rpc,
 };
 
@@ -41,9 +46,13 @@ pub struct Owner {
 ///
 /// # Errors
 ///
-/// When not even the boot can be measured.
-pub fn find(log: &Arc<Measured>) -> Result<Owner, EventError> {
-    let hardware: Hardware = tee::detect().map(Arc::from);
+/// When not even the boot can be measured, or a TPM does not answer.
+pub fn find(log: &Arc<Measured>, tpm: Option<&Arc<Tpm<TpmDevice>>>) -> Result<Owner, NoteError> {
+    let found = match tpm {
+        Some(tpm) => tee::detect_with(tpm)?,
+        None => tee::detect(),
+    };
+    let hardware: Hardware = found.map(Arc::from);
     log.note(boot_entry(&hardware))?;
     let bound = bound(&hardware);
     let found = disks::scan(Path::new("/sys/block"), Path::new("/dev"));
@@ -69,7 +78,7 @@ pub fn find(log: &Arc<Measured>) -> Result<Owner, EventError> {
 /// # Errors
 ///
 /// When not even the start can be measured.
-pub fn none(log: &Arc<Measured>) -> Result<Owner, EventError> {
+pub fn none(log: &Arc<Measured>) -> Result<Owner, NoteError> {
     log.note(boot_entry(&None))?;
     Ok(Owner {
         judge: Judge::new(&Standing::Open { bound: None }, Arc::clone(log)),
@@ -88,11 +97,12 @@ fn boot_entry(hardware: &Hardware) -> BootEntry {
     }
 }
 
-/// `HOST_DATA` of the launch; `None` without a TEE.
-fn bound(hardware: &Hardware) -> Result<Option<HostData>, settle::BoundError> {
+/// What of the launch binds initdata.
+fn bound(hardware: &Hardware) -> Result<Bound, settle::BoundError> {
     match hardware {
-        Some(tee) => Ok(Some(OwnReport::ask(&**tee)?.host_data())),
+        Some(tee) if tee.kind() == TeeKind::AzSnpVtpm => Ok(Bound::Register),
+        Some(tee) => Ok(Bound::HostData(OwnReport::ask(&**tee)?.host_data())),
         None if tee::is_confidential() => Err(settle::BoundError::NoReports),
-        None => Ok(None),
+        None => Ok(Bound::Nothing),
     }
 }

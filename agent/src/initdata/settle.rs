@@ -4,16 +4,19 @@ use std::{error::Error, io};
 
 use agent_evidence::{
     HostData, Sha256Digest,
-    log::{EventError, InitdataEntry, PolicyEntry, PolicySource},
+    log::{InitdataEntry, PolicyEntry, PolicySource},
     snp::OwnReportError,
+    tee::tpm::TpmError,
 };
-use agent_protocol::initdata::{Initdata, POLICY_ENTRY, PolicyError, PolicyText};
+use agent_protocol::initdata::{
+    Algorithm, Digest, Initdata, POLICY_ENTRY, PolicyError, PolicyText,
+};
 use thiserror::Error;
 
 use super::disks::ScanError;
 use crate::{
     judge::{NOT_EVALUATED, Standing},
-    measured::Measured,
+    measured::{Measured, NoteError},
 };
 
 /// Why the guest does not know what its launch binds.
@@ -27,6 +30,17 @@ pub(super) enum BoundError {
     Report(#[from] OwnReportError),
 }
 
+/// What binds initdata to the launch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Bound {
+    /// Nothing: there is no TEE.
+    Nothing,
+    /// `HOST_DATA` of the guest's own report.
+    HostData(HostData),
+    /// A PCR of the paravisor's TPM, into which it is measured now.
+    Register,
+}
+
 /// Why initdata that was found is not taken.
 #[derive(Debug, Error)]
 enum TakeError {
@@ -38,8 +52,15 @@ enum TakeError {
         fitted: HostData,
         bound: HostData,
     },
+    #[error(
+        "initdata says {found} for its digest, but a paravisor's tpm takes sha256 only: \
+         make the initdata with that algorithm"
+    )]
+    Algorithm { found: &'static str },
+    #[error("initdata cannot be measured into the paravisor's tpm")]
+    Register(#[from] TpmError),
     #[error("initdata cannot be measured")]
-    Log(#[from] EventError),
+    Log(#[from] NoteError),
     #[error("initdata cannot be laid out in the guest")]
     Files(#[source] io::Error),
     #[error("the policy in initdata cannot be used")]
@@ -48,7 +69,7 @@ enum TakeError {
 
 /// Decides where the guest stands; takes and lays out what there is to take.
 pub(super) fn settle(
-    bound: Result<Option<HostData>, BoundError>,
+    bound: Result<Bound, BoundError>,
     found: Result<Option<Initdata>, ScanError>,
     log: &Measured,
     lay_out: impl FnOnce(&Initdata) -> io::Result<()>,
@@ -59,8 +80,9 @@ pub(super) fn settle(
     };
     match (bound, found) {
         (_, Err(error)) => refused(&error),
-        (Some(bound), Ok(None)) if bound != HostData::ZERO => Standing::Awaiting(bound),
-        (bound, Ok(None)) => Standing::Open { bound },
+        (Bound::HostData(bound), Ok(None)) if bound != HostData::ZERO => Standing::Awaiting(bound),
+        (Bound::HostData(bound), Ok(None)) => Standing::Open { bound: Some(bound) },
+        (Bound::Nothing | Bound::Register, Ok(None)) => Standing::Open { bound: None },
         (bound, Ok(Some(document))) => match take(&document, bound, log, lay_out) {
             Ok(standing) => standing,
             Err(error) => refused(&error),
@@ -70,26 +92,17 @@ pub(super) fn settle(
 
 fn take(
     document: &Initdata,
-    bound: Option<HostData>,
+    bound: Bound,
     log: &Measured,
     lay_out: impl FnOnce(&Initdata) -> io::Result<()>,
 ) -> Result<Standing, TakeError> {
     let digest = document.digest();
-    let fitted = HostData(digest.host_data());
-    if let Some(bound) = bound
-        && bound != fitted
-    {
-        let found = digest.to_string();
-        return Err(TakeError::Digest {
-            found,
-            fitted,
-            bound,
-        });
-    }
+    let is_bound = bound != Bound::Nothing;
+    bind(&digest, bound, log)?;
     log.note(InitdataEntry {
         algorithm: digest.algorithm().name().to_owned(),
         digest: digest.to_string(),
-        bound: bound.is_some(),
+        bound: is_bound,
     })?;
     let policy = document.entries().get(POLICY_ENTRY);
     let policy = policy.map(|text| PolicyText::parse(text)).transpose()?;
@@ -97,7 +110,7 @@ fn take(
         log.note(PolicyEntry {
             source: PolicySource::Initdata,
             digest: Sha256Digest(policy.host_data()),
-            bound: bound.is_some(),
+            bound: is_bound,
         })?;
     }
     lay_out(document).map_err(TakeError::Files)?;
@@ -107,26 +120,130 @@ fn take(
     })
 }
 
+/// Holds the digest against what the launch binds, or has the paravisor's TPM bind it.
+fn bind(digest: &Digest, bound: Bound, log: &Measured) -> Result<(), TakeError> {
+    let fitted = HostData(digest.host_data());
+    match bound {
+        Bound::HostData(bound) if bound != fitted => Err(TakeError::Digest {
+            found: digest.to_string(),
+            fitted,
+            bound,
+        }),
+        Bound::Nothing | Bound::HostData(_) => Ok(()),
+        Bound::Register => match digest.algorithm() {
+            Algorithm::Sha256 => Ok(log.bind_initdata(Sha256Digest(fitted.0))?),
+            other => Err(TakeError::Algorithm {
+                found: other.name(),
+            }),
+        },
+    }
+}
+
 fn refused(error: &dyn Error) -> Standing {
     Standing::Refused(crate::rpc::sentence(error))
 }
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
+    use std::{
+        collections::BTreeMap,
+        sync::{Arc, Mutex},
+    };
 
-    use agent_evidence::log::Entry;
-    use agent_protocol::initdata::{Algorithm, write};
+    use agent_evidence::{
+        log::{Entry, EventDigests, MeasurementLog},
+        tee::tpm::Register,
+    };
+    use agent_protocol::initdata::write;
 
     use super::*;
 
     fn document(name: &str) -> Initdata {
+        document_by(Algorithm::Sha384, name)
+    }
+
+    fn document_by(algorithm: Algorithm, name: &str) -> Initdata {
         let entries = BTreeMap::from([(name.to_owned(), "x = 1\n".to_owned())]);
-        write(Algorithm::Sha384, &entries).unwrap()
+        write(algorithm, &entries).unwrap()
+    }
+
+    /// Keeps what was extended, and fails when it is told to.
+    #[derive(Debug, Default)]
+    struct Kept {
+        extended: Mutex<Vec<&'static str>>,
+        initdata: Mutex<Option<Sha256Digest>>,
+        fails: bool,
+    }
+
+    impl Kept {
+        fn done(&self, what: &'static str) -> Result<(), TpmError> {
+            if self.fails {
+                return Err(TpmError::Pcrs);
+            }
+            self.extended.lock().unwrap().push(what);
+            Ok(())
+        }
+    }
+
+    impl Register for Kept {
+        fn extend(&self, _: &EventDigests) -> Result<(), TpmError> {
+            self.done("entry")
+        }
+
+        fn extend_initdata(&self, digest: Sha256Digest) -> Result<(), TpmError> {
+            *self.initdata.lock().unwrap() = Some(digest);
+            self.done("initdata")
+        }
+    }
+
+    fn settled_under_a_paravisor(
+        kept: &Arc<Kept>,
+        document: Initdata,
+    ) -> (Standing, MeasurementLog, bool) {
+        let log = Measured::with(Some(Arc::clone(kept) as Arc<dyn Register>));
+        let mut laid_out = false;
+        let standing = settle(Ok(Bound::Register), Ok(Some(document)), &log, |_| {
+            laid_out = true;
+            Ok(())
+        });
+        (standing, log.so_far(), laid_out)
+    }
+
+    #[test]
+    fn under_a_paravisor_initdata_go_into_the_tpm_before_they_are_used() {
+        let document = document_by(Algorithm::Sha256, "aa.toml");
+        let digest = Sha256Digest(document.digest().host_data());
+        let kept = Arc::new(Kept::default());
+        let (standing, log, laid_out) = settled_under_a_paravisor(&kept, document);
+        assert_eq!(standing, Standing::Configured);
+        assert!(laid_out);
+        assert_eq!(*kept.initdata.lock().unwrap(), Some(digest));
+        assert_eq!(*kept.extended.lock().unwrap(), ["initdata", "entry"]);
+        assert!(matches!(
+            Entry::of(&log.events()[0]).unwrap().unwrap(),
+            Entry::Initdata(InitdataEntry { bound: true, .. })
+        ));
+    }
+
+    #[test]
+    fn under_a_paravisor_initdata_that_its_tpm_does_not_take_are_not_used() {
+        let kept = Arc::new(Kept::default());
+        let (standing, log, laid_out) = settled_under_a_paravisor(&kept, document("aa.toml"));
+        assert!(reason(standing).contains("takes sha256 only"));
+        assert!(!laid_out && log.events().is_empty() && kept.extended.lock().unwrap().is_empty());
+
+        let fails = Kept {
+            fails: true,
+            ..Kept::default()
+        };
+        let document = document_by(Algorithm::Sha256, "aa.toml");
+        let (standing, log, laid_out) = settled_under_a_paravisor(&Arc::new(fails), document);
+        assert!(reason(standing).contains("paravisor's tpm"));
+        assert!(!laid_out && log.events().is_empty());
     }
 
     fn settled(
-        bound: Result<Option<HostData>, BoundError>,
+        bound: Result<Bound, BoundError>,
         found: Result<Option<Initdata>, ScanError>,
     ) -> (Standing, Vec<Entry>, bool) {
         let log = Measured::default();
@@ -153,7 +270,7 @@ mod tests {
         let document = document("aa.toml");
         let digest = document.digest();
         let bound = HostData(digest.host_data());
-        let (standing, entries, laid_out) = settled(Ok(Some(bound)), Ok(Some(document)));
+        let (standing, entries, laid_out) = settled(Ok(Bound::HostData(bound)), Ok(Some(document)));
         assert_eq!(standing, Standing::Configured);
         assert!(laid_out);
         let expected = InitdataEntry {
@@ -168,7 +285,7 @@ mod tests {
     fn initdata_of_another_digest_is_refused_unmeasured_and_unused() {
         for bound in [HostData::ZERO, HostData([1; 32])] {
             let found = Ok(Some(document("aa.toml")));
-            let (standing, entries, laid_out) = settled(Ok(Some(bound)), found);
+            let (standing, entries, laid_out) = settled(Ok(Bound::HostData(bound)), found);
             assert!(reason(standing).contains(&bound.to_string()));
             assert_eq!(entries, []);
             assert!(!laid_out);
@@ -178,21 +295,26 @@ mod tests {
     #[test]
     fn a_bound_launch_without_initdata_waits_for_its_policy() {
         let bound = HostData([1; 32]);
-        let (standing, ..) = settled(Ok(Some(bound)), Ok(None));
+        let (standing, ..) = settled(Ok(Bound::HostData(bound)), Ok(None));
         assert_eq!(standing, Standing::Awaiting(bound));
     }
 
     #[test]
     fn a_launch_that_binds_nothing_and_gets_nothing_is_open() {
-        for bound in [None, Some(HostData::ZERO)] {
+        let zero = HostData::ZERO;
+        for (bound, open) in [
+            (Bound::Nothing, None),
+            (Bound::HostData(zero), Some(zero)),
+            (Bound::Register, None),
+        ] {
             let (standing, ..) = settled(Ok(bound), Ok(None));
-            assert_eq!(standing, Standing::Open { bound });
+            assert_eq!(standing, Standing::Open { bound: open });
         }
     }
 
     #[test]
     fn without_a_tee_initdata_is_taken_as_it_is_and_the_log_says_so() {
-        let (standing, entries, _) = settled(Ok(None), Ok(Some(document("aa.toml"))));
+        let (standing, entries, _) = settled(Ok(Bound::Nothing), Ok(Some(document("aa.toml"))));
         assert_eq!(standing, Standing::Configured);
         assert!(matches!(
             &entries[..],
@@ -202,7 +324,8 @@ mod tests {
 
     #[test]
     fn a_policy_in_initdata_is_measured_and_closes_the_guest() {
-        let (standing, entries, laid_out) = settled(Ok(None), Ok(Some(document("policy.rego"))));
+        let (standing, entries, laid_out) =
+            settled(Ok(Bound::Nothing), Ok(Some(document("policy.rego"))));
         assert_eq!(reason(standing), NOT_EVALUATED);
         assert!(matches!(
             &entries[..],
@@ -219,7 +342,7 @@ mod tests {
 
     #[test]
     fn every_doubt_refuses() {
-        let (standing, ..) = settled(Ok(None), Err(ScanError::Several(2)));
+        let (standing, ..) = settled(Ok(Bound::Nothing), Err(ScanError::Several(2)));
         assert!(reason(standing).contains("2 disks"));
         let (standing, ..) = settled(Err(BoundError::NoReports), Ok(None));
         assert!(reason(standing).contains("cannot be had"));
@@ -228,7 +351,7 @@ mod tests {
         assert!(reason(standing).contains("own report"));
         assert_eq!(entries, []);
         let standing = settle(
-            Ok(None),
+            Ok(Bound::Nothing),
             Ok(Some(document("aa.toml"))),
             &Measured::default(),
             |_| Err(io::Error::other("no room")),

@@ -2,10 +2,7 @@
 
 use std::{fmt, sync::Arc};
 
-use agent_evidence::{
-    evidence::compose,
-    tee::{Tee, TeeKind},
-};
+use agent_evidence::tee::{Tee, TeeKind};
 use serde::Serialize;
 use tokio::task::spawn_blocking;
 use tracing::warn;
@@ -57,7 +54,7 @@ pub(super) async fn answer(source: &Arc<Source>, nonce: Vec<u8>) -> Answer {
     let Some(tee) = source.hardware.clone() else {
         return Answer::failed("this guest runs in no TEE, so there is no evidence".to_owned());
     };
-    if tee.kind() != TeeKind::Snp {
+    if !matches!(tee.kind(), TeeKind::Snp | TeeKind::AzSnpVtpm) {
         let kind = tee.kind();
         return Answer::failed(format!("evidence of the TEE {kind} is not supported"));
     }
@@ -79,9 +76,7 @@ fn make(
     nonce: &[u8],
 ) -> Result<String, agent_evidence::tee::TeeError> {
     // A copy, so that what is signed is what is sent, whatever happens meanwhile.
-    let log = log.so_far();
-    let obtained = tee.obtain(&log.bound_report_data(nonce))?;
-    Ok(compose(&obtained, nonce, &log))
+    tee.evidence(nonce, &log.so_far())
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@ use base64::{
     alphabet::URL_SAFE,
     engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig},
 };
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use super::{
     hcl::{HclError, HclReport},
@@ -14,6 +14,7 @@ use super::{
 use crate::{
     endorsements::{ContainerError, Endorsements},
     field::Sha256Digest,
+    tee::Obtained,
 };
 
 /// Longest text read, in bytes.
@@ -78,14 +79,16 @@ struct OldestQuote {
     pcrs: Vec<Vec<u8>>,
 }
 
-#[derive(Deserialize)]
+#[derive(Serialize, Deserialize)]
 struct Versioned {
+    #[serde(default)]
+    version: u32,
     tpm_quote: HexQuote,
     hcl_report: String,
     vcek: String,
 }
 
-#[derive(Deserialize)]
+#[derive(Serialize, Deserialize)]
 struct HexQuote {
     signature: String,
     message: String,
@@ -150,6 +153,21 @@ impl AzureEvidence {
             endorsements: Endorsements::parse(&from_base64("vcek", &evidence.vcek)?)?,
         })
     }
+}
+
+/// Writes version 2 of what the paravisor gave; for the guest, which judges nothing of it.
+pub fn compose(quote: &Quote, obtained: &Obtained) -> String {
+    let wire = Versioned {
+        version: 2,
+        tpm_quote: HexQuote {
+            signature: hex::encode(&quote.signature),
+            message: hex::encode(&quote.message),
+            pcrs: quote.pcrs.to_vec(),
+        },
+        hcl_report: BASE64URL.encode(&obtained.report),
+        vcek: BASE64URL.encode(&obtained.certificates),
+    };
+    serde_json::to_string(&wire).expect("text and lists are json")
 }
 
 fn all_pcrs(pcrs: Vec<Sha256Digest>) -> Result<[Sha256Digest; PCR_COUNT], AzureEvidenceError> {

@@ -67,6 +67,12 @@ struct RuntimeData {
 }
 
 #[derive(Deserialize)]
+struct IncludedData {
+    #[serde(rename = "user-data")]
+    user_data: String,
+}
+
+#[derive(Deserialize)]
 struct Jwk {
     kid: String,
     #[serde(default)]
@@ -135,6 +141,12 @@ impl HclReport {
     pub(crate) fn bound_report_data(&self) -> ReportData {
         let Sha256Digest(digest) = Sha256Digest::of(&[&self.variable_data]);
         ReportData::padded(&digest).expect("a sha-256 digest fits")
+    }
+
+    /// What the guest had the paravisor include, if it says so in its way: hexadecimal.
+    pub(crate) fn user_data(&self) -> Option<ReportData> {
+        let data: IncludedData = serde_json::from_slice(&self.variable_data).ok()?;
+        data.user_data.to_ascii_lowercase().parse().ok()
     }
 
     /// The attestation key, chosen by its id alone: `key_ops` differ between

@@ -12,7 +12,7 @@ mod quote;
 
 pub use self::{
     appraise::{AzureExpected, PcrReferences},
-    evidence::{AzureEvidence, AzureEvidenceError},
+    evidence::{AzureEvidence, AzureEvidenceError, compose},
     hcl::{HclError, HclReport, MAX_HCL_LEN},
     quote::{Attest, AttestError, PCR_COUNT, Quote},
 };

@@ -106,6 +106,12 @@ impl Quote {
             .is_ok()
     }
 
+    /// Whether the PCR values are those that the message signs; nothing else is judged.
+    pub(crate) fn covers_its_pcrs(&self) -> bool {
+        let attest = Attest::parse(&self.message);
+        attest.is_ok_and(|attest| attest.pcr_digest == self.pcr_digest().0)
+    }
+
     /// Digest over the PCR values, as a TPM computes it.
     pub(crate) fn pcr_digest(&self) -> Sha256Digest {
         let values: Vec<&[u8]> = self.pcrs.iter().map(|pcr| &pcr.0[..]).collect();

@@ -6,6 +6,7 @@
 
 #[cfg(feature = "hardware")]
 mod configfs;
+mod paravisor;
 #[cfg(feature = "hardware")]
 mod sev_guest;
 #[cfg(any(test, feature = "simulated-tee"))]
@@ -14,11 +15,15 @@ mod sev_guest;
     allow(dead_code, unreachable_pub, reason = "only its tests are built")
 )]
 mod simulated;
+pub mod tpm;
 
+#[cfg(feature = "hardware")]
+use std::sync::Arc;
 use std::{fmt, io, path::PathBuf, time::Duration};
 
-use crate::field::ReportData;
+use crate::{evidence, field::ReportData, log::MeasurementLog};
 
+pub use self::paravisor::{Endorser, Paravisor};
 #[cfg(feature = "simulated-tee")]
 pub use self::simulated::SimulatedTee;
 #[cfg(feature = "hardware")]
@@ -41,7 +46,7 @@ pub enum TeeKind {
 /// What the hardware gave.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Obtained {
-    /// SNP report or TDX quote.
+    /// SNP report, TDX quote, or the paravisor's blob around a report.
     pub report: Vec<u8>,
     /// The host's certificate table; may be empty.
     pub certificates: Vec<u8>,
@@ -84,6 +89,9 @@ pub enum TeeError {
     /// The host did not answer in time.
     #[error("the secure processor did not answer within {0:?}")]
     Silent(Duration),
+    /// The paravisor's TPM failed.
+    #[error("the paravisor's tpm cannot be used")]
+    Tpm(#[from] tpm::TpmError),
 }
 
 /// A source of reports.
@@ -97,9 +105,20 @@ pub trait Tee: Send + Sync {
     ///
     /// [`TeeError`] names the step that failed.
     fn obtain(&self, report_data: &ReportData) -> Result<Obtained, TeeError>;
+
+    /// Evidence that answers a nonce and binds the log so far, as text. Blocks, for
+    /// seconds at most.
+    ///
+    /// # Errors
+    ///
+    /// [`TeeError`] names the step that failed.
+    fn evidence(&self, nonce: &[u8], log: &MeasurementLog) -> Result<String, TeeError> {
+        let obtained = self.obtain(&log.bound_report_data(nonce))?;
+        Ok(evidence::compose(&obtained, nonce, log))
+    }
 }
 
-/// The TEE that this guest runs in, if it is one that we know.
+/// The TEE that this guest runs in, if it is one that we know and that is asked directly.
 #[cfg(feature = "hardware")]
 pub fn detect() -> Option<Box<dyn Tee>> {
     let configfs = ConfigfsTsm::open().map(|tee| Box::new(tee) as Box<dyn Tee>);
@@ -107,6 +126,25 @@ pub fn detect() -> Option<Box<dyn Tee>> {
     #[cfg(feature = "simulated-tee")]
     let found = found.or_else(|| SimulatedTee::open().map(|tee| Box::new(tee) as Box<dyn Tee>));
     found
+}
+
+/// The same, or the paravisor whose TPM this is. A report straight from the hardware
+/// comes before what a TPM says, which any host can make up.
+///
+/// # Errors
+///
+/// When the TPM does not say whether it is a paravisor's.
+#[cfg(feature = "hardware")]
+pub fn detect_with(
+    tpm: &Arc<tpm::Tpm<tpm::TpmDevice>>,
+) -> Result<Option<Box<dyn Tee>>, tpm::TpmError> {
+    match detect() {
+        Some(tee) => Ok(Some(tee)),
+        None => {
+            let found = Paravisor::find(tpm, Vec::new)?;
+            Ok(found.map(|tee| Box::new(tee) as Box<dyn Tee>))
+        }
+    }
 }
 
 /// Whether the kernel says that it runs in a TEE, whatever [`detect`] finds: in one

@@ -4,6 +4,7 @@
 pub mod authority;
 pub mod der;
 pub mod scene;
+pub mod swtpm;
 pub mod uvm;
 
 use std::{fs, path::Path};
@@ -16,6 +17,21 @@ pub fn vector(name: &str) -> Vec<u8> {
         .join("tests/vectors")
         .join(name);
     fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
+/// A paravisor's blob around a report and runtime data.
+pub fn hcl_blob(report: &[u8], data: &[u8]) -> Vec<u8> {
+    let size = u32::try_from(data.len()).unwrap();
+    let mut blob = b"HCLA".to_vec();
+    for field in [2, 0x4C0 + 20 + size, 2, 0, 0, 0, 0] {
+        blob.extend(field.to_le_bytes());
+    }
+    blob.extend(report);
+    for field in [20 + size, 1, 2, 1, size] {
+        blob.extend(field.to_le_bytes());
+    }
+    blob.extend(data);
+    blob
 }
 
 /// The time at which vectors are judged.

@@ -1,0 +1,475 @@
+//! The TPM client against a software TPM, and the evidence of a paravisor's guest with
+//! one, judged by our own verifier.
+#![allow(clippy::unwrap_used, reason = "a helper that fails fails its test")]
+
+mod support;
+
+use std::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    io::{self, Read, Write},
+    os::unix::net::UnixStream,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use agent_evidence::{
+    Check, ReportData, Sha256Digest, Sha384Digest, Verdict,
+    azure::{Attest, AzureExpected, HclReport, PcrReferences},
+    evidence::Evidence,
+    log::{Event, EventDigests, EventError, MeasurementLog},
+    tee::{
+        Paravisor, Tee as _, TeeError, TeeKind,
+        tpm::{Command, INITDATA_PCR, LOG_PCR, Register, ResponseError, Tpm, TpmError},
+    },
+};
+use support::{
+    hcl_blob, refusals,
+    scene::Scene,
+    swtpm::{Swtpm, define, fill, make_attestation_key},
+    vector,
+};
+
+const REPORT_INDEX: u32 = 0x0140_0001;
+const USER_DATA_INDEX: u32 = 0x0140_0002;
+const KEY: u32 = 0x8100_0003;
+
+#[derive(Debug, thiserror::Error)]
+enum AppendError {
+    #[error(transparent)]
+    Event(#[from] EventError),
+    #[error(transparent)]
+    Tpm(#[from] TpmError),
+}
+
+fn digests(text: &[u8]) -> EventDigests {
+    EventDigests {
+        sha_256: Sha256Digest::of(&[text]),
+        sha_384: Sha384Digest::of(&[text]),
+    }
+}
+
+fn logged(log: &mut MeasurementLog, tpm: &dyn Register) -> Result<(), AppendError> {
+    let event = Event::parse("domain", "operation", "content").unwrap();
+    log.append_after(event, |digests| Ok(tpm.extend(digests)?))
+}
+
+#[test]
+fn an_extension_changes_its_pcr_as_computed_and_no_other() {
+    let Some(swtpm) = Swtpm::start() else { return };
+    let tpm = Tpm::start(swtpm.connect()).unwrap();
+    let before = tpm.pcrs().unwrap();
+    let mut log = MeasurementLog::new();
+    logged(&mut log, &tpm).unwrap();
+    logged(&mut log, &tpm).unwrap();
+    let mut expected = before;
+    expected[usize::from(LOG_PCR)] = log.register_256();
+    assert_eq!(tpm.pcrs().unwrap(), expected);
+    assert_ne!(log.register_256(), Sha256Digest::ZERO);
+
+    let initdata = Sha256Digest([8; 32]);
+    tpm.extend_initdata(initdata).unwrap();
+    expected[usize::from(INITDATA_PCR)] = Sha256Digest::of(&[&[0; 32], &initdata.0]);
+    assert_eq!(tpm.pcrs().unwrap(), expected);
+}
+
+#[test]
+fn both_banks_are_extended() {
+    let Some(swtpm) = Swtpm::start() else { return };
+    let stream = swtpm.connect();
+    let mut raw = stream.try_clone().unwrap();
+    let tpm = Tpm::start(stream).unwrap();
+    tpm.extend(LOG_PCR, &digests(b"text")).unwrap();
+    // TPM2_PCR_Read of PCR 15 in the SHA-384 bank.
+    let read = hex::decode("8001000000140000017e00000001000c03008000").unwrap();
+    raw.write_all(&read).unwrap();
+    let mut response = [0; 256];
+    let length = raw.read(&mut response).unwrap();
+    let value = Sha384Digest::of(&[&[0; 48], &Sha384Digest::of(&[b"text"]).0]);
+    assert_eq!(response[length - 48..length], value.0);
+}
+
+#[test]
+fn a_pcr_that_the_locality_may_not_extend_is_refused_by_command_and_code() {
+    let Some(swtpm) = Swtpm::start() else { return };
+    let tpm = Tpm::start(swtpm.connect()).unwrap();
+    let before = tpm.pcrs().unwrap();
+    let error = tpm.extend(17, &digests(b"text")).unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "the tpm refused TPM2_PCR_Extend with code 0x907"
+    );
+    assert_eq!(tpm.pcrs().unwrap(), before);
+}
+
+#[test]
+fn a_real_report_is_read_back_byte_for_byte() {
+    let Some(swtpm) = Swtpm::start() else { return };
+    let mut stream = swtpm.connect();
+    let blob = vector("azure-vtpm/crate-hcl-report-snp.bin");
+    define(&mut stream, REPORT_INDEX, blob.len());
+    fill(&mut stream, REPORT_INDEX, &blob);
+    let tpm = Arc::new(Tpm::start(stream).unwrap());
+    assert_eq!(tpm.nv_read(REPORT_INDEX).unwrap().unwrap(), blob);
+    assert_eq!(tpm.nv_read(USER_DATA_INDEX).unwrap(), None);
+    let tee = Paravisor::find(&tpm, Vec::new).unwrap().unwrap();
+    assert_eq!(tee.kind(), TeeKind::AzSnpVtpm);
+}
+
+#[test]
+fn a_tpm_without_a_snp_report_is_no_paravisors() {
+    let Some(swtpm) = Swtpm::start() else { return };
+    let tpm = Arc::new(Tpm::start(swtpm.connect()).unwrap());
+    assert!(Paravisor::find(&tpm, Vec::new).unwrap().is_none());
+    drop(tpm);
+    for content in [vec![0xFF; 64], hcl_blob(&[0; 1184], b"{}")] {
+        let Some(swtpm) = Swtpm::start() else { return };
+        let mut stream = swtpm.connect();
+        let is_report = HclReport::parse(&content).is_ok();
+        define(&mut stream, REPORT_INDEX, content.len());
+        fill(&mut stream, REPORT_INDEX, &content);
+        let tpm = Arc::new(Tpm::start(stream).unwrap());
+        let found = Paravisor::find(&tpm, Vec::new).unwrap();
+        assert_eq!(found.is_some(), is_report);
+    }
+}
+
+#[test]
+fn user_data_are_written_to_an_index_that_is_made_if_need_be() {
+    let Some(swtpm) = Swtpm::start() else { return };
+    let mut stream = swtpm.connect();
+    define(&mut stream, 0x0140_0003, 32);
+    let tpm = Tpm::start(stream).unwrap();
+    for byte in [1, 2] {
+        tpm.nv_write(USER_DATA_INDEX, &[byte; 64]).unwrap();
+        assert_eq!(tpm.nv_read(USER_DATA_INDEX).unwrap().unwrap(), [byte; 64]);
+    }
+    let error = tpm.nv_write(0x0140_0003, &[1; 64]).unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "nv index 0x01400003 has 32 bytes, not 64"
+    );
+}
+
+/// A guest's TPM with a paravisor behind it: after the guest has written user data,
+/// there is a new report with them.
+struct PlayedTpm {
+    stream: UnixStream,
+    scene: Arc<Mutex<Scene>>,
+    key: String,
+    /// User data in the last command, if it wrote some.
+    written: Option<[u8; 64]>,
+}
+
+impl PlayedTpm {
+    fn start(swtpm: &Swtpm, scene: &Arc<Mutex<Scene>>) -> Self {
+        use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
+        let mut stream = swtpm.connect();
+        let modulus = make_attestation_key(&mut stream, KEY);
+        let mut played = Self {
+            stream,
+            scene: Arc::clone(scene),
+            key: URL_SAFE_NO_PAD.encode(modulus),
+            written: None,
+        };
+        let blob = played.blob(&[0; 64]);
+        define(&mut played.stream, REPORT_INDEX, blob.len());
+        fill(&mut played.stream, REPORT_INDEX, &blob);
+        played
+    }
+
+    fn blob(&self, user_data: &[u8; 64]) -> Vec<u8> {
+        let runtime = format!(
+            r#"{{"keys":[{{"kid":"HCLAkPub","kty":"RSA","e":"AQAB","n":"{}"}}],"user-data":"{}"}}"#,
+            self.key,
+            hex::encode_upper(user_data),
+        );
+        let Sha256Digest(digest) = Sha256Digest::of(&[runtime.as_bytes()]);
+        let mut scene = self.scene.lock().unwrap();
+        scene.put(0x50, &[digest, [0; 32]].concat());
+        scene.put(0xC0, &[0; 32]);
+        hcl_blob(&scene.signed(), runtime.as_bytes())
+    }
+}
+
+impl Write for PlayedTpm {
+    fn write(&mut self, command: &[u8]) -> io::Result<usize> {
+        let handle = command.get(14..18);
+        if command[6..10] == 0x137_u32.to_be_bytes()
+            && handle == Some(&USER_DATA_INDEX.to_be_bytes())
+        {
+            self.written = Some(command[33..97].try_into().unwrap());
+        }
+        self.stream.write(command)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.stream.flush()
+    }
+}
+
+impl Read for PlayedTpm {
+    fn read(&mut self, response: &mut [u8]) -> io::Result<usize> {
+        let length = self.stream.read(response)?;
+        if let Some(user_data) = self.written.take() {
+            let blob = self.blob(&user_data);
+            fill(&mut self.stream, REPORT_INDEX, &blob);
+        }
+        Ok(length)
+    }
+}
+
+fn judge(text: &str, nonce: &[u8], log: &MeasurementLog, scene: &Mutex<Scene>) -> Verdict {
+    let Evidence::Azure(mut evidence) = Evidence::parse(text.as_bytes()).unwrap() else {
+        panic!("another form: {text}")
+    };
+    let scene = scene.lock().unwrap();
+    evidence.endorsements = scene.endorsements();
+    let accepted = BTreeSet::from([log.register_256()]);
+    let expected = AzureExpected {
+        nonce,
+        initdata: Some(Sha256Digest([8; 32])),
+        pcrs: &PcrReferences(BTreeMap::from([(LOG_PCR, accepted)])),
+    };
+    evidence.appraise(&scene.roots(), &scene.references, &expected, scene.at)
+}
+
+#[test]
+fn evidence_of_a_paravisors_guest_is_accepted_by_our_verifier() {
+    let Some(swtpm) = Swtpm::start() else { return };
+    let scene = Arc::new(Mutex::new(Scene::genoa()));
+    let tpm = Arc::new(Tpm::start(PlayedTpm::start(&swtpm, &scene)).unwrap());
+    let tee = Paravisor::find(&tpm, Vec::new).unwrap().unwrap();
+    let mut log = MeasurementLog::new();
+    logged(&mut log, &*tpm).unwrap();
+    tpm.extend_initdata(Sha256Digest([8; 32])).unwrap();
+
+    let nonce = [0xA5; 48];
+    let text = tee.evidence(&nonce, &log).unwrap();
+    let verdict = judge(&text, &nonce, &log, &scene);
+    assert!(verdict.is_accepted(), "{verdict}");
+    let verdict = judge(&text, b"another", &log, &scene);
+    assert_eq!(refusals(&verdict), [Check::QuoteNonce]);
+    let verdict = judge(&text, &nonce, &MeasurementLog::new(), &scene);
+    assert_eq!(refusals(&verdict), [Check::PcrValues], "an entry left out");
+
+    // What was extended since is in the next evidence and not in the last one.
+    logged(&mut log, &*tpm).unwrap();
+    let verdict = judge(&text, &nonce, &log, &scene);
+    assert_eq!(refusals(&verdict), [Check::PcrValues]);
+    let text = tee.evidence(&nonce, &log).unwrap();
+    let verdict = judge(&text, &nonce, &log, &scene);
+    assert!(verdict.is_accepted(), "{verdict}");
+}
+
+#[test]
+fn a_report_carries_the_user_data_or_there_is_none() {
+    let Some(swtpm) = Swtpm::start() else { return };
+    let scene = Arc::new(Mutex::new(Scene::genoa()));
+    let played = PlayedTpm::start(&swtpm, &scene);
+    let tpm = Arc::new(Tpm::start(played).unwrap());
+    let tee = Paravisor::find(&tpm, || b"certificates".to_vec());
+    let obtained = tee.unwrap().unwrap().obtain(&ReportData([7; 64])).unwrap();
+    let found = String::from_utf8_lossy(&obtained.report).contains(&"07".repeat(64));
+    assert!(found);
+    assert_eq!(obtained.certificates, b"certificates");
+    drop(tpm);
+
+    // A paravisor that never makes a new report.
+    let Some(swtpm) = Swtpm::start() else { return };
+    let PlayedTpm { stream, .. } = PlayedTpm::start(&swtpm, &scene);
+    let tpm = Arc::new(Tpm::start(stream).unwrap());
+    let tee = Paravisor::find(&tpm, Vec::new).unwrap().unwrap();
+    let tee = tee.with_patience(Duration::from_millis(10));
+    let error = tee.obtain(&ReportData([7; 64])).unwrap_err();
+    assert!(matches!(error, TeeError::Silent(_)), "{error}");
+}
+
+#[test]
+fn a_nonce_too_long_for_a_quote_is_refused_before_anything_is_asked() {
+    let Some(swtpm) = Swtpm::start() else { return };
+    let scene = Arc::new(Mutex::new(Scene::genoa()));
+    let tpm = Arc::new(Tpm::start(PlayedTpm::start(&swtpm, &scene)).unwrap());
+    let tee = Paravisor::find(&tpm, Vec::new).unwrap().unwrap();
+    for length in [49, 64, 65, 1024] {
+        let error = tee.evidence(&vec![1; length], &MeasurementLog::new());
+        assert!(
+            matches!(error, Err(TeeError::Tpm(TpmError::Nonce(said))) if said == length),
+            "{error:?}"
+        );
+    }
+    assert_eq!(tpm.nv_read(USER_DATA_INDEX).unwrap(), None);
+}
+
+/// Hands out recorded responses, whatever is asked.
+struct Recorded(VecDeque<Vec<u8>>);
+
+impl Write for Recorded {
+    fn write(&mut self, command: &[u8]) -> io::Result<usize> {
+        Ok(command.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Read for Recorded {
+    fn read(&mut self, response: &mut [u8]) -> io::Result<usize> {
+        let recorded = self.0.pop_front().unwrap_or_default();
+        response[..recorded.len()].copy_from_slice(&recorded);
+        Ok(recorded.len())
+    }
+}
+
+/// Keeps the last response to each command.
+struct Recorder(UnixStream, Arc<Mutex<VecDeque<Vec<u8>>>>);
+
+impl Write for Recorder {
+    fn write(&mut self, command: &[u8]) -> io::Result<usize> {
+        self.0.write(command)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.0.flush()
+    }
+}
+
+impl Read for Recorder {
+    fn read(&mut self, response: &mut [u8]) -> io::Result<usize> {
+        let length = self.0.read(response)?;
+        let recorded = response[..length].to_vec();
+        // "Send it again" comes when the TPM likes.
+        if recorded[6..10] != 0x922_u32.to_be_bytes() {
+            self.1.lock().unwrap().push_back(recorded);
+        }
+        Ok(length)
+    }
+}
+
+fn use_all<T: Read + Write + Send>(channel: T) -> Result<(), TpmError> {
+    let tpm = Tpm::start(channel)?;
+    tpm.extend(LOG_PCR, &digests(b"text"))?;
+    tpm.nv_read(REPORT_INDEX)?;
+    tpm.nv_write(USER_DATA_INDEX, &[1; 64])?;
+    let quote = tpm.quote(KEY, b"nonce")?;
+    assert_eq!(Attest::parse(&quote.message).unwrap().nonce, b"nonce");
+    Ok(())
+}
+
+fn recording() -> Option<VecDeque<Vec<u8>>> {
+    let swtpm = Swtpm::start()?;
+    let mut stream = swtpm.connect();
+    make_attestation_key(&mut stream, KEY);
+    define(&mut stream, REPORT_INDEX, 64);
+    fill(&mut stream, REPORT_INDEX, &[5; 64]);
+    let kept = Arc::new(Mutex::new(VecDeque::new()));
+    use_all(Recorder(stream, Arc::clone(&kept))).unwrap();
+    Some(kept.lock().unwrap().clone())
+}
+
+#[test]
+fn responses_that_are_cut_or_longer_are_refused_by_the_name_of_their_command() {
+    let Some(recording) = recording() else { return };
+    use_all(Recorded(recording.clone())).unwrap();
+    let names = [
+        Command::GetCapability,
+        Command::PcrExtend,
+        Command::NvReadPublic,
+        Command::NvRead,
+        Command::NvReadPublic,
+        Command::NvDefineSpace,
+        Command::NvWrite,
+        Command::Quote,
+        Command::PcrRead,
+        Command::PcrRead,
+        Command::PcrRead,
+    ];
+    assert_eq!(recording.len(), names.len());
+    for (at, name) in names.into_iter().enumerate() {
+        // A refusal has no size to lie about but its own.
+        for length in 0..=recording[at].len() + 1 {
+            for honest_size in [false, true] {
+                let mut changed = recording.clone();
+                if length == changed[at].len() {
+                    continue;
+                }
+                changed[at].resize(length, 0);
+                if honest_size && length >= 6 {
+                    let size = u32::try_from(length).unwrap().to_be_bytes();
+                    changed[at][2..6].copy_from_slice(&size);
+                }
+                let error = use_all(Recorded(changed)).unwrap_err();
+                let TpmError::Malformed { command, .. } = error else {
+                    panic!("{name} {length}: {error}")
+                };
+                assert_eq!(command, name, "{length}");
+            }
+        }
+    }
+}
+
+#[test]
+fn tampered_responses_are_refused_by_name() {
+    let Some(recording) = recording() else { return };
+    let refused = |at: usize, change: &dyn Fn(&mut Vec<u8>)| {
+        let mut changed = recording.clone();
+        change(&mut changed[at]);
+        use_all(Recorded(changed)).unwrap_err()
+    };
+    let source = |error: TpmError| match error {
+        TpmError::Malformed { source, .. } => source,
+        error => panic!("{error}"),
+    };
+    let tag = source(refused(1, &|response| response[1] = 1));
+    assert_eq!(tag, ResponseError::Tag(0x8001));
+    let session = source(refused(1, &|response| *response.last_mut().unwrap() = 1));
+    assert_eq!(session, ResponseError::Session);
+    let index = source(refused(2, &|response| response[15] ^= 1));
+    assert_eq!(index, ResponseError::Other("index"));
+    let bank = source(refused(8, &|response| response[19] = 0x0C));
+    assert_eq!(bank, ResponseError::Other("bank"));
+    let scheme = source(refused(7, &|response| {
+        let scheme = response.len() - 5 - 256 - 6;
+        response[scheme + 1] = 0x16;
+    }));
+    assert_eq!(scheme, ResponseError::Other("signature scheme"));
+    // Values that are well-formed and not those that were signed.
+    let pcrs = refused(8, &|response| *response.last_mut().unwrap() ^= 1);
+    assert!(matches!(pcrs, TpmError::Pcrs), "{pcrs}");
+    // A code without more is the TPM's refusal, with a body it is nothing.
+    let code = refused(1, &|response| {
+        response.truncate(10);
+        response[1] = 1;
+        response[5] = 10;
+        response[8..10].copy_from_slice(&[1, 1]);
+    });
+    assert_eq!(
+        code.to_string(),
+        "the tpm refused TPM2_PCR_Extend with code 0x101"
+    );
+    let body = source(refused(1, &|response| {
+        response[1] = 1;
+        response[9] = 1;
+    }));
+    assert_eq!(body, ResponseError::Refusal);
+    // No bank for the log.
+    let banks = refused(0, &|response| {
+        for place in 0..response.len() - 1 {
+            if response[place] == 0 && matches!(response[place + 1], 0x0B | 0x0C) {
+                response[place + 1] = 0x04;
+            }
+        }
+    });
+    assert!(matches!(banks, TpmError::NoBank(LOG_PCR)), "{banks}");
+}
+
+#[test]
+fn a_failed_extension_leaves_the_log_as_it_was() {
+    let Some(recording) = recording() else { return };
+    let mut log = MeasurementLog::new();
+    // After the banks nothing comes any more.
+    let tpm = Tpm::start(Recorded(recording.into_iter().take(1).collect())).unwrap();
+    let error = logged(&mut log, &tpm).unwrap_err();
+    assert!(matches!(error, AppendError::Tpm(_)), "{error}");
+    assert_eq!(log, MeasurementLog::new());
+}
