@@ -284,13 +284,7 @@ impl LoggedEvidence {
         );
         if let Some(workload) = workload {
             findings.also_plan(&[Check::Workload]);
-            let surplus = workload.surplus(&self.log);
-            findings.note(
-                Check::Workload,
-                surplus.is_none(),
-                "the containers and processes that the owner named",
-                surplus.map_or_else(|| "these".to_owned(), |surplus| surplus.to_string()),
-            );
+            workload.judge(&self.log, &mut findings);
         }
         findings.into_verdict()
     }

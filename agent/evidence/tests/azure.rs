@@ -104,6 +104,7 @@ fn older_evidence() -> AzureEvidence {
         hcl: HclReport::parse(&vector("azure-vtpm/hcl-report.bin")).unwrap(),
         quote: quote_of(&vector("azure-vtpm/tpm-quote-v1.json")),
         endorsements: Endorsements::parse(&vector("azure-vtpm/vcek.pem")).unwrap(),
+        log: None,
     }
 }
 
@@ -236,6 +237,7 @@ impl Paravisor {
             hcl: HclReport::parse(&hcl_blob(&report, data.as_bytes())).unwrap(),
             quote: quote(self.nonce, quoted, self.pcrs),
             endorsements: self.scene.endorsements(),
+            log: None,
         };
         let expected = AzureExpected {
             nonce: b"nonce",

@@ -13,10 +13,10 @@ use std::{
 };
 
 use agent_evidence::{
-    Check, ReportData, Sha256Digest, Sha384Digest, Verdict,
-    azure::{Attest, AzureExpected, HclReport, PcrReferences},
+    Check, Outcome, ReportData, Sha256Digest, Sha384Digest, Verdict,
+    azure::{Attest, AzureEvidence, AzureExpected, HclReport, PcrReferences},
     evidence::Evidence,
-    log::{Event, EventDigests, EventError, MeasurementLog},
+    log::{Entry, Event, EventDigests, EventError, ExecEntry, MeasurementLog, Workload},
     tee::{
         Paravisor, Tee as _, TeeError, TeeKind,
         tpm::{Command, INITDATA_PCR, LOG_PCR, Register, ResponseError, Tpm, TpmError},
@@ -218,19 +218,32 @@ impl Read for PlayedTpm {
     }
 }
 
-fn judge(text: &str, nonce: &[u8], log: &MeasurementLog, scene: &Mutex<Scene>) -> Verdict {
-    let Evidence::Azure(mut evidence) = Evidence::parse(text.as_bytes()).unwrap() else {
-        panic!("another form: {text}")
-    };
+fn parsed(text: &str) -> Box<AzureEvidence> {
+    match Evidence::parse(text.as_bytes()).unwrap() {
+        Evidence::Azure(evidence) => evidence,
+        other => panic!("another form: {other:?}"),
+    }
+}
+
+/// Judges evidence with the certificates that the scene has, as an owner who accepts
+/// firmware that measured nothing.
+fn judge(
+    evidence: &AzureEvidence,
+    nonce: &[u8],
+    workload: Option<&Workload>,
+    scene: &Mutex<Scene>,
+) -> Verdict {
+    let mut evidence = evidence.clone();
     let scene = scene.lock().unwrap();
     evidence.endorsements = scene.endorsements();
-    let accepted = BTreeSet::from([log.register_256()]);
+    let accepted = BTreeSet::from([Sha256Digest::ZERO]);
     let expected = AzureExpected {
         nonce,
         initdata: Some(Sha256Digest([8; 32])),
-        pcrs: &PcrReferences(BTreeMap::from([(LOG_PCR, accepted)])),
+        pcrs: &PcrReferences(BTreeMap::from([(4, accepted)])),
     };
-    evidence.appraise(&scene.roots(), &scene.references, &expected, scene.at)
+    let (roots, references) = (scene.roots(), &scene.references);
+    evidence.appraise_with(&roots, references, &expected, workload, scene.at)
 }
 
 #[test]
@@ -244,21 +257,50 @@ fn evidence_of_a_paravisors_guest_is_accepted_by_our_verifier() {
     tpm.extend_initdata(Sha256Digest([8; 32])).unwrap();
 
     let nonce = [0xA5; 48];
-    let text = tee.evidence(&nonce, &log).unwrap();
-    let verdict = judge(&text, &nonce, &log, &scene);
+    let none_else = Workload::default();
+    let mut evidence = parsed(&tee.evidence(&nonce, &log).unwrap());
+    assert_eq!(evidence.log.as_ref(), Some(&log));
+    let verdict = judge(&evidence, &nonce, Some(&none_else), &scene);
     assert!(verdict.is_accepted(), "{verdict}");
-    let verdict = judge(&text, b"another", &log, &scene);
+    assert_eq!(
+        verdict.outcome(Check::MeasurementLog),
+        Some(Outcome::Passed)
+    );
+    let verdict = judge(&evidence, b"another", None, &scene);
     assert_eq!(refusals(&verdict), [Check::QuoteNonce]);
-    let verdict = judge(&text, &nonce, &MeasurementLog::new(), &scene);
-    assert_eq!(refusals(&verdict), [Check::PcrValues], "an entry left out");
 
-    // What was extended since is in the next evidence and not in the last one.
-    logged(&mut log, &*tpm).unwrap();
-    let verdict = judge(&text, &nonce, &log, &scene);
-    assert_eq!(refusals(&verdict), [Check::PcrValues]);
-    let text = tee.evidence(&nonce, &log).unwrap();
-    let verdict = judge(&text, &nonce, &log, &scene);
-    assert!(verdict.is_accepted(), "{verdict}");
+    // What was extended since is not in it; an entry left out is seen.
+    let earlier = log.clone();
+    let exec = ExecEntry {
+        container: "c".to_owned(),
+        exec: "e".to_owned(),
+        process: Sha256Digest([1; 32]),
+    };
+    let exec = Entry::from(exec).event().unwrap();
+    log.append_after(exec, |digests| {
+        Ok::<_, AppendError>(Register::extend(&*tpm, digests)?)
+    })
+    .unwrap();
+    evidence.log = Some(log.clone());
+    let verdict = judge(&evidence, &nonce, None, &scene);
+    assert_eq!(refusals(&verdict), [Check::MeasurementLog]);
+    let mut evidence = parsed(&tee.evidence(&nonce, &log).unwrap());
+    assert!(judge(&evidence, &nonce, None, &scene).is_accepted());
+    let verdict = judge(&evidence, &nonce, Some(&none_else), &scene);
+    assert_eq!(refusals(&verdict), [Check::Workload]);
+    evidence.log = Some(earlier.clone());
+    let verdict = judge(&evidence, &nonce, Some(&none_else), &scene);
+    assert_eq!(refusals(&verdict), [Check::MeasurementLog]);
+
+    let error = tee.evidence(&nonce, &earlier).unwrap_err();
+    assert!(matches!(error, TeeError::OtherLog), "{error}");
+
+    // CoCo's form without the log: nothing is said of what ran, and it cannot be asked.
+    evidence.log = None;
+    assert!(judge(&evidence, &nonce, None, &scene).is_accepted());
+    let verdict = judge(&evidence, &nonce, Some(&none_else), &scene);
+    assert_eq!(verdict.outcome(Check::Workload), Some(Outcome::NotReached));
+    assert!(!verdict.is_accepted());
 }
 
 #[test]

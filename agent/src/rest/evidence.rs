@@ -2,7 +2,7 @@
 
 use std::{fmt, sync::Arc};
 
-use agent_evidence::tee::{Tee, TeeKind};
+use agent_evidence::tee::{Tee, TeeError, TeeKind};
 use serde::Serialize;
 use tokio::task::spawn_blocking;
 use tracing::warn;
@@ -70,23 +70,20 @@ pub(super) async fn answer(source: &Arc<Source>, nonce: Vec<u8>) -> Answer {
     }
 }
 
-fn make(
-    tee: &dyn Tee,
-    log: &Measured,
-    nonce: &[u8],
-) -> Result<String, agent_evidence::tee::TeeError> {
+fn make(tee: &dyn Tee, log: &Measured, nonce: &[u8]) -> Result<String, TeeError> {
     // A copy, so that what is signed is what is sent, whatever happens meanwhile.
-    tee.evidence(nonce, &log.so_far())
+    // Where a TPM has the log too, an entry may come before the TPM signs; rarely twice.
+    let made = tee.evidence(nonce, &log.so_far());
+    match made {
+        Err(TeeError::OtherLog) => tee.evidence(nonce, &log.so_far()),
+        made => made,
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use agent_evidence::{
-        ReportData,
-        evidence::LoggedEvidence,
-        log::DenialEntry,
-        snp::REPORT_LEN,
-        tee::{Obtained, TeeError},
+        ReportData, evidence::LoggedEvidence, log::DenialEntry, snp::REPORT_LEN, tee::Obtained,
     };
 
     use super::*;

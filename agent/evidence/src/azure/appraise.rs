@@ -8,7 +8,9 @@ use super::{AzureEvidence, quote::Attest, quote::PCR_COUNT};
 use crate::{
     bytes::same_bytes,
     field::{HostData, Sha256Digest},
+    log::Workload,
     snp::{Expected, ReferenceValues, Roots},
+    tee::tpm::{INITDATA_PCR, LOG_PCR},
     time::Timestamp,
     verdict::{Check, Findings, Verdict},
 };
@@ -21,8 +23,6 @@ const LINKS: &[Check] = &[
     Check::PcrValues,
     Check::Initdata,
 ];
-
-const INITDATA_PCR: usize = 8;
 
 /// PCRs by number, with the values accepted for each.
 ///
@@ -44,12 +44,27 @@ pub struct AzureExpected<'a> {
 }
 
 impl AzureEvidence {
-    /// Authenticates and appraises the report, then the quote it vouches for.
+    /// Authenticates and appraises the report, then the quote it vouches for, then the
+    /// log, if there is one.
     pub fn appraise(
         &self,
         roots: &Roots,
         references: &ReferenceValues,
         expected: &AzureExpected<'_>,
+        at: Timestamp,
+    ) -> Verdict {
+        self.appraise_with(roots, references, expected, None, at)
+    }
+
+    /// The same, and nothing may have run that the owner did not name.
+    ///
+    /// An extra container refuses [`Check::Workload`], and so does evidence without a log.
+    pub fn appraise_with(
+        &self,
+        roots: &Roots,
+        references: &ReferenceValues,
+        expected: &AzureExpected<'_>,
+        workload: Option<&Workload>,
         at: Timestamp,
     ) -> Verdict {
         let report = self.hcl.report().clone();
@@ -66,13 +81,24 @@ impl AzureEvidence {
         };
         let mut findings = authentic.appraised(references, &report_expected);
         findings.also_plan(LINKS);
+        if self.log.is_some() {
+            findings.also_plan(&[Check::MeasurementLog]);
+        }
+        if workload.is_some() {
+            findings.also_plan(&[Check::Workload]);
+        }
         if binds {
-            self.judge_quote(expected, &mut findings);
+            self.judge_quote(expected, workload, &mut findings);
         }
         findings.into_verdict()
     }
 
-    fn judge_quote(&self, expected: &AzureExpected<'_>, findings: &mut Findings) {
+    fn judge_quote(
+        &self,
+        expected: &AzureExpected<'_>,
+        workload: Option<&Workload>,
+        findings: &mut Findings,
+    ) {
         let key = self.hcl.attestation_key();
         let wanted = "exactly one RSA key HCLAkPub";
         findings.note(
@@ -97,7 +123,11 @@ impl AzureEvidence {
             return;
         }
         match Attest::parse(&self.quote.message) {
-            Ok(attest) => self.judge_attest(&attest, expected, findings),
+            Ok(attest) => {
+                if self.judge_attest(&attest, expected, findings) {
+                    self.judge_log(workload, findings);
+                }
+            }
             Err(error) => {
                 let wanted = "a quote of all 24 PCRs of the SHA-256 bank";
                 findings.note(Check::QuotePcrs, false, wanted, error);
@@ -105,7 +135,13 @@ impl AzureEvidence {
         }
     }
 
-    fn judge_attest(&self, attest: &Attest, expected: &AzureExpected<'_>, findings: &mut Findings) {
+    /// Whether the PCRs are the signed ones; only then are they worth comparing.
+    fn judge_attest(
+        &self,
+        attest: &Attest,
+        expected: &AzureExpected<'_>,
+        findings: &mut Findings,
+    ) -> bool {
         findings.note(
             Check::QuoteNonce,
             !expected.nonce.is_empty() && same_bytes(&attest.nonce, expected.nonce),
@@ -120,15 +156,34 @@ impl AzureEvidence {
             hex::encode(&attest.pcr_digest),
             digest,
         ) {
-            return;
+            return false;
         }
         self.judge_pcrs(expected.pcrs, findings);
         let wanted = match expected.initdata {
             Some(digest) => Sha256Digest::of(&[&Sha256Digest::ZERO.0, &digest.0]),
             None => Sha256Digest::ZERO,
         };
-        if let Some(found) = self.quote.pcrs.get(INITDATA_PCR) {
+        if let Some(found) = self.quote.pcrs.get(usize::from(INITDATA_PCR)) {
             findings.compare(Check::Initdata, &wanted, found);
+        }
+        true
+    }
+
+    fn judge_log(&self, workload: Option<&Workload>, findings: &mut Findings) {
+        if let (Some(log), Some(found)) = (&self.log, self.quote.pcrs.get(usize::from(LOG_PCR))) {
+            findings.note(
+                Check::MeasurementLog,
+                same_bytes(&log.register_256().0, &found.0),
+                format_args!("a log that makes PCR {LOG_PCR} {found}"),
+                format_args!(
+                    "{} entries, which make {}",
+                    log.events().len(),
+                    log.register_256()
+                ),
+            );
+        }
+        if let (Some(log), Some(workload)) = (&self.log, workload) {
+            workload.judge(log, findings);
         }
     }
 

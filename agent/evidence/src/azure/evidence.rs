@@ -14,11 +14,12 @@ use super::{
 use crate::{
     endorsements::{ContainerError, Endorsements},
     field::Sha256Digest,
+    log::{MAX_LOG_LEN, MeasurementLog, ReplayError},
     tee::Obtained,
 };
 
-/// Longest text read, in bytes.
-const MAX_LEN: usize = 1024 * 1024;
+/// Longest text read, in bytes: a full log in base64, and the rest.
+const MAX_LEN: usize = MAX_LOG_LEN / 3 * 4 + 1024 * 1024;
 
 /// Versions pad their base64url or do not.
 const BASE64URL: GeneralPurpose = GeneralPurpose::new(
@@ -47,6 +48,9 @@ pub enum AzureEvidenceError {
     /// The certificate is malformed.
     #[error("the evidence's certificate cannot be read")]
     Certificates(#[from] ContainerError),
+    /// The log is malformed.
+    #[error("the evidence's measurement log cannot be replayed")]
+    Log(#[from] ReplayError),
 }
 
 /// The parts of the evidence. None is proven.
@@ -58,6 +62,8 @@ pub struct AzureEvidence {
     pub quote: Quote,
     /// The VCEK, and whatever is added.
     pub endorsements: Endorsements,
+    /// The measurement log, which guests of this project add.
+    pub log: Option<MeasurementLog>,
 }
 
 #[derive(Deserialize)]
@@ -86,6 +92,9 @@ struct Versioned {
     tpm_quote: HexQuote,
     hcl_report: String,
     vcek: String,
+    /// Not CoCo's, whose verifiers pass it over.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    measurement_log: Option<String>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -131,6 +140,7 @@ impl AzureEvidence {
                 pcrs: all_pcrs(pcrs?)?,
             },
             endorsements: Endorsements::parse(evidence.vcek.as_bytes())?,
+            log: None,
         })
     }
 
@@ -143,6 +153,10 @@ impl AzureEvidence {
                 .map_err(|_| AzureEvidenceError::Encoding(name))
         };
         let quote = &evidence.tpm_quote;
+        let log = evidence.measurement_log.as_deref();
+        let log = log
+            .map(|log| from_base64("measurement_log", log))
+            .transpose()?;
         Ok(Self {
             hcl: HclReport::parse(&from_base64("hcl_report", &evidence.hcl_report)?)?,
             quote: Quote {
@@ -151,12 +165,14 @@ impl AzureEvidence {
                 pcrs: all_pcrs(quote.pcrs.clone())?,
             },
             endorsements: Endorsements::parse(&from_base64("vcek", &evidence.vcek)?)?,
+            log: log.map(|log| MeasurementLog::replay(&log)).transpose()?,
         })
     }
 }
 
-/// Writes version 2 of what the paravisor gave; for the guest, which judges nothing of it.
-pub fn compose(quote: &Quote, obtained: &Obtained) -> String {
+/// Writes version 2 of what the paravisor gave, with the log; for the guest, which judges
+/// nothing of it.
+pub fn compose(quote: &Quote, obtained: &Obtained, log: &MeasurementLog) -> String {
     let wire = Versioned {
         version: 2,
         tpm_quote: HexQuote {
@@ -166,6 +182,7 @@ pub fn compose(quote: &Quote, obtained: &Obtained) -> String {
         },
         hcl_report: BASE64URL.encode(&obtained.report),
         vcek: BASE64URL.encode(&obtained.certificates),
+        measurement_log: Some(BASE64URL.encode(log.as_bytes())),
     };
     serde_json::to_string(&wire).expect("text and lists are json")
 }

@@ -9,7 +9,10 @@ use std::fmt;
 use serde::Deserialize;
 
 use super::{ContainerEntry, DOMAIN, Entry, ExecEntry, MeasurementLog};
-use crate::field::Sha256Digest;
+use crate::{
+    field::Sha256Digest,
+    verdict::{Check, Findings},
+};
 
 /// Everything that may have run.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
@@ -70,6 +73,17 @@ impl fmt::Display for Surplus {
 }
 
 impl Workload {
+    /// Notes whether the log holds nothing else.
+    pub(crate) fn judge(&self, log: &MeasurementLog, findings: &mut Findings) {
+        let surplus = self.surplus(log);
+        findings.note(
+            Check::Workload,
+            surplus.is_none(),
+            "the containers and processes that the owner named",
+            surplus.map_or_else(|| "these".to_owned(), |surplus| surplus.to_string()),
+        );
+    }
+
     /// The first thing in the log that is not allowed.
     pub(crate) fn surplus(&self, log: &MeasurementLog) -> Option<Surplus> {
         let mut left = self.containers.clone();

@@ -89,6 +89,10 @@ pub enum TeeError {
     /// The host did not answer in time.
     #[error("the secure processor did not answer within {0:?}")]
     Silent(Duration),
+    /// An entry came between the copy of the log and the quote, or one was extended and
+    /// not logged.
+    #[error("the tpm has another measurement log than was given")]
+    OtherLog,
     /// The paravisor's TPM failed.
     #[error("the paravisor's tpm cannot be used")]
     Tpm(#[from] tpm::TpmError),
@@ -111,7 +115,8 @@ pub trait Tee: Send + Sync {
     ///
     /// # Errors
     ///
-    /// [`TeeError`] names the step that failed.
+    /// [`TeeError`] names the step that failed; [`TeeError::OtherLog`] may pass when the
+    /// log is copied again.
     fn evidence(&self, nonce: &[u8], log: &MeasurementLog) -> Result<String, TeeError> {
         let obtained = self.obtain(&log.bound_report_data(nonce))?;
         Ok(evidence::compose(&obtained, nonce, log))

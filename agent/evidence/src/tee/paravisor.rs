@@ -17,7 +17,7 @@ use std::{
 
 use super::{
     Obtained, Tee, TeeError, TeeKind,
-    tpm::{Tpm, TpmError},
+    tpm::{LOG_PCR, Tpm, TpmError},
 };
 use crate::{
     azure::{HclReport, compose},
@@ -104,11 +104,14 @@ impl<T: Read + Write + Send> Tee for Paravisor<T> {
     }
 
     /// CoCo's form, version 2: the quote answers the nonce and has the log in PCR 15.
-    fn evidence(&self, nonce: &[u8], _log: &MeasurementLog) -> Result<String, TeeError> {
+    fn evidence(&self, nonce: &[u8], log: &MeasurementLog) -> Result<String, TeeError> {
         let user_data = ReportData::padded(nonce).map_err(|_| TpmError::Nonce(nonce.len()))?;
         // First, because it is quick and says at once if the nonce is too long.
         let quote = self.tpm.quote(ATTESTATION_KEY, nonce)?;
+        if quote.pcrs.get(usize::from(LOG_PCR)) != Some(&log.register_256()) {
+            return Err(TeeError::OtherLog);
+        }
         let obtained = self.obtain(&user_data)?;
-        Ok(compose(&quote, &obtained))
+        Ok(compose(&quote, &obtained, log))
     }
 }

@@ -7,7 +7,7 @@ use std::{
     env,
     io::{Read, Write},
     os::unix::net::UnixStream,
-    path::Path,
+    path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     thread,
     time::{Duration, Instant},
@@ -27,12 +27,12 @@ const PATIENCE: Duration = Duration::from_secs(20);
 pub struct Swtpm {
     child: Child,
     folder: TempDir,
+    program: PathBuf,
 }
 
 impl Drop for Swtpm {
     fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        self.end();
     }
 }
 
@@ -48,17 +48,48 @@ impl Swtpm {
             return None;
         };
         let folder = tempfile::tempdir().unwrap();
-        let state = format!("dir={}", folder.path().display());
         let server = format!("type=unixio,path={}", socket(folder.path()).display());
-        let child = Command::new(program)
-            .args(["socket", "--tpm2", "--flags", "not-need-init,startup-clear"])
-            .args(["--tpmstate", &state, "--server", &server])
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
-        Some(Self { child, folder })
+        let options = [
+            "--flags",
+            "not-need-init,startup-clear",
+            "--server",
+            &server,
+        ];
+        let child = serve(&program, folder.path(), &options);
+        Some(Self {
+            child,
+            folder,
+            program,
+        })
+    }
+
+    /// Starts it anew as QEMU needs it, with what it kept, and a log of all commands.
+    pub fn serve_qemu(&mut self) {
+        self.end();
+        let control = format!("type=unixio,path={}", self.control().display());
+        let log = format!("file={},level=20", self.log().display());
+        let options = ["--ctrl", &control, "--log", &log];
+        self.child = serve(&self.program, self.folder.path(), &options);
+        let deadline = Instant::now() + PATIENCE;
+        while !self.control().exists() {
+            assert!(Instant::now() < deadline, "swtpm makes no control socket");
+            thread::sleep(Duration::from_millis(10));
+        }
+    }
+
+    pub fn control(&self) -> PathBuf {
+        self.folder.path().join("control")
+    }
+
+    /// All commands and responses, in hexadecimal.
+    pub fn log(&self) -> PathBuf {
+        self.folder.path().join("log")
+    }
+
+    /// Takes it away from whoever uses it.
+    pub fn end(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
     }
 
     /// The one client's connection.
@@ -77,7 +108,19 @@ impl Swtpm {
     }
 }
 
-fn socket(folder: &Path) -> std::path::PathBuf {
+fn serve(program: &Path, folder: &Path, options: &[&str]) -> Child {
+    let state = format!("dir={}", folder.display());
+    Command::new(program)
+        .args(["socket", "--tpm2", "--tpmstate", &state])
+        .args(options)
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap()
+}
+
+fn socket(folder: &Path) -> PathBuf {
     folder.join("socket")
 }
 

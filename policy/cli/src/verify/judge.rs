@@ -32,20 +32,23 @@ impl Judged {
 ///
 /// When the form needs another kind of nonce than was given.
 pub(crate) fn judge(inputs: &Inputs) -> Result<Judged> {
-    let is_logged = matches!(inputs.evidence, Evidence::Logged(_));
-    if inputs.workload.is_some() && !is_logged {
+    let log = match &inputs.evidence {
+        Evidence::Logged(evidence) => Some(&evidence.log),
+        Evidence::Azure(evidence) => evidence.log.as_ref(),
+        Evidence::Snp(_) => None,
+    };
+    let workload = inputs.workload.as_ref();
+    if workload.is_some() && log.is_none() {
         bail!("this form of evidence has no log to hold --workload against");
     }
     let (roots, references, at) = (&inputs.roots, &inputs.references, inputs.at);
-    let (verdict, log) = match (&inputs.evidence, &inputs.freshness) {
+    let verdict = match (&inputs.evidence, &inputs.freshness) {
         (Evidence::Logged(evidence), Freshness::Nonce(nonce)) => {
             let expected = LoggedExpected {
                 nonce,
                 host_data: inputs.host_data,
             };
-            let workload = inputs.workload.as_ref();
-            let verdict = evidence.appraise_with(roots, references, &expected, workload, at);
-            (verdict, Some(&evidence.log))
+            evidence.appraise_with(roots, references, &expected, workload, at)
         }
         (Evidence::Snp(evidence), Freshness::ReportData(report_data)) => {
             let expected = Expected {
@@ -53,11 +56,10 @@ pub(crate) fn judge(inputs: &Inputs) -> Result<Judged> {
                 host_data: inputs.host_data,
             };
             let report = evidence.report.clone();
-            let verdict = match report.authenticate(&evidence.endorsements, roots, references, at) {
+            match report.authenticate(&evidence.endorsements, roots, references, at) {
                 Ok(authentic) => authentic.appraise(references, &expected),
                 Err(refused) => refused,
-            };
-            (verdict, None)
+            }
         }
         (Evidence::Azure(evidence), Freshness::Nonce(nonce)) => {
             let expected = AzureExpected {
@@ -65,7 +67,7 @@ pub(crate) fn judge(inputs: &Inputs) -> Result<Judged> {
                 initdata: inputs.initdata_digest,
                 pcrs: &inputs.pcrs,
             };
-            (evidence.appraise(roots, references, &expected, at), None)
+            evidence.appraise_with(roots, references, &expected, workload, at)
         }
         (Evidence::Snp(_), Freshness::Nonce(_)) => {
             bail!("CoCo's snp form binds report data: give --report-data or --runtime-data")
