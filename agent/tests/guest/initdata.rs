@@ -9,7 +9,7 @@ use std::{
 };
 
 use agent_protocol::{
-    initdata::{Algorithm, disk::frame, packed::pack, write},
+    initdata::{Algorithm, Initdata, disk::frame, packed::pack, write},
     rpc::agent,
 };
 
@@ -20,12 +20,16 @@ use crate::{
 };
 
 const TIME_MAX: Duration = Duration::from_secs(120);
-const POLICY: &str = "package agent_policy\n\ndefault AllowRequestsFailingPolicy := false\n";
+pub(crate) const POLICY: &str =
+    "package agent_policy\n\ndefault AllowRequestsFailingPolicy := false\n";
 
-fn disk(name: &str) -> Vec<u8> {
+pub(crate) fn disk(name: &str) -> Vec<u8> {
+    frame(&pack(&document(name)).unwrap()).unwrap()
+}
+
+pub(crate) fn document(name: &str) -> Initdata {
     let entries = BTreeMap::from([(name.to_owned(), POLICY.to_owned())]);
-    let document = write(Algorithm::Sha256, &entries).unwrap();
-    frame(&pack(&document).unwrap()).unwrap()
+    write(Algorithm::Sha256, &entries).unwrap()
 }
 
 struct Boot {

@@ -13,7 +13,11 @@ mod disk_cases;
 mod host;
 mod initdata;
 mod registry;
+#[path = "../../evidence/tests/support/swtpm.rs"]
+#[allow(dead_code, unreachable_pub, reason = "tests of another crate use more")]
+mod swtpm;
 mod tools;
+mod tpm;
 mod vm;
 
 use std::{
@@ -115,6 +119,11 @@ fn with_bed(test: fn(&Bed)) {
 #[test]
 fn the_guest_stands_by_the_initdata_it_was_given() {
     with_bed(|bed| initdata::boot_each(&bed.tools, &bed.image, bed.folder.path()));
+}
+
+#[test]
+fn the_guest_measures_into_its_tpm_and_does_nothing_unmeasured() {
+    with_bed(|bed| tpm::boot_each(&bed.tools, &bed.image, bed.folder.path()));
 }
 
 #[test]

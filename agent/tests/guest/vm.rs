@@ -42,6 +42,18 @@ impl Vm {
         disks: &[PathBuf],
         serial: &str,
     ) -> Self {
+        Self::boot_with_tpm(tools, folder, image, disks, serial, None)
+    }
+
+    /// The same, with the TPM behind this control socket.
+    pub(crate) fn boot_with_tpm(
+        tools: &Tools,
+        folder: &Path,
+        image: &Path,
+        disks: &[PathBuf],
+        serial: &str,
+        tpm: Option<&Path>,
+    ) -> Self {
         let folder = folder.to_owned();
         fs::create_dir_all(&folder).unwrap();
         let device = folder.join("device.sock");
@@ -57,7 +69,7 @@ impl Vm {
             .spawn()
             .unwrap();
         wait_for(&device);
-        let qemu = qemu(tools, &folder, image, disks, serial);
+        let qemu = qemu(tools, &folder, image, disks, serial, tpm);
         Self {
             qemu,
             vsock,
@@ -104,13 +116,30 @@ pub(crate) fn make_disk(folder: &Path, name: &str, mib: u64) -> PathBuf {
     path
 }
 
-fn qemu(tools: &Tools, folder: &Path, image: &Path, disks: &[PathBuf], serial: &str) -> Child {
+fn qemu(
+    tools: &Tools,
+    folder: &Path,
+    image: &Path,
+    disks: &[PathBuf],
+    serial: &str,
+    tpm: Option<&Path>,
+) -> Child {
     let device = folder.join("device.sock");
     let manifest = fs::read_to_string(image.join("manifest.json")).unwrap();
     let manifest: serde_json::Value = serde_json::from_str(&manifest).unwrap();
     let cmdline = format!("{} agent.log=debug", manifest["cmdline"].as_str().unwrap());
     let console = File::create(folder.join("console")).unwrap();
     let mut command = Command::new(&tools.qemu);
+    if let Some(tpm) = tpm {
+        let socket = format!("socket,id=tpm,path={}", tpm.display());
+        command.args([
+            "-chardev",
+            &socket,
+            "-tpmdev",
+            "emulator,id=tpm0,chardev=tpm",
+        ]);
+        command.args(["-device", "tpm-crb,tpmdev=tpm0"]);
+    }
     for (index, disk) in disks.iter().enumerate() {
         let drive = format!("id=disk{index},if=none,format=raw,file={}", disk.display());
         let device = format!("virtio-blk-pci,drive=disk{index},serial={serial}");
