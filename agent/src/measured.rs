@@ -49,10 +49,11 @@ impl Measured {
     /// [`NoteError`]; then what it describes must not happen.
     pub fn note(&self, entry: impl Into<Entry>) -> Result<(), NoteError> {
         let event = entry.into().event()?;
-        self.lock().append_after(event, |digests| {
-            let extended = self.register.as_ref().map(|it| it.extend(digests));
-            Ok(extended.transpose()?.unwrap_or_default())
-        })
+        self.lock()
+            .append_after(event, |digests| match &self.register {
+                Some(register) => Ok(register.extend(digests)?),
+                None => Ok(()),
+            })
     }
 
     /// Extends the register of the initdata, where there is one.
