@@ -6,7 +6,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, anyhow, ensure};
-use tests_harness::{ContainerRequest, Leftovers, Process, wait_until};
+use tests_harness::{ContainerRequest, Leftovers, Pod, Process, wait_until};
 
 use crate::Stage;
 
@@ -41,6 +41,16 @@ impl Scene {
     fn kill(&self) -> Result<()> {
         let victim = self.appears(self.program)?;
         self.stage.bed().node().kill(&victim)
+    }
+
+    /// As kubelet does, which asks again: until containerd has noticed that the shim is gone, it
+    /// may still ask it and fail.
+    fn remove(&self, pod: Pod<'_>) -> Result<()> {
+        let mut cri = self.stage.bed().cri()?;
+        wait_until("the pod can be removed", STEP, || {
+            Ok(cri.remove_sandbox(pod.id()).is_ok())
+        })?;
+        pod.remove()
     }
 
     /// Everything the bed holds is what it held before, and the bed still runs pods.
@@ -111,7 +121,7 @@ fn while_pulling(scene: &Scene) -> Result<()> {
         joined(starting)?.is_err(),
         "a container started without its {program}"
     );
-    pod.remove()
+    scene.remove(pod)
 }
 
 fn while_running(scene: &Scene) -> Result<()> {
@@ -178,9 +188,9 @@ fn while_removing(scene: &Scene) -> Result<()> {
     let removing = thread::spawn(move || cri.remove_sandbox(&id));
     thread::sleep(UNDER_WAY);
     node.kill(&victim)?;
-    // Whether that call succeeds is containerd's business; a second one must.
+    // Whether that call succeeds is containerd's business.
     let _ = joined(removing)?;
-    pod.remove()
+    scene.remove(pod)
 }
 
 macro_rules! killed {
