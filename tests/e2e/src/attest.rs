@@ -189,7 +189,7 @@ fn prove(stage: &'static Stage, tee: &SimulatedTee) -> Result<()> {
 /// What differs, how, and which check says so.
 type Change = (&'static str, fn(&mut Owner), &'static str);
 
-const CHANGED_EXPECTATIONS: [Change; 6] = [
+const CHANGED_EXPECTATIONS: [Change; 7] = [
     (
         "a replayed nonce",
         |owner| owner.nonce = "tomorrow",
@@ -197,7 +197,12 @@ const CHANGED_EXPECTATIONS: [Change; 6] = [
     ),
     (
         "other initdata",
-        |owner| owner.initdata = owner.initdata.replace("a = 1", "a = 2"),
+        |owner| owner.given.1 = owner.given.1.replace("a = 1", "a = 2"),
+        "host-data",
+    ),
+    (
+        "a policy that was not given",
+        |owner| owner.given = ("--policy", POLICY.to_owned()),
         "host-data",
     ),
     (

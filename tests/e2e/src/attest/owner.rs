@@ -21,8 +21,8 @@ pub(super) struct Owner {
     pub(super) roots: Option<PathBuf>,
     pub(super) references: Value,
     pub(super) nonce: &'static str,
-    /// The document that was given to the pod.
-    pub(super) initdata: String,
+    /// What was given to the pod: the option that says so, and the text.
+    pub(super) given: (&'static str, String),
     pub(super) workload: Option<Value>,
     pub(super) vcpus: u32,
 }
@@ -46,7 +46,7 @@ impl Owner {
                 "identities": {"measurements": []},
             }),
             nonce: "today",
-            initdata: initdata.to_owned(),
+            given: ("--initdata", initdata.to_owned()),
             workload: None,
             vcpus: 1,
         })
@@ -66,8 +66,8 @@ impl Owner {
             .arg(self.write("evidence.json", evidence.to_string())?)
             .arg("--references")
             .arg(self.write("references.json", self.references.to_string())?)
-            .arg("--initdata")
-            .arg(self.write("initdata.toml", &self.initdata)?)
+            .arg(self.given.0)
+            .arg(self.write("given", &self.given.1)?)
             .arg("--guest-image")
             .arg(&self.image)
             .args(["--vcpus", &self.vcpus.to_string()])
