@@ -15,6 +15,7 @@ use agent_evidence::{
 use oci_spec::runtime::Process;
 use serde_json::Value;
 use thiserror::Error;
+use tokio::task::block_in_place;
 
 /// An entry cannot be made; what it describes must not happen.
 #[derive(Debug, Error)]
@@ -42,18 +43,21 @@ impl Measured {
         Self { log, register }
     }
 
-    /// Makes an entry; blocks for as long as the register's device takes.
+    /// Makes an entry; takes as long as the register's device does.
     ///
     /// # Errors
     ///
     /// [`NoteError`]; then what it describes must not happen.
     pub fn note(&self, entry: impl Into<Entry>) -> Result<(), NoteError> {
         let event = entry.into().event()?;
-        self.lock()
-            .append_after(event, |digests| match &self.register {
-                Some(register) => Ok(register.extend(digests)?),
-                None => Ok(()),
-            })
+        let Some(register) = &self.register else {
+            return Ok(self.lock().append(event)?);
+        };
+        // A TPM of the host may be slow on purpose; other tasks of this thread go on.
+        block_in_place(|| {
+            self.lock()
+                .append_after(event, |digests| Ok(register.extend(digests)?))
+        })
     }
 
     /// Extends the register of the initdata, where there is one.

@@ -32,6 +32,14 @@ pub(crate) struct Host {
 }
 
 /// A context without time limit of its own; the case has one.
+pub(crate) fn runtime() -> tokio::runtime::Runtime {
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .unwrap()
+}
+
 pub(crate) fn call() -> context::Context {
     context::with_duration(Duration::from_secs(100))
 }

@@ -14,9 +14,9 @@ use agent_protocol::{
 };
 
 use crate::{
-    host::{Host, Outcome, call},
+    host::{Host, Outcome, call, runtime},
     tools::Tools,
-    vm::Vm,
+    vm::{Devices, Vm},
 };
 
 const TIME_MAX: Duration = Duration::from_secs(120);
@@ -86,11 +86,7 @@ fn boots() -> [Boot; 5] {
 }
 
 pub(crate) fn boot_each(tools: &Tools, image: &Path, folder: &Path) {
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
-        .enable_all()
-        .build()
-        .unwrap();
+    let runtime = runtime();
     for (number, boot) in boots().into_iter().enumerate() {
         let folder = folder.join(format!("initdata{number}"));
         fs::create_dir(&folder).unwrap();
@@ -104,7 +100,12 @@ pub(crate) fn boot_each(tools: &Tools, image: &Path, folder: &Path) {
                 path
             })
             .collect();
-        let vm = Vm::boot(tools, &folder, image, &disks, "initdata");
+        let devices = Devices {
+            disks: &disks,
+            serial: "initdata",
+            tpm: None,
+        };
+        let vm = Vm::boot(tools, &folder, image, &devices);
         let result = runtime.block_on(async {
             let case = tokio::time::timeout(TIME_MAX, case(&vm, &boot));
             case.await.unwrap_or_else(|_| Err("took too long".into()))

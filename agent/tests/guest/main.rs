@@ -12,7 +12,9 @@ mod cases;
 mod disk_cases;
 mod host;
 mod initdata;
+mod limit_cases;
 mod registry;
+mod stream_cases;
 #[path = "../../evidence/tests/support/swtpm.rs"]
 #[allow(dead_code, unreachable_pub, reason = "tests of another crate use more")]
 mod swtpm;
@@ -26,7 +28,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use host::Host;
+use host::{Host, runtime};
 
 const CASE_TIME_MAX: Duration = Duration::from_secs(120);
 
@@ -68,11 +70,7 @@ impl Bed {
     /// Runs the cases in order in one guest, which says this word at its start and ends
     /// with the last case.
     fn play(&self, mut vm: vm::Vm, disk: Option<&Path>, word: &str, cases: &[(&str, cases::Case)]) {
-        let runtime = tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(2)
-            .enable_all()
-            .build()
-            .unwrap();
+        let runtime = runtime();
         let result = runtime.block_on(async {
             let disk = disk.map(Path::to_owned);
             let host = Host::connect(&vm, self.registry.reference(), disk);

@@ -6,11 +6,11 @@ use std::{fs, path::Path, time::Duration};
 use agent_protocol::rpc::agent;
 
 use crate::{
-    host::{Host, call},
+    host::{Host, call, runtime},
     initdata::{self, POLICY},
     swtpm::{Swtpm, define, fill},
     tools::Tools,
-    vm::Vm,
+    vm::{Devices, Vm},
 };
 
 const TIME_MAX: Duration = Duration::from_secs(120);
@@ -27,11 +27,7 @@ struct Extension {
 }
 
 pub(crate) fn boot_each(tools: &Tools, image: &Path, folder: &Path) {
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
-        .enable_all()
-        .build()
-        .unwrap();
+    let runtime = runtime();
     runtime.block_on(async {
         plain(tools, image, folder).await;
         paravisors(tools, image, folder).await;
@@ -46,7 +42,12 @@ async fn plain(tools: &Tools, image: &Path, folder: &Path) {
     };
     tpm.serve_qemu();
     let folder = folder.join("tpm");
-    let vm = Vm::boot_with_tpm(tools, &folder, image, &[], "", Some(&tpm.control()));
+    let devices = Devices {
+        disks: &[],
+        serial: "",
+        tpm: Some(&tpm.control()),
+    };
+    let vm = Vm::boot(tools, &folder, image, &devices);
     let host = connected(&vm).await;
     let console = vm.console();
     assert!(console.contains("tee=\"none\""), "{console}");
@@ -91,8 +92,12 @@ async fn paravisors(tools: &Tools, image: &Path, folder: &Path) {
     fs::create_dir(&folder).unwrap();
     let disk = folder.join("initdata");
     fs::write(&disk, initdata::disk("aa.toml")).unwrap();
-    let control = tpm.control();
-    let vm = Vm::boot_with_tpm(tools, &folder, image, &[disk], "initdata", Some(&control));
+    let devices = Devices {
+        disks: &[disk],
+        serial: "initdata",
+        tpm: Some(&tpm.control()),
+    };
+    let vm = Vm::boot(tools, &folder, image, &devices);
     connected(&vm).await;
     let console = vm.console();
     let told = console.lines().find(|line| line.contains("initdata taken"));

@@ -19,6 +19,15 @@ pub(crate) struct Vm {
     folder: PathBuf,
 }
 
+/// What a VM has that another has not.
+pub(crate) struct Devices<'a> {
+    pub(crate) disks: &'a [PathBuf],
+    /// The serial number of each disk.
+    pub(crate) serial: &'a str,
+    /// The control socket of its TPM.
+    pub(crate) tpm: Option<&'a Path>,
+}
+
 impl Drop for Vm {
     fn drop(&mut self) {
         for child in [&mut self.qemu, &mut self.vsock] {
@@ -31,29 +40,17 @@ impl Drop for Vm {
 impl Vm {
     /// Boots an image with these disks, which all say that they are the scratch disk.
     pub(crate) fn start(tools: &Tools, folder: &Path, image: &Path, disks: &[PathBuf]) -> Self {
-        Self::boot(tools, folder, image, disks, SCRATCH_DISK_SERIAL)
+        let serial = SCRATCH_DISK_SERIAL;
+        let devices = Devices {
+            disks,
+            serial,
+            tpm: None,
+        };
+        Self::boot(tools, folder, image, &devices)
     }
 
-    /// Boots an image with these disks, which all have this serial number.
-    pub(crate) fn boot(
-        tools: &Tools,
-        folder: &Path,
-        image: &Path,
-        disks: &[PathBuf],
-        serial: &str,
-    ) -> Self {
-        Self::boot_with_tpm(tools, folder, image, disks, serial, None)
-    }
-
-    /// The same, with the TPM behind this control socket.
-    pub(crate) fn boot_with_tpm(
-        tools: &Tools,
-        folder: &Path,
-        image: &Path,
-        disks: &[PathBuf],
-        serial: &str,
-        tpm: Option<&Path>,
-    ) -> Self {
+    /// Boots an image with these devices.
+    pub(crate) fn boot(tools: &Tools, folder: &Path, image: &Path, devices: &Devices<'_>) -> Self {
         let folder = folder.to_owned();
         fs::create_dir_all(&folder).unwrap();
         let device = folder.join("device.sock");
@@ -69,7 +66,7 @@ impl Vm {
             .spawn()
             .unwrap();
         wait_for(&device);
-        let qemu = qemu(tools, &folder, image, disks, serial, tpm);
+        let qemu = qemu(tools, &folder, image, devices);
         Self {
             qemu,
             vsock,
@@ -116,14 +113,8 @@ pub(crate) fn make_disk(folder: &Path, name: &str, mib: u64) -> PathBuf {
     path
 }
 
-fn qemu(
-    tools: &Tools,
-    folder: &Path,
-    image: &Path,
-    disks: &[PathBuf],
-    serial: &str,
-    tpm: Option<&Path>,
-) -> Child {
+fn qemu(tools: &Tools, folder: &Path, image: &Path, devices: &Devices<'_>) -> Child {
+    let Devices { disks, serial, tpm } = devices;
     let device = folder.join("device.sock");
     let manifest = fs::read_to_string(image.join("manifest.json")).unwrap();
     let manifest: serde_json::Value = serde_json::from_str(&manifest).unwrap();

@@ -23,7 +23,7 @@ use std::{fmt, io, path::PathBuf, time::Duration};
 
 use crate::{evidence, field::ReportData, log::MeasurementLog};
 
-pub use self::paravisor::{Endorser, Paravisor};
+pub use self::paravisor::Paravisor;
 #[cfg(feature = "simulated-tee")]
 pub use self::simulated::SimulatedTee;
 #[cfg(feature = "hardware")]
@@ -146,7 +146,7 @@ pub fn detect_with(
     match detect() {
         Some(tee) => Ok(Some(tee)),
         None => {
-            let found = Paravisor::find(tpm, Vec::new)?;
+            let found = Paravisor::find(tpm)?;
             Ok(found.map(|tee| Box::new(tee) as Box<dyn Tee>))
         }
     }

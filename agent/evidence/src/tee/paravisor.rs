@@ -35,16 +35,12 @@ const ATTESTATION_KEY: u32 = 0x8100_0003;
 const REFRESH: Duration = Duration::from_secs(8);
 const PAUSE: Duration = Duration::from_millis(500);
 
-/// Where the certificate of the chip's key comes from; empty if it is not to be had.
-pub type Endorser = fn() -> Vec<u8>;
-
 /// Evidence through the paravisor's TPM.
 #[derive(Debug)]
 pub struct Paravisor<T> {
     tpm: Arc<Tpm<T>>,
     /// One question at a time: they share the index.
     turn: Mutex<()>,
-    endorser: Endorser,
     patience: Duration,
 }
 
@@ -54,13 +50,12 @@ impl<T: Read + Write> Paravisor<T> {
     /// # Errors
     ///
     /// [`TpmError`] if the TPM does not say whether it has one.
-    pub fn find(tpm: &Arc<Tpm<T>>, endorser: Endorser) -> Result<Option<Self>, TpmError> {
+    pub fn find(tpm: &Arc<Tpm<T>>) -> Result<Option<Self>, TpmError> {
         let blob = tpm.nv_read(REPORT_INDEX)?;
         let is_snp = blob.is_some_and(|blob| HclReport::parse(&blob).is_ok());
         Ok(is_snp.then(|| Self {
             tpm: Arc::clone(tpm),
             turn: Mutex::new(()),
-            endorser,
             patience: REFRESH,
         }))
     }
@@ -99,7 +94,8 @@ impl<T: Read + Write + Send> Tee for Paravisor<T> {
         let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
         Ok(Obtained {
             report: self.report_with(report_data)?,
-            certificates: (self.endorser)(),
+            // Azure gives them by a service of its own, which a verifier asks as well.
+            certificates: Vec::new(),
         })
     }
 

@@ -20,6 +20,12 @@ pub enum Command {
 /// Without and with an authorization area (part 2, 6.9).
 pub(super) const NO_SESSIONS: u16 = 0x8001;
 pub(super) const SESSIONS: u16 = 0x8002;
+/// Algorithms (part 2, 6.3).
+pub(super) const SHA_256: u16 = 0x000B;
+pub(super) const SHA_384: u16 = 0x000C;
+pub(super) const RSASSA: u16 = 0x0014;
+/// `TPM_CAP_PCRS`.
+pub(super) const CAPABILITY_PCRS: u32 = 5;
 /// Tag, size and code.
 const HEADER_LEN: usize = 10;
 /// One password session (`TPM_RS_PW`) with the empty password, of 9 bytes: handle,
@@ -39,6 +45,11 @@ impl Command {
             Self::PcrRead => "TPM2_PCR_Read",
             Self::PcrExtend => "TPM2_PCR_Extend",
         }
+    }
+
+    /// Its code: the variants' numbers.
+    const fn code(self) -> u32 {
+        self as u32
     }
 
     /// Whether its first handle needs an authorization.
@@ -71,7 +82,7 @@ impl Command {
         let size = u32::try_from(HEADER_LEN + body.len()).expect("commands are of some 100 bytes");
         let mut framed = self.tag().to_be_bytes().to_vec();
         framed.extend(size.to_be_bytes());
-        framed.extend((self as u32).to_be_bytes());
+        framed.extend(self.code().to_be_bytes());
         framed.extend(body);
         framed
     }

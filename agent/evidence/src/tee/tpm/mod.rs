@@ -24,7 +24,7 @@ use std::{
 };
 
 use self::{
-    command::{selection, sized},
+    command::{CAPABILITY_PCRS, RSASSA, SHA_256, SHA_384, selection, sized},
     exchange::{ask, malformed},
     response::{Bank, Parameters},
 };
@@ -51,10 +51,6 @@ pub const INITDATA_PCR: u8 = 8;
 /// Longest qualifying data of a quote, in bytes: every TPM with SHA-384 takes these.
 pub const MAX_QUALIFYING_LEN: usize = 48;
 
-const SHA_256: u16 = 0x000B;
-const SHA_384: u16 = 0x000C;
-const RSASSA: u16 = 0x0014;
-const CAPABILITY_PCRS: u32 = 5;
 const ALL_PCRS: u32 = 0xFF_FFFF;
 
 /// A register outside the log that is extended with each of its entries.
@@ -217,10 +213,9 @@ fn pcrs<T: Read + Write>(channel: &mut T) -> Result<[Sha256Digest; PCR_COUNT], T
         }
         for (index, value) in some {
             left &= !(1 << index);
-            let place = usize::try_from(index)
-                .ok()
-                .and_then(|at| values.get_mut(at));
-            *place.expect("a parsed index is below 24") = value;
+            if let Some(place) = values.get_mut(usize::from(index)) {
+                *place = value;
+            }
         }
     }
     Ok(values)

@@ -2,7 +2,12 @@
 
 use std::io::{Read, Write};
 
-use super::{Command, SHA_256, Tpm, TpmError, command::sized, exchange::ask, response::Parameters};
+use super::{
+    Command, Tpm, TpmError,
+    command::{SHA_256, sized},
+    exchange::ask,
+    response::Parameters,
+};
 
 /// `TPM_RH_OWNER`.
 const OWNER: u32 = 0x4000_0001;

@@ -3,7 +3,7 @@
 //! A TPM outside the confidential guest is the host's: each response is hostile. One
 //! that is not exactly of its command's form is an error, never a guess.
 
-use super::{command::Command, command::NO_SESSIONS};
+use super::command::{CAPABILITY_PCRS, Command, NO_SESSIONS, RSASSA, SHA_256};
 use crate::{
     bytes::{Reader, Truncated},
     field::Sha256Digest,
@@ -12,11 +12,6 @@ use crate::{
 /// Longest response read, in bytes; TPMs have buffers of 4096.
 pub const MAX_RESPONSE_LEN: usize = 4096;
 
-/// Algorithms (part 2, 6.3).
-const SHA_256: u16 = 0x000B;
-const RSASSA: u16 = 0x0014;
-/// `TPM_CAP_PCRS`.
-const CAPABILITY_PCRS: u32 = 5;
 /// Most banks of a TPM (part 2, `HASH_COUNT` of the reference code is 4).
 const MAX_BANKS: u32 = 16;
 /// Empty nonce, "continue session", empty acknowledgment: of a password session.
@@ -135,7 +130,7 @@ impl<'a> Parameters<'a> {
     }
 
     /// `TPM2_PCR_Read` of one bank: which of the PCRs that were asked for, with values.
-    pub(super) fn pcrs(mut self, asked: Bank) -> Result<Vec<(u32, Sha256Digest)>, ResponseError> {
+    pub(super) fn pcrs(mut self, asked: Bank) -> Result<Vec<(u8, Sha256Digest)>, ResponseError> {
         let _update_counter = self.0.u32_be()?;
         let selections = self.selections()?;
         let &[Bank { algorithm, mask }] = selections.as_slice() else {
