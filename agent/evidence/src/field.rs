@@ -139,19 +139,22 @@ impl HostData {
 impl Sha256Digest {
     /// Hashes the parts in order.
     pub fn of(parts: &[&[u8]]) -> Self {
-        Self(fixed(hash(&ring::digest::SHA256, parts).as_ref()))
+        Self(fixed(hash(&aws_lc_rs::digest::SHA256, parts).as_ref()))
     }
 }
 
 impl Sha384Digest {
     /// Hashes the parts in order.
     pub fn of(parts: &[&[u8]]) -> Self {
-        Self(fixed(hash(&ring::digest::SHA384, parts).as_ref()))
+        Self(fixed(hash(&aws_lc_rs::digest::SHA384, parts).as_ref()))
     }
 }
 
-fn hash(algorithm: &'static ring::digest::Algorithm, parts: &[&[u8]]) -> ring::digest::Digest {
-    let mut context = ring::digest::Context::new(algorithm);
+fn hash(
+    algorithm: &'static aws_lc_rs::digest::Algorithm,
+    parts: &[&[u8]],
+) -> aws_lc_rs::digest::Digest {
+    let mut context = aws_lc_rs::digest::Context::new(algorithm);
     parts.iter().for_each(|part| context.update(part));
     context.finish()
 }

@@ -13,7 +13,7 @@ mod workload;
 
 use std::fmt;
 
-use ring::digest::{Context, SHA512};
+use aws_lc_rs::digest::{Context, SHA512};
 
 use crate::{
     bytes::{Reader, Truncated},

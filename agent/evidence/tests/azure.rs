@@ -11,9 +11,9 @@ use agent_evidence::{
     evidence::Evidence,
     snp::{Product, ReferenceValues, Revocation, Roots},
 };
-use ring::{
+use aws_lc_rs::{
     rand::SystemRandom,
-    signature::{RSA_PKCS1_SHA256, RsaKeyPair},
+    signature::{KeyPair, RSA_PKCS1_SHA256, RsaKeyPair},
 };
 use serde_json::Value;
 use support::{hcl_blob, pinned_time, refusals, scene::Scene, vector};
@@ -267,10 +267,12 @@ fn tpm() -> RsaKeyPair {
 
 fn jwk(kid: &str) -> String {
     use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
-    let components: ring::rsa::PublicKeyComponents<Vec<u8>> = tpm().public().into();
+    // RSAPublicKey in DER: the modulus of 4096 bits, then 65537.
+    let key = tpm();
+    let der = key.public_key().as_ref();
     let (n, e) = (
-        URL_SAFE_NO_PAD.encode(&components.n),
-        URL_SAFE_NO_PAD.encode(&components.e),
+        URL_SAFE_NO_PAD.encode(&der[9..521]),
+        URL_SAFE_NO_PAD.encode(&der[523..]),
     );
     format!(r#"{{"kid":"{kid}","key_ops":["encrypt"],"kty":"RSA","e":"{e}","n":"{n}"}}"#)
 }

@@ -2,12 +2,12 @@
 //!
 //! A digest is the only thing that ties what the registry sends to what the
 //! owner named, so a text that is not exactly `algorithm:hex` never becomes a
-//! [`Digest`]. Hashing is *ring*'s: it is linked for TLS anyway, and it uses the
+//! [`Digest`]. Hashing is *aws-lc-rs*: it is linked for TLS anyway, and it uses the
 //! CPU's SHA instructions where there are any.
 
 use std::fmt;
 
-use ring::digest::{Algorithm, Context, SHA256, SHA384, SHA512};
+use aws_lc_rs::digest::{Algorithm, Context, SHA256, SHA384, SHA512};
 use serde::{Deserialize, Deserializer, de};
 
 /// The digest of some content, of an algorithm that registries use.

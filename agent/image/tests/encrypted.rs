@@ -11,9 +11,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use aes::cipher::{KeyIvInit, StreamCipher};
 use agent_image::{Digest, Puller};
 use agent_keys::{Cached, KeyError, KeyProvider, OfflineKeys, ResourceUri, Secret};
+use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use ring::aead::{AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
 use support::*;
 
 const KEK: [u8; 32] = [0x42; 32];
@@ -32,8 +32,8 @@ fn encrypt(layer: &Layer, seed: u8, change: impl FnOnce(&mut [u8; 32], &mut Stri
     let mut stored = layer.stored.clone();
     ctr::Ctr128BE::<aes::Aes256>::new(&symkey.into(), &nonce.into()).apply_keystream(&mut stored);
     let mut mac = [0; 32];
-    let key = ring::hmac::Key::new(ring::hmac::HMAC_SHA256, &symkey);
-    mac.copy_from_slice(ring::hmac::sign(&key, &stored).as_ref());
+    let key = aws_lc_rs::hmac::Key::new(aws_lc_rs::hmac::HMAC_SHA256, &symkey);
+    mac.copy_from_slice(aws_lc_rs::hmac::sign(&key, &stored).as_ref());
     change(&mut mac, &mut inner);
     let public = format!(
         r#"{{"cipher":"AES_256_CTR_HMAC_SHA256","hmac":"{}","cipheroptions":{{}}}}"#,

@@ -56,7 +56,7 @@ fn certificates(directory: &Path) {
 fn terminate(directory: &Path, registry: u16) -> u16 {
     let certificate = CertificateDer::from_pem_file(directory.join("leaf.pem")).unwrap();
     let key = PrivateKeyDer::from_pem_file(directory.join("leaf.key")).unwrap();
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let config = rustls::ServerConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .unwrap()

@@ -10,8 +10,8 @@ use std::{
     time::{Duration, SystemTime},
 };
 
+use aws_lc_rs::signature::{ECDSA_P384_SHA384_FIXED_SIGNING, EcdsaKeyPair};
 use base64::{Engine, prelude::BASE64_STANDARD};
-use ring::signature::{ECDSA_P384_SHA384_FIXED_SIGNING, EcdsaKeyPair};
 
 mod elf;
 
@@ -368,7 +368,7 @@ fn an_id_block_is_signed_shown_and_checked() {
 }
 
 fn id_key() -> String {
-    let random = ring::rand::SystemRandom::new();
+    let random = aws_lc_rs::rand::SystemRandom::new();
     let der = EcdsaKeyPair::generate_pkcs8(&ECDSA_P384_SHA384_FIXED_SIGNING, &random).unwrap();
     let body = BASE64_STANDARD.encode(der);
     format!("-----BEGIN PRIVATE KEY-----\n{body}\n-----END PRIVATE KEY-----\n")

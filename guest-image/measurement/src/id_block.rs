@@ -11,7 +11,7 @@
 
 use std::ops::Range;
 
-use ring::rand::SecureRandom;
+use aws_lc_rs::rand::SecureRandom;
 
 use crate::{
     bytes::{array_at, put, u32_at},

@@ -8,8 +8,8 @@ use std::{
 };
 
 use anyhow::{Context, Result};
+use aws_lc_rs::digest::{Context as Hash, SHA256};
 use clap::{Args, ValueEnum};
-use ring::digest::{Context as Hash, SHA256};
 use serde_json::json;
 use tests_harness::{built, run_ok};
 
@@ -171,7 +171,7 @@ impl Image {
         }
         let put = |media_type: &str, json: serde_json::Value| -> Result<serde_json::Value> {
             let bytes = serde_json::to_vec(&json)?;
-            let digest = hex(ring::digest::digest(&SHA256, &bytes).as_ref());
+            let digest = hex(aws_lc_rs::digest::digest(&SHA256, &bytes).as_ref());
             fs::write(blobs.join(&digest), &bytes)?;
             Ok(
                 json!({"mediaType": media_type, "digest": format!("sha256:{digest}"), "size": bytes.len()}),

@@ -15,10 +15,10 @@ use aes::{
     cipher::{KeyIvInit, StreamCipher},
 };
 use anyhow::{Context, Result};
+use aws_lc_rs::{digest, hmac};
 use clap::Args;
 use ctr::Ctr128BE;
 use nix::time::{ClockId, clock_gettime};
-use ring::{digest, hmac};
 use rustix::fs::{CWD, Mode, OFlags, Timespec, Timestamps, futimens, mkdirat, openat};
 use serde::{Deserialize, Serialize};
 

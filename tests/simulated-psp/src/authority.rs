@@ -13,7 +13,6 @@
 use std::{
     fs,
     path::{Path, PathBuf},
-    process::Command,
     time::{SystemTime, UNIX_EPOCH},
 };
 
@@ -21,12 +20,14 @@ use agent_evidence::{
     Timestamp,
     snp::{Product, SigningKey, Tcb},
 };
-use anyhow::{Context as _, Result, bail};
-use base64::{Engine as _, engine::general_purpose::STANDARD};
-use ring::{
+use anyhow::{Context as _, Result};
+use aws_lc_rs::{
+    encoding::{AsDer, Pkcs8V1Der},
     rand::{SecureRandom as _, SystemRandom},
+    rsa::KeySize,
     signature::{ECDSA_P384_SHA384_FIXED_SIGNING, EcdsaKeyPair, RsaKeyPair},
 };
+use base64::{Engine as _, engine::general_purpose::STANDARD};
 
 pub use issue::authority::Chip;
 use issue::authority::{CrlSpec, Signer};
@@ -45,8 +46,6 @@ mod issue {
     pub(crate) mod authority;
     pub(crate) mod der;
 }
-
-const RSA_BITS: &str = "rsa_keygen_bits:4096";
 
 /// How long a revocation list holds, in seconds.
 const LIST_VALIDITY: u64 = 365 * 24 * 3600;
@@ -138,8 +137,10 @@ impl Authority {
 
 /// Made aside and moved into place, so that two at once end with one authority.
 fn make(directory: &Path) -> Result<()> {
-    let aside = directory.with_extension(format!("{}.new", std::process::id()));
-    fs::create_dir_all(&aside).with_context(|| format!("making {}", aside.display()))?;
+    let parent = directory.parent().context("the root is no place for it")?;
+    fs::create_dir_all(parent).with_context(|| format!("making {}", parent.display()))?;
+    let aside = tempfile::tempdir_in(parent).context("making its folder")?;
+    let aside = aside.path();
     for name in ["root.key", "issuer.key"] {
         rsa_key(&aside.join(name))?;
     }
@@ -152,37 +153,30 @@ fn make(directory: &Path) -> Result<()> {
     fs::write(aside.join("chip.id"), id)?;
     // With this file the directory is complete.
     fs::write(aside.join("roots.pem"), "")?;
-    let authority = Authority::open(&aside)?;
+    let authority = Authority::open(aside)?;
     let mut roots = String::new();
     for product in Product::ALL {
         roots += &authority.chain(product, SigningKey::Vcek);
         roots += &pem(&authority.issuer(product, SigningKey::Vlek));
     }
     fs::write(aside.join("roots.pem"), roots)?;
-    match fs::rename(&aside, directory) {
+    match fs::rename(aside, directory) {
         Ok(()) => Ok(()),
-        Err(_) if directory.join("roots.pem").exists() => Ok(fs::remove_dir_all(&aside)?),
+        Err(_) if directory.join("roots.pem").exists() => Ok(()),
         Err(error) => Err(error).with_context(|| format!("moving to {}", directory.display())),
     }
 }
 
-/// `ring` makes no RSA keys.
 fn rsa_key(path: &Path) -> Result<()> {
-    let made = Command::new("openssl")
-        .args(["genpkey", "-algorithm", "RSA", "-pkeyopt", RSA_BITS])
-        .args(["-outform", "DER", "-out"])
-        .arg(path)
-        .output()
-        .context("starting openssl")?;
-    if !made.status.success() {
-        bail!("openssl: {}", String::from_utf8_lossy(&made.stderr));
-    }
-    Ok(())
+    let made = RsaKeyPair::generate(KeySize::Rsa4096)
+        .and_then(|key| AsDer::<Pkcs8V1Der<'static>>::as_der(&key))
+        .map_err(|_| anyhow::anyhow!("no RSA key could be made"))?;
+    fs::write(path, made.as_ref()).with_context(|| format!("writing {}", path.display()))
 }
 
 /// The key lives as long as the process, which opens one authority.
 fn signer(key: &[u8]) -> Result<Signer> {
-    // Which of the two `openssl genpkey` writes depends on its version.
+    // PKCS#8 as made here, or PKCS#1 as OpenSSL writes it.
     let key = RsaKeyPair::from_pkcs8(key).or_else(|_| RsaKeyPair::from_der(key));
     let key = key.ok().context("no RSA key")?;
     Ok(Signer::Given(Box::leak(Box::new(key))))

@@ -15,14 +15,14 @@ use agent_evidence::{
     log::Workload,
     snp::{Identities, Product, ReferenceValues, SigningKey},
 };
+use aws_lc_rs::{
+    rand::SystemRandom,
+    signature::{ECDSA_P384_SHA384_FIXED_SIGNING, EcdsaKeyPair},
+};
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use guest_image_measurement::{
     Sha256Digest, Sha384Digest, VcpuCount, VcpuModel,
     id_block::{self, IdAuthentication, IdBlock},
-};
-use ring::{
-    rand::SystemRandom,
-    signature::{ECDSA_P384_SHA384_FIXED_SIGNING, EcdsaKeyPair},
 };
 use serde_json::{Value, json};
 use tests_simulated_psp::{
@@ -106,7 +106,7 @@ fn signing_key() -> id_block::SigningKey {
     let der = EcdsaKeyPair::generate_pkcs8(&ECDSA_P384_SHA384_FIXED_SIGNING, &random).unwrap();
     let body = STANDARD.encode(der);
     let pem = format!("-----BEGIN PRIVATE KEY-----\n{body}\n-----END PRIVATE KEY-----\n");
-    id_block::SigningKey::from_pem(&pem, &random).unwrap()
+    id_block::SigningKey::from_pem(&pem).unwrap()
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! TPM quotes: `TPMS_ATTEST` (TPM 2.0 library, part 2, 10.12.8), its signature, and
 //! the PCR values it covers. Big-endian.
 
-use ring::signature::{RSA_PKCS1_2048_8192_SHA256, RsaPublicKeyComponents};
+use aws_lc_rs::signature::{RSA_PKCS1_2048_8192_SHA256, RsaPublicKeyComponents};
 
 use super::hcl::AttestationKey;
 use crate::{

@@ -6,7 +6,7 @@
 //! random bytes that were made for this question. Nothing but [`OwnReport::host_data`]
 //! is read of it. It proves nothing to anybody else.
 
-use ring::rand::{SecureRandom as _, SystemRandom};
+use aws_lc_rs::rand::{SecureRandom as _, SystemRandom};
 
 use super::{ReportLengthError, UnverifiedReport};
 use crate::{

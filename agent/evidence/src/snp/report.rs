@@ -10,7 +10,7 @@ use crate::{
     field::ChipId,
 };
 
-use ring::signature::{ECDSA_P384_SHA384_FIXED, UnparsedPublicKey};
+use aws_lc_rs::signature::{ECDSA_P384_SHA384_FIXED, UnparsedPublicKey};
 
 /// Size of a report, in bytes (AMD 56860, `ATTESTATION_REPORT`).
 pub const REPORT_LEN: usize = 0x4A0;

@@ -3,7 +3,7 @@
 //! Each authority signs in one way, and that way is the caller's to name: AMD's with
 //! RSASSA-PSS, those of UVM endorsements with PKCS #1 v1.5.
 
-use ring::signature::{
+use aws_lc_rs::signature::{
     RSA_PKCS1_2048_8192_SHA384, RSA_PSS_2048_8192_SHA384, RsaParameters, UnparsedPublicKey,
 };
 

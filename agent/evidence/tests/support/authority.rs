@@ -4,7 +4,7 @@
 use std::sync::LazyLock;
 
 use agent_evidence::snp::{Product, SigningKey};
-use ring::{
+use aws_lc_rs::{
     rand::SystemRandom,
     signature::{
         ECDSA_P384_SHA384_FIXED_SIGNING, EcdsaKeyPair, KeyPair as _, RSA_PKCS1_SHA384,
@@ -53,7 +53,7 @@ impl Signer {
     }
 
     fn sign_in(self, padding: &'static dyn RsaEncoding, message: &[u8]) -> Vec<u8> {
-        let mut signature = vec![0; self.key().public().modulus_len()];
+        let mut signature = vec![0; self.key().public_modulus_len()];
         self.key()
             .sign(padding, &SystemRandom::new(), message, &mut signature)
             .unwrap();
@@ -65,7 +65,10 @@ impl Signer {
             &oid(&[0x2A, 0x86, 0x48, 0x86, 0xF7, 0x0D, 0x01, 0x01, 0x01]),
             &[5, 0],
         ]);
-        sequence(&[&algorithm, &der::bit_string(self.key().public().as_ref())])
+        sequence(&[
+            &algorithm,
+            &der::bit_string(self.key().public_key().as_ref()),
+        ])
     }
 }
 
@@ -352,7 +355,7 @@ impl Chip {
     /// A chip with this key, if it is one on P-384.
     pub fn from_pkcs8(pkcs8: &[u8], id: [u8; 64]) -> Option<Self> {
         let algorithm = &ECDSA_P384_SHA384_FIXED_SIGNING;
-        let key = EcdsaKeyPair::from_pkcs8(algorithm, pkcs8, &SystemRandom::new()).ok()?;
+        let key = EcdsaKeyPair::from_pkcs8(algorithm, pkcs8).ok()?;
         Some(Self { key, id })
     }
 

@@ -7,7 +7,7 @@
 //! CPU's SHA instructions the second hash is then nearly free, which no
 //! library offers. Other CPUs, and other digests than SHA-256, hash twice.
 
-use ring::{digest, hmac};
+use aws_lc_rs::{digest, hmac};
 use zeroize::Zeroizing;
 
 use crate::digest::{Digest, Hasher};

@@ -54,7 +54,7 @@ pub(super) enum BundleError {
     /// None of the policy's keys.
     #[error("none of the requirement's keys made its signature")]
     Unverified,
-    /// The variant of Ed25519 that hashes the message first; *ring* has only the other.
+    /// The variant of Ed25519 that hashes the message first; *aws-lc-rs* has only the other.
     #[error(
         "none of the requirement's keys made its signature; an Ed25519 key cannot be judged if cosign 3 signed, because it signs bundles with Ed25519ph, which is not supported: use an ECDSA or RSA key"
     )]
@@ -213,8 +213,10 @@ fn decode(text: &str, what: &'static str) -> Result<Vec<u8>, BundleError> {
 
 #[cfg(test)]
 mod tests {
-    use ring::rand::SystemRandom;
-    use ring::signature::{ECDSA_P256_SHA256_ASN1_SIGNING, EcdsaKeyPair, Ed25519KeyPair, KeyPair};
+    use aws_lc_rs::rand::SystemRandom;
+    use aws_lc_rs::signature::{
+        ECDSA_P256_SHA256_ASN1_SIGNING, EcdsaKeyPair, Ed25519KeyPair, KeyPair,
+    };
 
     use super::*;
     use crate::digest::Digest;
@@ -228,7 +230,7 @@ mod tests {
         let random = SystemRandom::new();
         let scheme = &ECDSA_P256_SHA256_ASN1_SIGNING;
         let pkcs8 = EcdsaKeyPair::generate_pkcs8(scheme, &random).unwrap();
-        let pair = EcdsaKeyPair::from_pkcs8(scheme, pkcs8.as_ref(), &random).unwrap();
+        let pair = EcdsaKeyPair::from_pkcs8(scheme, pkcs8.as_ref()).unwrap();
         let keys = vec![PublicKey::of_p256(pair.public_key().as_ref())];
         Signer { pair, keys }
     }

@@ -2,15 +2,15 @@
 //!
 //! Format: `SubjectPublicKeyInfo` of RFC 5280, section 4.1, in DER, with the algorithms
 //! of RFC 8017, RFC 5480 and RFC 8410. The keys are the owner's, what they verify is
-//! not; *ring* does the mathematics.
+//! not; *aws-lc-rs* does the mathematics.
 
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
-use ring::digest::{SHA256, digest};
-use ring::signature::{
+use aws_lc_rs::digest::{SHA256, digest};
+use aws_lc_rs::signature::{
     ECDSA_P256_SHA256_ASN1, ECDSA_P384_SHA256_ASN1, ECDSA_P384_SHA384_ASN1, ED25519,
     RSA_PKCS1_2048_8192_SHA256, RSA_PSS_2048_8192_SHA256, UnparsedPublicKey, VerificationAlgorithm,
 };
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 
 use super::openpgp::{Cursor, pem_body};
 

@@ -6,7 +6,7 @@
 
 use std::{collections::BTreeMap, fmt};
 
-use ring::digest;
+use aws_lc_rs::digest;
 use thiserror::Error;
 use toml::de::{DeTable, DeValue};
 

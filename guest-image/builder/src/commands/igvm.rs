@@ -3,6 +3,7 @@
 use std::{fs, path::PathBuf};
 
 use anyhow::Context;
+use aws_lc_rs::rand::SystemRandom;
 use clap::Args;
 use guest_image_builder::{manifest::Manifest, measure::kernel_hashes};
 use guest_image_measurement::{
@@ -10,7 +11,6 @@ use guest_image_measurement::{
     id_block::{IdAuthentication, IdBlock, SigningKey},
     igvm::{Contents, Igvm, Loader, compose},
 };
-use ring::rand::SystemRandom;
 
 use crate::Outcome;
 
@@ -101,7 +101,7 @@ impl IdentityArgs {
         let random = SystemRandom::new();
         let key = |path: &PathBuf| {
             let text = super::read(path)?;
-            let key = SigningKey::from_pem(&String::from_utf8_lossy(&text), &random);
+            let key = SigningKey::from_pem(&String::from_utf8_lossy(&text));
             key.with_context(|| format!("the key {}", path.display()))
         };
         let (id_key, author) = (key(path)?, self.author_key.as_ref().map(key).transpose()?);

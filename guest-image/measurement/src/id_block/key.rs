@@ -1,14 +1,14 @@
 //! Keys and signatures on P-384 as the secure processor lays them out: little-endian numbers
 //! in places that are wider than they need.
 
-use base64::{Engine, prelude::BASE64_STANDARD};
-use ring::{
+use aws_lc_rs::{
     rand::SecureRandom,
     signature::{
         ECDSA_P384_SHA384_FIXED, ECDSA_P384_SHA384_FIXED_SIGNING, EcdsaKeyPair, KeyPair,
         UnparsedPublicKey,
     },
 };
+use base64::{Engine, prelude::BASE64_STANDARD};
 
 use super::AuthenticationError;
 use crate::{
@@ -52,7 +52,7 @@ impl SigningKey {
     /// # Errors
     ///
     /// When the text is not such a key on P-384.
-    pub fn from_pem(text: &str, random: &dyn SecureRandom) -> Result<Self, SignError> {
+    pub fn from_pem(text: &str) -> Result<Self, SignError> {
         let (_, rest) = text
             .split_once("-----BEGIN PRIVATE KEY-----")
             .ok_or(SignError::Pem)?;
@@ -61,7 +61,7 @@ impl SigningKey {
             .ok_or(SignError::Pem)?;
         let body: String = body.split_whitespace().collect();
         let der = BASE64_STANDARD.decode(body).map_err(|_| SignError::Pem)?;
-        let key = EcdsaKeyPair::from_pkcs8(&ECDSA_P384_SHA384_FIXED_SIGNING, &der, random);
+        let key = EcdsaKeyPair::from_pkcs8(&ECDSA_P384_SHA384_FIXED_SIGNING, &der);
         key.map(Self).map_err(|_| SignError::Key)
     }
 

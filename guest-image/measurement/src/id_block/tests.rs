@@ -1,11 +1,11 @@
 //! Claims about ID blocks, with the published page and with keys made here.
 
-use base64::{Engine, prelude::BASE64_STANDARD};
-use proptest::prelude::*;
-use ring::{
+use aws_lc_rs::{
     rand::SystemRandom,
     signature::{ECDSA_P384_SHA384_FIXED_SIGNING, EcdsaKeyPair},
 };
+use base64::{Engine, prelude::BASE64_STANDARD};
+use proptest::prelude::*;
 
 use super::*;
 
@@ -29,7 +29,7 @@ fn key() -> SigningKey {
     let der = EcdsaKeyPair::generate_pkcs8(&ECDSA_P384_SHA384_FIXED_SIGNING, &random).unwrap();
     let body = BASE64_STANDARD.encode(der);
     let pem = format!("-----BEGIN PRIVATE KEY-----\n{body}\n-----END PRIVATE KEY-----\n");
-    SigningKey::from_pem(&pem, &random).unwrap()
+    SigningKey::from_pem(&pem).unwrap()
 }
 
 #[test]
@@ -72,8 +72,7 @@ fn a_page_made_here_authenticates_its_block_and_no_other() {
 
 #[test]
 fn keys_in_other_forms_are_refused_by_sentence() {
-    let random = SystemRandom::new();
-    let refused = |text: &str| SigningKey::from_pem(text, &random).unwrap_err().to_string();
+    let refused = |text: &str| SigningKey::from_pem(text).unwrap_err().to_string();
     let sec1 = "-----BEGIN EC PRIVATE KEY-----\nAAAA\n-----END EC PRIVATE KEY-----\n";
     assert!(refused(sec1).contains("PKCS#8"));
     let short = "-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n";

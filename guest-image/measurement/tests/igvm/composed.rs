@@ -3,6 +3,10 @@
 
 use std::{env, fs, path::PathBuf};
 
+use aws_lc_rs::{
+    rand::SystemRandom,
+    signature::{ECDSA_P384_SHA384_FIXED_SIGNING, EcdsaKeyPair},
+};
 use base64::{Engine, prelude::BASE64_STANDARD};
 use guest_image_measurement::{
     Firmware, KernelHashes, Launch, MeasureError, SevFeatures, Sha256Digest, Sha384Digest,
@@ -11,10 +15,6 @@ use guest_image_measurement::{
     igvm::{ComposeError, Contents, IdBlockError, Igvm, Loader, compose},
 };
 use igvm::{IgvmDirectiveHeader, IgvmFile, IsolationType};
-use ring::{
-    rand::SystemRandom,
-    signature::{ECDSA_P384_SHA384_FIXED_SIGNING, EcdsaKeyPair},
-};
 
 const AMD_SEV: &[u8] = include_bytes!("../vectors/ovmf_AmdSev_suffix.bin");
 const OVMF_X64: &[u8] = include_bytes!("../vectors/ovmf_OvmfX64_suffix.bin");
@@ -174,7 +174,7 @@ fn key() -> SigningKey {
     let der = EcdsaKeyPair::generate_pkcs8(&ECDSA_P384_SHA384_FIXED_SIGNING, &random).unwrap();
     let body = BASE64_STANDARD.encode(der);
     let pem = format!("-----BEGIN PRIVATE KEY-----\n{body}\n-----END PRIVATE KEY-----\n");
-    SigningKey::from_pem(&pem, &random).unwrap()
+    SigningKey::from_pem(&pem).unwrap()
 }
 
 fn block(launch_digest: Sha384Digest) -> IdBlock {

@@ -114,7 +114,9 @@ impl<'a> Kds<'a> {
         let tls = TlsConfig::builder()
             .provider(TlsProvider::Rustls)
             .root_certs(authorities(url)?)
-            .unversioned_rustls_crypto_provider(Arc::new(rustls::crypto::ring::default_provider()))
+            .unversioned_rustls_crypto_provider(Arc::new(
+                rustls::crypto::aws_lc_rs::default_provider(),
+            ))
             .build();
         let config = Config::builder()
             .tls_config(tls)

@@ -1,8 +1,8 @@
 //! Keys and messages that GnuPG would not make, put together by hand.
 
-use ring::digest::{SHA256, digest};
-use ring::rand::SystemRandom;
-use ring::signature::{Ed25519KeyPair, KeyPair};
+use aws_lc_rs::digest::{SHA256, digest};
+use aws_lc_rs::rand::SystemRandom;
+use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair};
 
 use super::error::{KeyFlaw, OpenPgpError};
 use super::key::Key;

@@ -1,9 +1,9 @@
-//! Digest and public-key algorithms by their OpenPGP numbers, computed by *ring*
+//! Digest and public-key algorithms by their OpenPGP numbers, computed by *aws-lc-rs*
 //! (RFC 9580, sections 9.1, 9.2, 9.5 and 5.2.3).
 
-use ring::digest::{self, digest};
-use ring::signature::{
-    self as rings, ECDSA_P256_SHA256_ASN1, ECDSA_P256_SHA384_ASN1, ECDSA_P384_SHA256_ASN1,
+use aws_lc_rs::digest::{self, digest};
+use aws_lc_rs::signature::{
+    self as algorithms, ECDSA_P256_SHA256_ASN1, ECDSA_P256_SHA384_ASN1, ECDSA_P384_SHA256_ASN1,
     ECDSA_P384_SHA384_ASN1, ED25519, RSA_PKCS1_2048_8192_SHA256, RSA_PKCS1_2048_8192_SHA384,
     RSA_PKCS1_2048_8192_SHA512, RsaPublicKeyComponents, UnparsedPublicKey, VerificationAlgorithm,
 };
@@ -21,7 +21,7 @@ const CURVE_P256: &[u8] = &[0x2a, 0x86, 0x48, 0xce, 0x3d, 0x03, 0x01, 0x07];
 const CURVE_P384: &[u8] = &[0x2b, 0x81, 0x04, 0x00, 0x22];
 const CURVE_ED25519: &[u8] = &[0x2b, 0x06, 0x01, 0x04, 0x01, 0xda, 0x47, 0x0f, 0x01];
 
-/// Longer RSA keys are slow to verify, and *ring* refuses them.
+/// Longer RSA keys are slow to verify, and *aws-lc-rs* refuses them.
 const RSA_MIN_BITS: usize = 2048;
 const RSA_MAX_BITS: usize = 8192;
 
@@ -190,9 +190,9 @@ fn ed25519(
     hash: Hash,
     message: &[u8],
     proof: &[u8],
-) -> Result<(), ring::error::Unspecified> {
+) -> Result<(), aws_lc_rs::error::Unspecified> {
     let hashed = digest(hash.algorithm(), message);
-    rings::UnparsedPublicKey::new(&ED25519, point).verify(hashed.as_ref(), proof)
+    algorithms::UnparsedPublicKey::new(&ED25519, point).verify(hashed.as_ref(), proof)
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

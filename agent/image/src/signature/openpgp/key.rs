@@ -1,6 +1,6 @@
 //! Public keys of version 4 (RFC 9580, sections 5.5.2.2 and 5.5.4).
 
-use ring::digest::{SHA1_FOR_LEGACY_USE_ONLY, digest};
+use aws_lc_rs::digest::{SHA1_FOR_LEGACY_USE_ONLY, digest};
 
 use super::crypto::Public;
 use super::cursor::Cursor;

@@ -4,7 +4,7 @@
 //! hundreds of kilobytes of features into the trusted base. It reads version 4 keys
 //! and signatures (RFC 9580, which includes RFC 4880): RSA from 2048 bits, ECDSA on
 //! P-256 and P-384, Ed25519 in both encodings, with SHA-256, SHA-384 or SHA-512. All
-//! mathematics is *ring*'s; SHA-1 only computes fingerprints, which the format wants.
+//! mathematics is *aws-lc-rs*'s; SHA-1 only computes fingerprints, which the format wants.
 //!
 //! Key rings come from the owner's policy, messages from whoever can write to the
 //! lookaside store. Neither is believed: everything is bounded, nothing recurses,

@@ -11,11 +11,11 @@ use aes::{
 };
 use agent_image::Digest;
 use agent_keys::{LayerKey, SealError};
-use ctr::Ctr128BE;
-use ring::{
+use aws_lc_rs::{
     digest, hmac,
     rand::{SecureRandom, SystemRandom},
 };
+use ctr::Ctr128BE;
 use tempfile::NamedTempFile;
 use zeroize::Zeroizing;
 
