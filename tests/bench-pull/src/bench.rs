@@ -21,6 +21,8 @@ pub(crate) struct Sample {
     pub(crate) stages: Stages,
     pub(crate) ours: Cost,
     pub(crate) ours_on_one: Option<Cost>,
+    /// Of an encrypted image: the same one before encryption.
+    pub(crate) in_clear: Option<Cost>,
     pub(crate) requests: u64,
     pub(crate) skopeo: Option<Cost>,
     pub(crate) ctr: Option<Cost>,
@@ -103,7 +105,8 @@ fn measure(place: &Place, image: &Image, options: &RunOptions) -> Result<Sample>
         sample.calls = said(ours::system_calls(&reference));
     }
     // Peers do not decrypt with key providers' keys.
-    if image.encrypts.is_some() {
+    if let Some(plain) = image.encrypts {
+        sample.in_clear = Some(ours::measure(&images::reference(plain), "0,1")?.0);
         return Ok(sample);
     }
     sample.skopeo = peers::skopeo_and_umoci(place, &reference)?;

@@ -105,7 +105,7 @@ pub(crate) fn all(quick: bool) -> Vec<Image> {
 
 impl Image {
     pub(crate) fn reference(&self) -> String {
-        format!("{REGISTRY}/{}:1", self.name)
+        reference(self.name)
     }
 
     /// Its layers as they are before encryption: stored, and unpacked.
@@ -140,7 +140,7 @@ impl Image {
             .args(["image", "encrypt", "--insecure", REGISTRY])
             .args(["--key", KEY_ID, "--key-file"])
             .arg(path("keys.json"))
-            .arg(format!("docker://{REGISTRY}/{plain}:1"))
+            .arg(format!("docker://{}", reference(plain)))
             .arg(format!("docker://{}", self.reference()));
         run_ok(command, DEADLINE).map(drop)
     }
@@ -217,6 +217,11 @@ impl Image {
         run_ok(copy, DEADLINE)?;
         fs::remove_dir_all(&layout).context("removing the layout")
     }
+}
+
+/// Of the image with this name.
+pub(crate) fn reference(name: &str) -> String {
+    format!("{REGISTRY}/{name}:1")
 }
 
 fn hex(bytes: &[u8]) -> String {

@@ -79,7 +79,8 @@ pub(crate) fn seconds(time: nix::sys::time::TimeSpec) -> f64 {
 /// A pull in a new process and store, on these CPUs; the number of its requests, too.
 pub(crate) fn measure(reference: &str, cpus: &str) -> Result<(Cost, u64)> {
     let store = path("ours");
-    let (_, output) = process::run(command(reference, &store, &["taskset", "-c", cpus])?, None)?;
+    let (_, output) =
+        process::measure(command(reference, &store, &["taskset", "-c", cpus])?, None)?;
     fs::remove_dir_all(&store).context("removing our store")?;
     let told: Told = serde_json::from_str(&output).context("reading what our pull told")?;
     let cost = Cost {

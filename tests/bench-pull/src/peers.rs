@@ -28,12 +28,12 @@ pub(crate) fn skopeo_and_umoci(place: &Place, reference: &str) -> Result<Option<
         ])
         .arg(format!("docker://{reference}"))
         .arg(format!("oci:{layout}:x"));
-    let copied = process::run(copy, None)?.0;
+    let copied = process::measure(copy, None)?.0;
     let mut unpack = Command::new(umoci);
     unpack
         .args(["unpack", "--image", &format!("{layout}:x")])
         .arg(directory.join("bundle"));
-    let unpacked = process::run(unpack, None)?.0;
+    let unpacked = process::measure(unpack, None)?.0;
     remove(&directory)?;
     Ok(Some(copied.then(unpacked)))
 }
@@ -44,7 +44,7 @@ pub(crate) fn ctr(place: &Place, reference: &str) -> Result<Option<Cost>> {
         return Ok(None);
     };
     pull.args(["images", "pull", "--plain-http", reference]);
-    let cost = process::run(pull, Some(daemon))?.0;
+    let cost = process::measure(pull, Some(daemon))?.0;
     let (mut clear, _) = place.ctr().context("containerd was here")?;
     clear.args(["images", "rm", "--sync", reference]);
     process::run(clear, None)?;

@@ -9,6 +9,8 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 
+use crate::place::take_memory;
+
 /// Often enough to see most of a peak.
 const SAMPLE: Duration = Duration::from_millis(5);
 /// Linux tells times in hundredths of a second (proc_pid_stat(5), USER_HZ).
@@ -34,6 +36,12 @@ impl Cost {
             mib: self.mib.max(next.mib),
         }
     }
+}
+
+/// Runs a program whose cost counts: the memory that it will fill is at hand.
+pub(crate) fn measure(command: Command, daemon: Option<u32>) -> Result<(Cost, String)> {
+    take_memory()?;
+    run(command, daemon)
 }
 
 /// Runs a program; a daemon that works for it is counted with it.
@@ -96,7 +104,7 @@ fn resident(pid: u32) -> f64 {
     kib(&text, "VmRSS:") / 1024.0
 }
 
-/// A field of `/proc/PID/status`, in KiB.
+/// A field of `/proc/PID/status` or `/proc/meminfo`, in KiB.
 pub(crate) fn kib(status: &str, name: &str) -> f64 {
     let value = status.lines().find_map(|line| line.strip_prefix(name));
     let number = value.and_then(|value| value.split_whitespace().next()?.parse().ok());

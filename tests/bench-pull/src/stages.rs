@@ -81,7 +81,7 @@ pub(crate) fn of_image(image: &Image) -> Result<Stages> {
             .arg(tar)
             .arg(image.compression.name())
             .arg(&directory);
-        let (_, output) = process::run(command, None)?;
+        let (_, output) = process::measure(command, None)?;
         fs::remove_dir_all(&directory).context("removing the stage's files")?;
         let one: Stages = serde_json::from_str(&output).context("reading the stages")?;
         sum.hash_stored += one.hash_stored;

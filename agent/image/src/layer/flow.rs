@@ -80,13 +80,27 @@ impl Sender {
 }
 
 impl Receiver {
-    /// The next whole chunk; `None` at the end.
+    /// The next chunk, to keep or to give back; `None` at the end. What was left of the one
+    /// before is not looked at.
+    pub(crate) fn next_chunk(&mut self) -> io::Result<Option<Vec<u8>>> {
+        if !self.ended {
+            self.advance()?;
+        }
+        Ok((!self.ended).then(|| std::mem::take(&mut self.current)))
+    }
+
+    /// Gives the sender a buffer for the next chunk.
+    pub(crate) fn give_back(&self, buffer: Vec<u8>) {
+        // A sender that has ended wants no buffers any more.
+        let _ = self.spent.send(buffer);
+    }
+
+    /// Goes to the next chunk, or to the end.
     fn advance(&mut self) -> io::Result<()> {
         let used = std::mem::take(&mut self.current);
         self.position = 0;
         if used.capacity() > 0 {
-            // A sender that has ended wants no buffers any more.
-            let _ = self.spent.send(used);
+            self.give_back(used);
         }
         match self.chunks.recv() {
             Ok(Message::Chunk(chunk)) => self.current = chunk,
@@ -155,6 +169,34 @@ mod tests {
         receiver.read_to_end(&mut bytes).unwrap();
         sending.join().unwrap();
         assert_eq!(bytes.len(), 49 * 50 / 2 * 1000);
+        assert!(bytes.is_sorted());
+    }
+
+    #[test]
+    fn a_stream_that_is_passed_on_arrives_whole() {
+        let ((mut first, mut passed), (mut second, mut receiver)) = (flow(), flow());
+        let sending = std::thread::spawn(move || {
+            for index in 0..50u8 {
+                let mut buffer = first.buffer().unwrap();
+                buffer.truncate(1 + usize::from(index) * 1000);
+                buffer.fill(index);
+                first.send(buffer).unwrap();
+            }
+            first.end().unwrap();
+        });
+        let passing = std::thread::spawn(move || {
+            while let Some(chunk) = passed.next_chunk().unwrap() {
+                passed.give_back(second.buffer().unwrap());
+                second.send(chunk).unwrap();
+            }
+            assert!(passed.next_chunk().unwrap().is_none());
+            second.end().unwrap();
+        });
+        let mut bytes = Vec::new();
+        receiver.read_to_end(&mut bytes).unwrap();
+        sending.join().unwrap();
+        passing.join().unwrap();
+        assert_eq!(bytes.len(), 50 + 49 * 50 / 2 * 1000);
         assert!(bytes.is_sorted());
     }
 

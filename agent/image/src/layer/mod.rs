@@ -1,10 +1,11 @@
 //! One layer from its blob to a verified directory.
 //!
-//! Three stages run at once, joined by bounded streams ([`mod@flow`]):
+//! Four stages run at once, joined by bounded streams ([`mod@flow`]):
 //!
 //! 1. read the blob, hash it as it is stored, and decrypt it ([`cipher`]);
 //! 2. decompress ([`mod@inflate`]);
-//! 3. hash the unpacked archive and make its files ([`crate::tree`]).
+//! 3. hash the unpacked archive;
+//! 4. make its files ([`crate::tree`]).
 //!
 //! They are plain threads: every stage is bound by the CPU or by memory, and on
 //! one core they simply take turns. The directory is of use only if all of them
@@ -22,7 +23,7 @@ mod media;
 mod twin;
 
 use std::collections::BTreeMap;
-use std::io::{self, BufRead, Read};
+use std::io::{self, Read};
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -145,7 +146,8 @@ pub(crate) fn unpack(
     let hopeless = AtomicBool::new(false);
     let (stored_in, stored_out) = flow();
     let (unpacked_in, unpacked_out) = flow();
-    let (fetched, inflated, unpacked) = thread::scope(|scope| {
+    let (hashed_in, hashed_out) = flow();
+    let (fetched, inflated, hashed, made) = thread::scope(|scope| {
         let spawn = |name: &str| thread::Builder::new().name(name.to_owned());
         // The key is fetched while the first bytes are on their way.
         let key = match keys {
@@ -170,15 +172,20 @@ pub(crate) fn unpack(
                 inflate(expected, stored_out, unpacked_in, &hopeless)
             })
             .map_err(LayerError::Thread)?;
-        let unpacked = make(expected, unpacked_out, root);
+        let hashing = spawn("layer-hash")
+            .spawn_scoped(scope, || {
+                hash(expected.diff_id.hasher(), unpacked_out, hashed_in)
+            })
+            .map_err(LayerError::Thread)?;
+        let made = make(hashed_out, root);
         // Other failures may be explained by the blob's digest; this one is not the blob's.
         if matches!(
-            &unpacked,
+            &made,
             Err(Failure::Own(LayerError::Tree(TreeError::Full { .. })))
         ) {
             hopeless.store(true, Ordering::Relaxed);
         }
-        Ok((join(fetching), join(inflating), unpacked))
+        Ok((join(fetching), join(inflating), join(hashing), made))
     })?;
     // Earlier stages explain what later ones saw.
     for result in [fetched, inflated] {
@@ -186,12 +193,21 @@ pub(crate) fn unpack(
             return Err(error);
         }
     }
-    unpacked.map_err(|failure| match failure {
-        Failure::Own(error) => error,
-        Failure::Neighbour => {
-            LayerError::Inflate(io::Error::other("a stage ended without saying why"))
-        }
-    })
+    let (notes, found) = made
+        .and_then(|notes| Ok((notes, hashed?)))
+        .map_err(|failure| match failure {
+            Failure::Own(error) => error,
+            Failure::Neighbour => {
+                LayerError::Inflate(io::Error::other("a stage ended without saying why"))
+            }
+        })?;
+    if found != *expected.diff_id {
+        return Err(LayerError::DiffId {
+            expected: expected.diff_id.clone(),
+            found,
+        });
+    }
+    Ok(notes)
 }
 
 /// A stage that panics takes the pull with it, as it would have on this thread.
@@ -325,13 +341,20 @@ fn wraps_interruption(error: &(dyn std::error::Error + Send + Sync + 'static)) -
         .is_some_and(is_interrupted)
 }
 
-fn make(expected: &Expected<'_>, unpacked: Receiver, root: OwnedFd) -> Result<Notes, Failure> {
-    let hashed = Hashed {
-        input: unpacked,
-        hasher: expected.diff_id.hasher(),
-        hashed: 0,
-    };
-    let mut reader = Reader::new(hashed);
+/// Hashes what passes: all of it, what follows the archive's end included.
+fn hash(mut hasher: Hasher, mut unpacked: Receiver, mut sender: Sender) -> Result<Digest, Failure> {
+    while let Some(chunk) = unpacked.next_chunk().map_err(|_| Failure::Neighbour)? {
+        hasher.update(&chunk);
+        // The sender before us wants a buffer for the one that we pass on.
+        unpacked.give_back(sender.buffer()?);
+        sender.send(chunk)?;
+    }
+    sender.end()?;
+    Ok(hasher.finish())
+}
+
+fn make(unpacked: Receiver, root: OwnedFd) -> Result<Notes, Failure> {
+    let mut reader = Reader::new(unpacked);
     let notes = tree::unpack(root, &mut reader).map_err(|error| match &error {
         TreeError::Tar {
             source: TarError::Read(source),
@@ -339,65 +362,10 @@ fn make(expected: &Expected<'_>, unpacked: Receiver, root: OwnedFd) -> Result<No
         } if is_interrupted(source) => Failure::Neighbour,
         _ => Failure::Own(LayerError::Tree(error)),
     })?;
-    let found = reader
-        .into_inner()
-        .finish()
-        .map_err(|error| match is_interrupted(&error) {
-            true => Failure::Neighbour,
-            false => Failure::Own(LayerError::Inflate(error)),
-        })?;
-    if found != *expected.diff_id {
-        return Err(Failure::Own(LayerError::DiffId {
-            expected: expected.diff_id.clone(),
-            found,
-        }));
+    // What follows the archive's end is only hashed.
+    let mut rest = reader.into_inner();
+    while let Some(chunk) = rest.next_chunk().map_err(|_| Failure::Neighbour)? {
+        rest.give_back(chunk);
     }
     Ok(notes)
-}
-
-/// Hashes each chunk of a stream once, when it is first looked at.
-struct Hashed {
-    input: Receiver,
-    hasher: Hasher,
-    /// How much of the current chunk's rest is hashed already.
-    hashed: usize,
-}
-
-impl Hashed {
-    /// Reads what follows the archive's end, which the diff id covers too.
-    fn finish(mut self) -> io::Result<Digest> {
-        loop {
-            let length = self.fill_buf()?.len();
-            if length == 0 {
-                return Ok(self.hasher.finish());
-            }
-            self.consume(length);
-        }
-    }
-}
-
-impl Read for Hashed {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let available = self.fill_buf()?;
-        let amount = available.len().min(buffer.len());
-        buffer[..amount].copy_from_slice(&available[..amount]);
-        self.consume(amount);
-        Ok(amount)
-    }
-}
-
-impl BufRead for Hashed {
-    fn fill_buf(&mut self) -> io::Result<&[u8]> {
-        let available = self.input.fill_buf()?;
-        if let Some(fresh) = available.get(self.hashed..) {
-            self.hasher.update(fresh);
-            self.hashed = available.len();
-        }
-        Ok(available)
-    }
-
-    fn consume(&mut self, amount: usize) {
-        self.hashed = self.hashed.saturating_sub(amount);
-        self.input.consume(amount);
-    }
 }
