@@ -49,7 +49,7 @@ fn what_cosign_2_signs_is_accepted_with_its_key_and_no_other() {
 
 #[test]
 fn what_cosign_3_signs_is_accepted_with_its_key_and_no_other() {
-    for name in ["p256", "p384", "rsa"] {
+    for name in ["p256", "p384", "ed25519", "rsa"] {
         let image = format!("cosign3-{name}:1");
         let guest = Guest::with(
             stored(),
@@ -72,12 +72,6 @@ fn what_cosign_3_signs_is_accepted_with_its_key_and_no_other() {
         &sigstore("p256.pem", &identity("matchRepository", "")),
     );
     index.accepted("cosign3-multi:1");
-}
-
-#[test]
-fn ed25519_bundles_of_cosign_3_are_refused_by_reason() {
-    let sentence = Guest::with(stored(), &sigstore("ed25519.pem", "")).refused("cosign3-ed25519:1");
-    assert_names(&sentence, &["Ed25519ph", "use an ECDSA or RSA key"]);
 }
 
 #[test]

@@ -54,11 +54,6 @@ pub(super) enum BundleError {
     /// None of the policy's keys.
     #[error("none of the requirement's keys made its signature")]
     Unverified,
-    /// The variant of Ed25519 that hashes the message first; *aws-lc-rs* has only the other.
-    #[error(
-        "none of the requirement's keys made its signature; an Ed25519 key cannot be judged if cosign 3 signed, because it signs bundles with Ed25519ph, which is not supported: use an ECDSA or RSA key"
-    )]
-    Prehashed,
     /// A signed text that is no statement.
     #[error("what it signs is not an in-toto statement")]
     Statement(#[source] serde_json::Error),
@@ -146,7 +141,7 @@ pub(super) fn verify<'k>(
                         .iter()
                         .any(|document| key.verifies(&document.bytes, &signature))
                 })
-                .ok_or_else(|| unverified(keys))
+                .ok_or(BundleError::Unverified)
         }
         _ => Err(BundleError::Content),
     }
@@ -169,7 +164,7 @@ fn verify_envelope<'k>(
     let key = keys
         .iter()
         .find(|key| key.verifies(&message, &signature))
-        .ok_or_else(|| unverified(keys))?;
+        .ok_or(BundleError::Unverified)?;
     let statement: Statement = serde_json::from_slice(&payload).map_err(BundleError::Statement)?;
     if !STATEMENT_TYPES.contains(&statement.kind.as_str()) {
         return Err(BundleError::Predicate(shown(&statement.kind)));
@@ -192,13 +187,6 @@ fn verify_envelope<'k>(
         .any(is_named)
         .then_some(key)
         .ok_or(BundleError::Subject)
-}
-
-fn unverified(keys: &[PublicKey]) -> BundleError {
-    match keys.iter().any(PublicKey::is_ed25519) {
-        true => BundleError::Prehashed,
-        false => BundleError::Unverified,
-    }
 }
 
 /// What DSSE signs: type and payload with their lengths.
@@ -328,7 +316,7 @@ mod tests {
     }
 
     #[test]
-    fn ed25519_is_verified_unless_it_hashed_first() {
+    fn ed25519_is_verified_over_the_manifest_only() {
         let pkcs8 = Ed25519KeyPair::generate_pkcs8(&SystemRandom::new()).unwrap();
         let pair = Ed25519KeyPair::from_pkcs8(pkcs8.as_ref()).unwrap();
         let keys = [PublicKey::of_ed25519(pair.public_key().as_ref())];
@@ -340,7 +328,7 @@ mod tests {
             verify(bundle.as_bytes(), &keys, &documents()).map(|_| ())
         };
         message(b"a manifest").unwrap();
-        assert!(matches!(message(b"a digest"), Err(BundleError::Prehashed)));
+        assert!(matches!(message(b"a digest"), Err(BundleError::Unverified)));
     }
 
     #[test]

@@ -23,6 +23,7 @@
 
 mod attached;
 mod bundle;
+mod ed25519ph;
 mod error;
 #[cfg(feature = "fuzzing")]
 mod fuzzing;

@@ -12,6 +12,7 @@ use aws_lc_rs::signature::{
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 
+use super::ed25519ph;
 use super::openpgp::{Cursor, pem_body};
 
 const OID_EC: &[u8] = &[0x2a, 0x86, 0x48, 0xce, 0x3d, 0x02, 0x01];
@@ -27,15 +28,26 @@ const SEQUENCE: u8 = 0x30;
 
 const RSA_BYTES: std::ops::RangeInclusive<usize> = 256..=1024;
 
-type Schemes = &'static [&'static dyn VerificationAlgorithm];
+/// A way that a key signs.
+enum Scheme {
+    Whole(&'static dyn VerificationAlgorithm),
+    Ed25519ph,
+}
+
+type Schemes = &'static [Scheme];
 
 /// cosign signs with SHA-256 under every curve in tags, but in bundles with the
-/// digest that belongs to the curve.
-static P256: [&dyn VerificationAlgorithm; 1] = [&ECDSA_P256_SHA256_ASN1];
-static P384: [&dyn VerificationAlgorithm; 2] = [&ECDSA_P384_SHA256_ASN1, &ECDSA_P384_SHA384_ASN1];
-static EDWARDS: [&dyn VerificationAlgorithm; 1] = [&ED25519];
-static RSA: [&dyn VerificationAlgorithm; 2] =
-    [&RSA_PKCS1_2048_8192_SHA256, &RSA_PSS_2048_8192_SHA256];
+/// digest that belongs to the curve, also under Ed25519.
+static P256: [Scheme; 1] = [Scheme::Whole(&ECDSA_P256_SHA256_ASN1)];
+static P384: [Scheme; 2] = [
+    Scheme::Whole(&ECDSA_P384_SHA256_ASN1),
+    Scheme::Whole(&ECDSA_P384_SHA384_ASN1),
+];
+static EDWARDS: [Scheme; 2] = [Scheme::Whole(&ED25519), Scheme::Ed25519ph];
+static RSA: [Scheme; 2] = [
+    Scheme::Whole(&RSA_PKCS1_2048_8192_SHA256),
+    Scheme::Whole(&RSA_PSS_2048_8192_SHA256),
+];
 
 /// A key that cosign's signatures are verified with.
 #[derive(Clone)]
@@ -88,21 +100,20 @@ impl PublicKey {
         }
     }
 
-    /// Whether only the variant of Ed25519 that does not hash first can be verified.
-    pub(super) fn is_ed25519(&self) -> bool {
-        self.bits.len() == 32
-    }
-
     /// Base64 of the key's SHA-256, as bundles hint at it.
     pub(super) fn name(&self) -> &str {
         &self.name
     }
 
     pub(super) fn verifies(&self, message: &[u8], signature: &[u8]) -> bool {
-        self.schemes.iter().any(|scheme| {
-            UnparsedPublicKey::new(*scheme, &self.bits)
+        self.schemes.iter().any(|scheme| match scheme {
+            Scheme::Whole(algorithm) => UnparsedPublicKey::new(*algorithm, &self.bits)
                 .verify(message, signature)
-                .is_ok()
+                .is_ok(),
+            Scheme::Ed25519ph => match (self.bits.as_array(), signature.as_array()) {
+                (Some(key), Some(signature)) => ed25519ph::verifies(key, message, signature),
+                _ => false,
+            },
         })
     }
 }
