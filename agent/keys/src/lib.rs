@@ -11,16 +11,20 @@
 //! when dropped.
 
 mod cached;
+mod jwe;
 mod layer;
 mod offline;
 mod packet;
+mod private_key;
 mod resource;
 mod secret;
 
 pub use cached::Cached;
+pub use jwe::{Jwe, JweError, JweRecipient};
 pub use layer::{LayerKey, LayerKeyError, Recipient};
 pub use offline::{OfflineError, OfflineKeys};
 pub use packet::{Packet, PacketError, PacketVersion, SealError};
+pub use private_key::{PrivateKey, PrivateKeyError};
 pub use resource::{ResourceUri, ResourceUriError};
 pub use secret::Secret;
 

@@ -1,0 +1,215 @@
+//! Private keys, which open what was encrypted for their public halves.
+//!
+//! Such a key is long-lived, and whoever has it once can open everything that was ever
+//! encrypted for it; a key that a provider releases on proof is better where there is the
+//! choice. The keys themselves are the owner's, but come from files and brokers and are
+//! parsed as what anybody may have written. *aws-lc-rs* keeps them, and erases them when
+//! they are dropped.
+//!
+//! Formats: PKCS#8 (RFC 5958) in DER or PEM (RFC 7468), and for elliptic curves the older
+//! `EC PRIVATE KEY` (RFC 5915), where OpenSSL puts the curve's name into a block before it.
+
+use std::fmt;
+
+use aws_lc_rs::agreement;
+use aws_lc_rs::rsa::{OaepPrivateDecryptingKey, PrivateDecryptingKey};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use zeroize::Zeroizing;
+
+use crate::jwe::Curve;
+
+/// RSA of 8192 bits takes 6400 bytes in PEM.
+const BYTES_MAX: usize = 16 << 10;
+const BEGIN: &str = "-----BEGIN ";
+const DASHES: &str = "-----";
+
+/// An RSA key of 2048 to 8192 bits, or one on P-256, P-384 or P-521.
+pub struct PrivateKey(Kind);
+
+enum Kind {
+    Rsa(OaepPrivateDecryptingKey),
+    Ec(Curve, agreement::PrivateKey),
+}
+
+/// Why bytes are no private key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum PrivateKeyError {
+    /// Longer than any key.
+    #[error("it is longer than {BYTES_MAX} bytes")]
+    Length,
+    /// Text, but not one block of a private key.
+    #[error("it is not one private key in PEM")]
+    Pem,
+    /// Protected by a password.
+    #[error("it is encrypted with a password; take that off with `openssl pkcs8 -topk8 -nocrypt`")]
+    Encrypted,
+    /// The older form of RSA.
+    #[error("it is an RSA key in PKCS#1; convert it with `openssl pkcs8 -topk8 -nocrypt`")]
+    Pkcs1,
+    /// Another kind of key, another size, or not what it says it is.
+    #[error(
+        "it is not a private key in PKCS#8 that is RSA of 2048 to 8192 bits or on P-256, P-384 \
+         or P-521"
+    )]
+    Rejected,
+}
+
+impl PrivateKey {
+    /// Parses a private key in PEM or DER.
+    ///
+    /// # Errors
+    /// See [`PrivateKeyError`].
+    pub fn parse(bytes: &[u8]) -> Result<Self, PrivateKeyError> {
+        if bytes.len() > BYTES_MAX {
+            return Err(PrivateKeyError::Length);
+        }
+        match std::str::from_utf8(bytes) {
+            Ok(text) if text.contains(BEGIN) => Self::from_der(&pem(text)?),
+            _ => Self::from_der(bytes),
+        }
+    }
+
+    fn from_der(der: &[u8]) -> Result<Self, PrivateKeyError> {
+        if let Ok(key) = PrivateDecryptingKey::from_pkcs8(der) {
+            let key = OaepPrivateDecryptingKey::new(key);
+            let key = key.map_err(|_| PrivateKeyError::Rejected)?;
+            return Ok(Self(Kind::Rsa(key)));
+        }
+        let on = |curve: Curve| {
+            let key = agreement::PrivateKey::from_private_key_der(curve.algorithm(), der);
+            Some(Self(Kind::Ec(curve, key.ok()?)))
+        };
+        let key = Curve::ALL.into_iter().find_map(on);
+        key.ok_or(PrivateKeyError::Rejected)
+    }
+
+    /// The key, if it is an RSA one.
+    pub(crate) fn rsa(&self) -> Option<&OaepPrivateDecryptingKey> {
+        match &self.0 {
+            Kind::Rsa(key) => Some(key),
+            Kind::Ec(..) => None,
+        }
+    }
+
+    /// The key, if it is on that curve.
+    pub(crate) fn on(&self, curve: Curve) -> Option<&agreement::PrivateKey> {
+        match &self.0 {
+            Kind::Ec(own, key) if *own == curve => Some(key),
+            _ => None,
+        }
+    }
+}
+
+impl fmt::Debug for PrivateKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("PrivateKey(…)")
+    }
+}
+
+/// The content of the one block that is a private key.
+fn pem(text: &str) -> Result<Zeroizing<Vec<u8>>, PrivateKeyError> {
+    let blocks = text
+        .split(BEGIN)
+        .skip(1)
+        .map(|block| block.split_once(DASHES));
+    let mut blocks = blocks.filter(|block| block.is_none_or(|(label, _)| label != "EC PARAMETERS"));
+    let (Some(Some((label, rest))), None) = (blocks.next(), blocks.next()) else {
+        return Err(PrivateKeyError::Pem);
+    };
+    let (body, _) = rest
+        .split_once(&format!("-----END {label}-----"))
+        .ok_or(PrivateKeyError::Pem)?;
+    match label {
+        "ENCRYPTED PRIVATE KEY" => return Err(PrivateKeyError::Encrypted),
+        _ if body.contains("Proc-Type:") => return Err(PrivateKeyError::Encrypted),
+        "RSA PRIVATE KEY" => return Err(PrivateKeyError::Pkcs1),
+        "PRIVATE KEY" | "EC PRIVATE KEY" => {}
+        _ => return Err(PrivateKeyError::Pem),
+    }
+    let mut base64 = Zeroizing::new(Vec::with_capacity(body.len()));
+    base64.extend(body.bytes().filter(|byte| !byte.is_ascii_whitespace()));
+    let mut der = Zeroizing::new(vec![0; base64.len()]);
+    let length = STANDARD.decode_slice(&*base64, &mut der);
+    der.truncate(length.map_err(|_| PrivateKeyError::Pem)?);
+    Ok(der)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Jwe;
+
+    macro_rules! vector {
+        ($name:literal) => {
+            include_str!(concat!("../tests/vectors/jwe/", $name))
+        };
+    }
+
+    const KEYS: [(&str, &str); 5] = [
+        (vector!("rsa-2048.pem"), vector!("rsa-2048.json")),
+        (vector!("p256.pem"), vector!("p256.json")),
+        (vector!("p256-sec1.pem"), vector!("p256.json")),
+        (vector!("p384.pem"), vector!("p384.json")),
+        (vector!("p521.pem"), vector!("p521.json")),
+    ];
+
+    fn refusal(bytes: &[u8]) -> PrivateKeyError {
+        PrivateKey::parse(bytes).err().unwrap()
+    }
+
+    #[test]
+    fn keys_are_read_in_pem_and_der_and_open_what_is_theirs() {
+        for (text, jwe) in KEYS {
+            let jwe = Jwe::parse(jwe.as_bytes()).unwrap();
+            for bytes in [text.as_bytes(), &pem(text).unwrap()] {
+                let key = PrivateKey::parse(bytes).unwrap();
+                assert!(jwe.open(&key).is_ok());
+                assert_eq!(format!("{key:?}"), "PrivateKey(…)");
+            }
+        }
+    }
+
+    #[test]
+    fn encrypted_keys_and_pkcs1_are_refused_with_what_to_do() {
+        for (text, error) in [
+            (vector!("encrypted.pem"), PrivateKeyError::Encrypted),
+            (vector!("encrypted-pkcs1.pem"), PrivateKeyError::Encrypted),
+            (vector!("rsa-pkcs1.pem"), PrivateKeyError::Pkcs1),
+        ] {
+            assert_eq!(refusal(text.as_bytes()), error);
+            assert!(error.to_string().contains("openssl pkcs8 -topk8 -nocrypt"));
+        }
+    }
+
+    #[test]
+    fn small_and_other_keys_are_refused() {
+        for text in [vector!("rsa-1024.pem"), vector!("ed25519.pem")] {
+            assert_eq!(refusal(text.as_bytes()), PrivateKeyError::Rejected);
+        }
+    }
+
+    #[test]
+    fn what_is_not_one_whole_key_is_refused() {
+        let (good, _) = KEYS[1];
+        for bad in [
+            good.repeat(2),
+            good.replace("PRIVATE", "PUBLIC"),
+            good.replacen("-----END", "-----ENDE", 1),
+            good.replacen("\n", "\n?", 1),
+            "-----BEGIN ".to_owned(),
+        ] {
+            assert_eq!(refusal(bad.as_bytes()), PrivateKeyError::Pem, "{bad}");
+        }
+        assert_eq!(refusal(&[0; BYTES_MAX + 1]), PrivateKeyError::Length);
+        let der = pem(good).unwrap();
+        for length in 0..der.len() {
+            assert_eq!(refusal(&der[..length]), PrivateKeyError::Rejected);
+        }
+        // No private key in it, but a curve.
+        let parameters =
+            "-----BEGIN EC PARAMETERS-----\nBggqhkjOPQMBBw==\n-----END EC PARAMETERS-----\n";
+        assert_eq!(refusal(parameters.as_bytes()), PrivateKeyError::Pem);
+    }
+}
