@@ -69,6 +69,14 @@ pub enum SettingsError {
         #[source]
         source: Option<ResourceUriError>,
     },
+    /// A private key that is not a resource.
+    #[error(
+        "`{key}` of initdata's {FILE} is not a `kbs:///` URI; a private key comes from the key broker only"
+    )]
+    NotResource {
+        /// The key.
+        key: &'static str,
+    },
     /// A file that initdata does not have.
     #[error("`{key}` of initdata's {FILE} names `{name}`, which initdata does not have")]
     Absent {
@@ -148,6 +156,9 @@ struct Image {
     #[serde(default)]
     extra_root_certificates: Vec<String>,
     max_concurrent_layer_downloads_per_image: Option<usize>,
+    /// This project's own; the Confidential Data Hub has no such key.
+    #[serde(default)]
+    layer_private_key_uris: Vec<String>,
     /// Where images are kept is the guest's business.
     #[serde(rename = "work_dir")]
     _work_dir: Option<IgnoredAny>,
@@ -195,8 +206,28 @@ pub(crate) fn apply(initdata: &Path, config: &mut Config) -> Result<(), Settings
     let roots = image.extra_root_certificates.into_iter();
     config.extra_root_certificates = roots.map(String::into_bytes).collect();
     config.parallel_layers = image.max_concurrent_layer_downloads_per_image;
+    config.private_keys = private_keys(&image.layer_private_key_uris, &sources)?;
     config.keys = sources.keys;
     Ok(())
+}
+
+/// The names of private keys, which only a broker may have: they are fetched when an image
+/// needs one, so that others do not suffer from one that is not to be had.
+fn private_keys(uris: &[String], sources: &Sources<'_>) -> Result<Vec<ResourceUri>, SettingsError> {
+    const KEY: &str = "layer_private_key_uris";
+    if !uris.is_empty() && sources.keys.is_none() {
+        return Err(SettingsError::NoBroker { key: KEY });
+    }
+    let parse = |uri: &String| {
+        if !uri.starts_with("kbs") {
+            return Err(SettingsError::NotResource { key: KEY });
+        }
+        ResourceUri::parse(uri).map_err(|source| SettingsError::Uri {
+            key: KEY,
+            source: Some(source),
+        })
+    };
+    uris.iter().map(parse).collect()
 }
 
 /// The policy and where signatures are; of a URI and an inline text, the URI counts.
@@ -330,6 +361,41 @@ mod tests {
         let resources = r#"{"default/policy/p":"eyJkZWZhdWx0IjpbeyJ0eXBlIjoicmVqZWN0In1dfQ=="}"#;
         let config = set(&[(FILE, resource), (OFFLINE_FILES[1], resources)]).unwrap();
         assert!(config.signature_policy.is_some() && config.keys.is_some());
+    }
+
+    #[test]
+    fn private_keys_are_named_by_the_broker_only_and_fetched_later() {
+        let text = |uris: &str| format!("[image]\nlayer_private_key_uris = {uris}");
+        let broker = |uris: &str| format!("[kbc]\nname = \"offline_fs_kbc\"\n{}", text(uris));
+        let two = r#"["kbs:///default/private-key/1", "kbs://host/default/private-key/2"]"#;
+        let config = set(&[(FILE, &broker(two))]).unwrap();
+        let names: Vec<_> = config
+            .private_keys
+            .iter()
+            .map(ToString::to_string)
+            .collect();
+        assert_eq!(
+            names,
+            [
+                "kbs:///default/private-key/1",
+                "kbs:///default/private-key/2"
+            ]
+        );
+        assert!(set(&[(FILE, &text("[]"))]).unwrap().private_keys.is_empty());
+        let file = format!(r#"["file://{DIRECTORY}/key.pem"]"#);
+        for (text, what) in [
+            (text(two), "names no key broker"),
+            (broker(&file), "from the key broker only"),
+            (
+                broker(r#"["/default/private-key/1"]"#),
+                "from the key broker only",
+            ),
+            (broker(r#"["kbs:///default/1"]"#), "neither"),
+            (broker("\"kbs:///a/b/c\""), "cannot be read"),
+        ] {
+            let error = refusal(&[(FILE, &text), ("key.pem", "x")]);
+            assert!(error.contains(what), "{error}");
+        }
     }
 
     #[test]

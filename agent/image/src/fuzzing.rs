@@ -2,8 +2,9 @@
 
 use std::collections::BTreeMap;
 use std::io::BufReader;
+use std::sync::LazyLock;
 
-use agent_keys::{LayerKey, OfflineKeys, Recipient};
+use agent_keys::{Jwe, LayerKey, OfflineKeys, PrivateKey, Recipient};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 
@@ -79,7 +80,7 @@ pub fn annotations(bytes: &[u8]) {
     keys.add(format!(r#"{{"default/key/1":"{key}"}}"#).as_bytes())
         .expect("the file is one");
     let _ = Recipient::of(&annotations);
-    let _ = LayerKey::unwrap(&annotations, &keys);
+    let _ = LayerKey::unwrap(&annotations, &keys, &[]);
 }
 
 /// A genuine file with some of its bytes replaced: input of three bytes a replacement,
@@ -99,10 +100,41 @@ fn edited(genuine: &[u8], edits: &[u8]) -> Vec<u8> {
     bytes
 }
 
+const JWE: &[u8] = include_bytes!("../../keys/tests/vectors/jwe/two.json");
+const JWE_KEYS: [&[u8]; 2] = [
+    include_bytes!("../../keys/tests/vectors/jwe/rsa-2048.pem"),
+    include_bytes!("../../keys/tests/vectors/jwe/p256.pem"),
+];
 const RING: &[u8] = include_bytes!("../tests/vectors/signatures/subkey.pub");
 const MESSAGE: &[u8] = include_bytes!("../tests/vectors/signatures/packed-none.sig");
 const MESSAGE_RING: &[u8] = include_bytes!("../tests/vectors/signatures/ed25519.pub");
 const PUBLIC_KEY: &[u8] = include_bytes!("../tests/vectors/signatures/p256.pem");
+
+/// Parses a JWE and opens it with keys that it may be for; whatever opens must be what the
+/// genuine one holds.
+pub fn jwe(bytes: &[u8]) {
+    static KEYS: LazyLock<[(PrivateKey, Vec<u8>); 2]> = LazyLock::new(|| {
+        JWE_KEYS.map(|pem| {
+            let key = PrivateKey::parse(pem).expect("the key is one");
+            let jwe = Jwe::parse(JWE).expect("the JWE is one");
+            let plain = jwe.open(&key).expect("the key is the JWE's").to_vec();
+            (key, plain)
+        })
+    });
+    let Ok(jwe) = Jwe::parse(&edited(JWE, bytes)) else {
+        return;
+    };
+    for (key, genuine) in &*KEYS {
+        if let Ok(plain) = jwe.open(key) {
+            assert_eq!(*plain, *genuine);
+        }
+    }
+}
+
+/// Parses a private key.
+pub fn private_key(bytes: &[u8]) {
+    let _ = PrivateKey::parse(&edited(JWE_KEYS[1], bytes));
+}
 
 /// Parses a signature policy.
 pub fn signature_policy(bytes: &[u8]) {

@@ -8,7 +8,7 @@ use std::sync::mpsc::{Sender, channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use agent_keys::KeyProvider;
+use agent_keys::{KeyProvider, ResourceUri};
 
 use crate::assemble::{AssembleError, RootFs, assemble};
 use crate::config::ImageConfig;
@@ -143,6 +143,7 @@ pub struct Puller {
     store: Store,
     registries: Vec<Registry>,
     keys: Option<Arc<dyn KeyProvider>>,
+    private_keys: Vec<ResourceUri>,
     signature_policy: Option<SignaturePolicy>,
     lookaside: Option<Lookaside>,
     deadline: Duration,
@@ -162,6 +163,7 @@ impl Puller {
             store: Store::open(&config.store).map_err(ConfigError::Store)?,
             registries: config.registries,
             keys: config.keys,
+            private_keys: config.private_keys,
             signature_policy: config.signature_policy,
             lookaside: config.lookaside,
             deadline: config.pull_deadline,
@@ -425,6 +427,7 @@ impl<'a> LayerPull<'a> {
             diff_id,
             annotations: &descriptor.annotations,
             keys: self.puller.keys.as_deref(),
+            private_keys: &self.puller.private_keys,
             unpacked_max: self.puller.layer_max_bytes,
             meter: &meter,
         };

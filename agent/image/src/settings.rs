@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use agent_keys::KeyProvider;
+use agent_keys::{KeyProvider, ResourceUri};
 
 use crate::fetch::{AgentConfig, AgentError, Agents, Client, Credentials};
 use crate::registries::Registry;
@@ -37,6 +37,8 @@ pub struct Config {
     /// Where the keys of encrypted layers, and those that the signature policy names by
     /// `kbs:` URI, come from; without it both are refused.
     pub keys: Option<Arc<dyn KeyProvider>>,
+    /// Which of `keys` are private keys, for layers whose key is wrapped as JWE.
+    pub private_keys: Vec<ResourceUri>,
     /// Which images need which signatures; without it every image is accepted.
     pub signature_policy: Option<SignaturePolicy>,
     /// Where simple signatures are kept; without it a policy that demands one refuses.
@@ -68,6 +70,7 @@ impl Default for Config {
             no_proxy: None,
             credentials: Credentials::default(),
             keys: None,
+            private_keys: Vec::new(),
             signature_policy: None,
             lookaside: None,
             registries: Vec::new(),

@@ -3,14 +3,15 @@
 //! A layer's descriptor carries public options (cipher and MAC) and, wrapped for
 //! each way to get at them, private ones (key and nonce). What is wrapped for a
 //! key provider is a [`Packet`] naming a key-encryption key, which the broker
-//! releases.
+//! releases; what is wrapped for a public key is a [`Jwe`].
 //!
-//! Other ways than packets are refused by name. JWE would put a long-lived private
-//! key into every guest, for RSA-OAEP or static ECDH, neither of which *ring* has:
-//! a second cryptographic library in the measured image, to replace a key that is
-//! released on proof by one that is not.
+//! Packets are tried first: their keys are released on proof, each on its own. A private
+//! key is long-lived, it lies in the memory of every guest that was ever given it, and it
+//! opens every image that was ever encrypted for it. JWE is here for images that exist
+//! and for owners who have nothing but a public key to encrypt with.
 //!
-//! Formats: the OCI image encryption draft as `ocicrypt` implements it.
+//! Other ways are refused by name. Formats: the OCI image encryption draft as `ocicrypt`
+//! implements it.
 
 use std::collections::BTreeMap;
 
@@ -19,11 +20,18 @@ use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Serialize};
 use zeroize::{Zeroize, Zeroizing};
 
-use crate::packet::{Packet, PacketError, PacketVersion, SealError};
-use crate::{KeyProvider, ResourceUri, Secret};
+use crate::packet::{Packet, PacketVersion, SealError};
+use crate::{Jwe, KeyProvider, ResourceUri, Secret};
+
+mod error;
+mod wrapped;
+
+pub use error::{JweKeyError, LayerKeyError};
+use wrapped::Wrapped;
 
 const PUBLIC_OPTIONS: &str = "org.opencontainers.image.enc.pubopts";
 const KEYS_PREFIX: &str = "org.opencontainers.image.enc.keys.";
+const JWE: &str = "org.opencontainers.image.enc.keys.jwe";
 const PROVIDER_PREFIX: &str = "org.opencontainers.image.enc.keys.provider.";
 /// The one that Confidential Containers use; readers take any.
 const PROVIDER: &str = "attestation-agent";
@@ -32,7 +40,8 @@ const CIPHER: &str = "AES_256_CTR_HMAC_SHA256";
 
 /// Annotations longer than this are not looked into.
 const ANNOTATION_MAX_BYTES: usize = 256 * 1024;
-const PACKETS_MAX: usize = 64;
+/// Of each kind.
+const WRAPPED_MAX: usize = 64;
 
 /// All that decrypts one layer and proves it authentic.
 pub struct LayerKey {
@@ -61,40 +70,15 @@ pub enum Recipient {
     },
     /// A packet that cannot be read, of the provider named.
     Unreadable(String),
-    /// Something that is not a key provider: `jwe`, `pgp`, `pkcs7`.
-    Other(String),
-}
-
-/// Why a layer's key cannot be had.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum LayerKeyError {
-    /// An annotation that is absent.
-    #[error("its annotation `{0}` is missing")]
-    Missing(&'static str),
-    /// An annotation that is not what it should be.
-    #[error("its annotation `{0}` cannot be read")]
-    Annotation(String),
-    /// A cipher we have not.
-    #[error("it is encrypted with `{0}`, but only {CIPHER} is supported")]
-    Cipher(String),
-    /// An option without which nothing can be decrypted or checked.
-    #[error("its encryption options lack a valid `{0}`")]
-    Option(&'static str),
-    /// Wrapped, but in ways that need no key provider.
-    #[error(
-        "its key is wrapped for {0} only, which needs a private key in the guest; encrypt it for a key provider"
-    )]
-    Wrapping(String),
-    /// No packet unwrapped; this is what the last one said.
-    #[error("none of its {count} wrapped keys can be unwrapped")]
-    Packets {
-        /// How many there are.
-        count: usize,
-        /// Why the last one failed.
-        #[source]
-        last: PacketError,
+    /// The holder of a private key.
+    Jwe {
+        /// How the key is wrapped, as the JWE says.
+        algorithm: String,
+        /// Which key, if it says so.
+        id: Option<String>,
     },
+    /// Something else, `pgp` or `pkcs7`, or `jwe` that cannot be read.
+    Other(String),
 }
 
 #[derive(Serialize, Deserialize)]
@@ -122,25 +106,20 @@ impl Drop for PrivateOptions {
 }
 
 impl LayerKey {
-    /// Unwraps a layer's key: every wrapped form is tried until one opens.
+    /// Unwraps a layer's key: every wrapped form is tried until one opens, packets with what
+    /// they name of `keys`, then JWE with those of `keys` that `private_keys` names.
     ///
     /// # Errors
     /// See [`LayerKeyError`].
     pub fn unwrap(
         annotations: &BTreeMap<String, String>,
         keys: &dyn KeyProvider,
+        private_keys: &[ResourceUri],
     ) -> Result<Self, LayerKeyError> {
         let public = public_options(annotations)?;
-        let packets = packets(annotations)?;
-        let count = packets.len();
-        let mut last = PacketError::Format;
-        for packet in packets {
-            match open(packet, keys) {
-                Ok(private) => return Self::from_options(&public, &private),
-                Err(error) => last = error,
-            }
-        }
-        Err(LayerKeyError::Packets { count, last })
+        let wrapped = Wrapped::find(annotations)?;
+        let private = wrapped.open(keys, private_keys)?;
+        Self::from_options(&public, &private)
     }
 
     fn from_options(
@@ -211,7 +190,7 @@ impl Recipient {
         let mut all = Vec::new();
         for (name, value) in annotations {
             if let Some(provider) = name.strip_prefix(PROVIDER_PREFIX) {
-                let packets = value.split(',').map(str::trim).take(PACKETS_MAX);
+                let packets = value.split(',').map(str::trim).take(WRAPPED_MAX);
                 all.extend(packets.map(|text| match Packet::parse_base64(text) {
                     Ok(packet) => Self::Key {
                         provider: provider.to_owned(),
@@ -219,11 +198,27 @@ impl Recipient {
                     },
                     Err(_) => Self::Unreadable(provider.to_owned()),
                 }));
+            } else if name == JWE {
+                for text in value.split(',').map(str::trim).take(WRAPPED_MAX) {
+                    all.extend(Self::of_jwe(text));
+                }
             } else if let Some(other) = name.strip_prefix(KEYS_PREFIX) {
                 all.push(Self::Other(other.to_owned()));
             }
         }
         all
+    }
+
+    fn of_jwe(base64: &str) -> Vec<Self> {
+        let jwe = STANDARD.decode(base64).ok();
+        let Some(jwe) = jwe.and_then(|json| Jwe::parse(&json).ok()) else {
+            return vec![Self::Other("jwe".to_owned())];
+        };
+        let recipients = jwe.recipients().iter().map(|one| Self::Jwe {
+            algorithm: one.algorithm().to_owned(),
+            id: one.key_id().map(str::to_owned),
+        });
+        recipients.collect()
     }
 }
 
@@ -245,40 +240,6 @@ fn public_options(annotations: &BTreeMap<String, String>) -> Result<PublicOption
         CIPHER => Ok(options),
         other => Err(LayerKeyError::Cipher(other.chars().take(80).collect())),
     }
-}
-
-/// The packets of all key providers, whatever their name.
-fn packets(annotations: &BTreeMap<String, String>) -> Result<Vec<&str>, LayerKeyError> {
-    let mut packets = Vec::new();
-    let mut others = Vec::new();
-    for (name, value) in annotations {
-        if name.starts_with(PROVIDER_PREFIX) {
-            if value.len() > ANNOTATION_MAX_BYTES {
-                return Err(LayerKeyError::Annotation(name.chars().take(120).collect()));
-            }
-            packets.extend(
-                value
-                    .split(',')
-                    .map(str::trim)
-                    .filter(|packet| !packet.is_empty()),
-            );
-        } else if let Some(wrapping) = name.strip_prefix(KEYS_PREFIX) {
-            others.push(wrapping.chars().take(40).collect::<String>());
-        }
-    }
-    packets.truncate(PACKETS_MAX);
-    match (packets.is_empty(), others.is_empty()) {
-        (false, _) => Ok(packets),
-        (true, false) => Err(LayerKeyError::Wrapping(others.join(", "))),
-        (true, true) => Err(LayerKeyError::Missing(
-            "org.opencontainers.image.enc.keys.provider.*",
-        )),
-    }
-}
-
-fn open(packet: &str, keys: &dyn KeyProvider) -> Result<PrivateOptions, PacketError> {
-    let options = Packet::parse_base64(packet)?.open(keys)?;
-    serde_json::from_slice(&options).map_err(|_| PacketError::Options)
 }
 
 #[cfg(test)]

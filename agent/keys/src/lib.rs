@@ -3,7 +3,8 @@
 //! Whoever needs a key asks a [`KeyProvider`] for a [`ResourceUri`]; where the key
 //! comes from is the provider's business. [`OfflineKeys`] reads a file,
 //! [`Cached`] asks another provider once per key. [`LayerKey`] is what such a key
-//! unwraps for an encrypted image layer.
+//! unwraps for an encrypted image layer: a [`Packet`] with a key-encryption key, or a
+//! [`Jwe`] with a [`PrivateKey`].
 //!
 //! Names of resources and wrapped keys come with images, so they are hostile:
 //! they are parsed into bounded types, and a key that does not unwrap them
@@ -21,7 +22,7 @@ mod secret;
 
 pub use cached::Cached;
 pub use jwe::{Jwe, JweError, JweRecipient};
-pub use layer::{LayerKey, LayerKeyError, Recipient};
+pub use layer::{JweKeyError, LayerKey, LayerKeyError, Recipient};
 pub use offline::{OfflineError, OfflineKeys};
 pub use packet::{Packet, PacketError, PacketVersion, SealError};
 pub use private_key::{PrivateKey, PrivateKeyError};

@@ -44,6 +44,11 @@ impl OfflineKeys {
         }
         Ok(())
     }
+
+    /// Adds one key under the path of its name.
+    pub fn insert(&mut self, uri: &ResourceUri, secret: Secret) {
+        self.resources.insert(uri.path().to_owned(), secret);
+    }
 }
 
 impl KeyProvider for OfflineKeys {
@@ -74,6 +79,15 @@ mod tests {
             fetch("kbs+other:///default/key/1"),
             Err(KeyError::Absent(_))
         ));
+    }
+
+    #[test]
+    fn a_key_that_is_put_in_is_found_under_its_name() {
+        let mut keys = OfflineKeys::default();
+        let uri = ResourceUri::parse("kbs:///a/b/c").unwrap();
+        assert!(matches!(keys.fetch(&uri), Err(KeyError::Absent(_))));
+        keys.insert(&uri, Secret::new(b"key".to_vec()));
+        assert_eq!(keys.fetch(&uri).unwrap().expose(), b"key");
     }
 
     #[test]

@@ -28,7 +28,7 @@ use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
-use agent_keys::{KeyProvider, LayerKey, LayerKeyError};
+use agent_keys::{KeyProvider, LayerKey, LayerKeyError, ResourceUri};
 
 use crate::digest::{Digest, DigestError, Hasher};
 use crate::fetch::{Blob, FetchError};
@@ -47,6 +47,8 @@ pub(crate) struct Expected<'a> {
     /// The descriptor's, where wrapped keys are.
     pub(crate) annotations: &'a BTreeMap<String, String>,
     pub(crate) keys: Option<&'a dyn KeyProvider>,
+    /// Which of them are private keys.
+    pub(crate) private_keys: &'a [ResourceUri],
     /// Unpacked bytes, what follows the archive's end included.
     pub(crate) unpacked_max: u64,
     pub(crate) meter: &'a Meter<'a>,
@@ -153,7 +155,9 @@ pub(crate) fn unpack(
         let key = match keys {
             Some(keys) => Some(
                 spawn("layer-key")
-                    .spawn_scoped(scope, || LayerKey::unwrap(expected.annotations, keys))
+                    .spawn_scoped(scope, || {
+                        LayerKey::unwrap(expected.annotations, keys, expected.private_keys)
+                    })
                     .map_err(LayerError::Thread)?,
             ),
             None => None,

@@ -1,5 +1,6 @@
 use super::*;
-use crate::{KeyError, OfflineKeys};
+use crate::packet::PacketError;
+use crate::{JweError, KeyError, OfflineKeys, PrivateKeyError};
 
 /// Made for this project; Apache-2.0 like the rest of it.
 const VECTOR: &str = include_str!("../../tests/vectors/layer-key-annotation.json");
@@ -56,7 +57,7 @@ fn changed(member: &str, value: serde_json::Value) -> String {
 }
 
 fn failure(packets: &str) -> PacketError {
-    match LayerKey::unwrap(&annotations(packets), &keys(&kek())) {
+    match LayerKey::unwrap(&annotations(packets), &keys(&kek()), &[]) {
         Err(LayerKeyError::Packets { last, .. }) => last,
         Err(other) => panic!("{other}"),
         Ok(_) => panic!("it unwrapped"),
@@ -72,7 +73,7 @@ fn packets_of_both_versions_unwrap_to_the_known_options() {
         encoded(&vector.packet_v1),
         encoded(&vector.packet_v2),
     ] {
-        let key = LayerKey::unwrap(&annotations(&packet), &keys(&kek())).unwrap();
+        let key = LayerKey::unwrap(&annotations(&packet), &keys(&kek()), &[]).unwrap();
         assert_eq!(STANDARD.encode(*key.symkey), expected.symkey);
         assert_eq!((key.nonce, key.hmac), ([0x11; 16], [7; 32]));
         assert_eq!(key.digest, expected.digest);
@@ -87,7 +88,7 @@ fn every_packet_is_tried_and_every_form_of_key_id_is_read() {
         format!("{good},AAAA"),
         format!("{}, {good}", changed("kid", "/a/b/c".into())),
     ] {
-        assert!(LayerKey::unwrap(&annotations(&packets), &keys(&kek())).is_ok());
+        assert!(LayerKey::unwrap(&annotations(&packets), &keys(&kek()), &[]).is_ok());
     }
     for kid in [
         "/default/key/1",
@@ -97,7 +98,7 @@ fn every_packet_is_tried_and_every_form_of_key_id_is_read() {
     ] {
         let packet = changed("kid", kid.into());
         assert!(
-            LayerKey::unwrap(&annotations(&packet), &keys(&kek())).is_ok(),
+            LayerKey::unwrap(&annotations(&packet), &keys(&kek()), &[]).is_ok(),
             "{kid}"
         );
     }
@@ -138,7 +139,7 @@ fn unauthenticated_and_unknown_wrappings_are_refused_by_name() {
 fn wrong_keys_and_changed_packets_do_not_open() {
     let packet = encoded(&vector().packet_v1);
     for (kek, is_length) in [(vec![0; 32], false), (vec![0; 16], true)] {
-        let result = LayerKey::unwrap(&annotations(&packet), &keys(&kek)).err();
+        let result = LayerKey::unwrap(&annotations(&packet), &keys(&kek), &[]).err();
         match result {
             Some(LayerKeyError::Packets {
                 last: PacketError::Authentication(_),
@@ -167,7 +168,9 @@ fn options_without_mac_or_with_another_cipher_are_refused() {
     let with_public = |json: &str| {
         let mut annotations = annotations(&packet);
         annotations.insert(PUBLIC_OPTIONS.to_owned(), STANDARD.encode(json));
-        LayerKey::unwrap(&annotations, &keys(&kek())).err().unwrap()
+        LayerKey::unwrap(&annotations, &keys(&kek()), &[])
+            .err()
+            .unwrap()
     };
     let no_mac = format!(r#"{{"cipher":"{CIPHER}","cipheroptions":{{}}}}"#);
     assert!(matches!(
@@ -182,12 +185,12 @@ fn options_without_mac_or_with_another_cipher_are_refused() {
     let mut jwe = annotations(&packet);
     jwe.remove(&format!("{PROVIDER_PREFIX}attestation-agent"));
     assert!(matches!(
-        LayerKey::unwrap(&jwe, &keys(&kek())),
+        LayerKey::unwrap(&jwe, &keys(&kek()), &[]),
         Err(LayerKeyError::Missing(_))
     ));
-    jwe.insert(format!("{KEYS_PREFIX}jwe"), "x".to_owned());
+    jwe.insert(format!("{KEYS_PREFIX}pgp"), "x".to_owned());
     assert!(
-        matches!(LayerKey::unwrap(&jwe, &keys(&kek())), Err(LayerKeyError::Wrapping(name)) if name == "jwe")
+        matches!(LayerKey::unwrap(&jwe, &keys(&kek()), &[]), Err(LayerKeyError::Wrapping(name)) if name == "pgp")
     );
 }
 
@@ -214,7 +217,7 @@ fn what_the_owner_wraps_the_guest_unwraps_in_both_versions() {
                 id: id.to_owned()
             })
         );
-        let key = LayerKey::unwrap(&wrapped, &keys(&kek())).unwrap();
+        let key = LayerKey::unwrap(&wrapped, &keys(&kek()), &[]).unwrap();
         assert_eq!(
             (*key.symkey, key.nonce, key.hmac),
             ([1; 32], [2; 16], [3; 32])
@@ -241,18 +244,150 @@ fn a_nonce_in_the_open_is_used_and_told() {
     );
     let mut annotations = annotations(&packet);
     annotations.insert(PUBLIC_OPTIONS.to_owned(), STANDARD.encode(public));
-    let key = LayerKey::unwrap(&annotations, &keys(&kek())).unwrap();
+    let key = LayerKey::unwrap(&annotations, &keys(&kek()), &[]).unwrap();
     assert_eq!((key.nonce, key.nonce_was_wrapped), ([8; 16], false));
+}
+
+const BY_SKOPEO: &str = include_str!("../../tests/vectors/jwe/layer-rsa-2048.json");
+const TWO: &str = include_str!("../../tests/vectors/jwe/two.json");
+const RSA: &str = include_str!("../../tests/vectors/jwe/rsa-2048.pem");
+const P256: &str = include_str!("../../tests/vectors/jwe/p256.pem");
+
+/// Annotations of a layer that skopeo encrypted for the RSA key.
+fn by_skopeo() -> BTreeMap<String, String> {
+    serde_json::from_str(BY_SKOPEO).unwrap()
+}
+
+/// Resources `default/private-key/N`, from 1.
+fn private_keys(pems: &[&str]) -> (OfflineKeys, Vec<ResourceUri>) {
+    let (mut keys, mut uris) = (keys(&kek()), Vec::new());
+    for (index, pem) in pems.iter().enumerate() {
+        let path = format!("default/private-key/{}", index + 1);
+        uris.push(ResourceUri::parse(&format!("kbs:///{path}")).unwrap());
+        keys.add(format!(r#"{{"{path}":"{}"}}"#, STANDARD.encode(pem)).as_bytes())
+            .unwrap();
+    }
+    (keys, uris)
+}
+
+fn jwe_refusal(annotations: &BTreeMap<String, String>, pems: &[&str]) -> LayerKeyError {
+    let (keys, uris) = private_keys(pems);
+    match LayerKey::unwrap(annotations, &keys, &uris) {
+        Err(error) => error,
+        Ok(_) => panic!("it unwrapped"),
+    }
+}
+
+#[test]
+fn a_layer_that_skopeo_encrypted_for_a_public_key_unwraps_with_its_private_key() {
+    for pems in [&[RSA][..], &[P256, RSA]] {
+        let (keys, uris) = private_keys(pems);
+        let key = LayerKey::unwrap(&by_skopeo(), &keys, &uris).unwrap();
+        assert!(key.nonce_was_wrapped && key.digest.unwrap().starts_with("sha256:5c5f6820"));
+    }
+    // Every JWE of the list is tried.
+    let mut annotations = by_skopeo();
+    let list = annotations.get_mut(JWE).unwrap();
+    *list = format!("AAAA,{}, {list}", STANDARD.encode(r#"{"protected":"e30"}"#));
+    let (keys, uris) = private_keys(&[RSA]);
+    assert!(LayerKey::unwrap(&annotations, &keys, &uris).is_ok());
+}
+
+#[test]
+fn packets_come_before_private_keys_which_are_a_second_chance() {
+    let vector = vector();
+    let mut both = annotations(&vector.annotation_value_v1);
+    both.insert(JWE.to_owned(), by_skopeo()[JWE].clone());
+    // This private key is not even there.
+    let uri = ResourceUri::parse("kbs:///default/private-key/9").unwrap();
+    let key = LayerKey::unwrap(&both, &keys(&kek()), &[uri]).unwrap();
+    assert_eq!(key.nonce, [0x11; 16]);
+    both.insert(format!("{PROVIDER_PREFIX}attestation-agent"), "AAAA".into());
+    let (keys, uris) = private_keys(&[RSA]);
+    assert!(LayerKey::unwrap(&both, &keys, &uris).is_ok());
+    let error = jwe_refusal(&both, &[P256]);
+    let text = error.to_string();
+    assert!(matches!(error, LayerKeyError::Both { .. }));
+    for part in [
+        "none of its 1 wrapped keys",
+        "not a key provider's packet",
+        "by JWE neither",
+    ] {
+        assert!(text.contains(part), "{text}");
+    }
+    assert!(matches!(
+        jwe_refusal(&both, &[]),
+        LayerKeyError::Packets { count: 1, .. }
+    ));
+}
+
+#[test]
+fn jwe_without_a_private_key_names_the_setting() {
+    let error = jwe_refusal(&by_skopeo(), &[]);
+    assert!(matches!(error, LayerKeyError::NoPrivateKeys));
+    assert!(error.to_string().contains("layer_private_key_uris"));
+}
+
+#[test]
+fn wrong_absent_and_broken_private_keys_are_told_apart() {
+    let cause = |pems: &[&str], annotations: &BTreeMap<String, String>| match jwe_refusal(
+        annotations,
+        pems,
+    ) {
+        LayerKeyError::Jwe {
+            count: 1, cause, ..
+        } => cause,
+        error => panic!("{error}"),
+    };
+    assert!(matches!(
+        cause(&[P256], &by_skopeo()),
+        JweKeyError::Jwe(JweError::Closed)
+    ));
+    // The broken key explains it, though another was tried and did not open it.
+    for pems in [&["x", P256][..], &[P256, "x"]] {
+        assert!(matches!(
+            cause(pems, &by_skopeo()),
+            JweKeyError::Key {
+                source: PrivateKeyError::Rejected,
+                ..
+            }
+        ));
+    }
+    let uri = ResourceUri::parse("kbs:///default/private-key/9").unwrap();
+    let absent = LayerKey::unwrap(&by_skopeo(), &keys(&kek()), &[uri]).err();
+    assert!(matches!(
+        absent,
+        Some(LayerKeyError::Jwe {
+            cause: JweKeyError::Fetch(KeyError::Absent(_)),
+            ..
+        })
+    ));
+    let mut odd = by_skopeo();
+    odd.insert(JWE.to_owned(), "?".to_owned());
+    assert!(matches!(cause(&[RSA], &odd), JweKeyError::Base64));
+    odd.insert(JWE.to_owned(), STANDARD.encode("{}"));
+    assert!(matches!(
+        cause(&[RSA], &odd),
+        JweKeyError::Jwe(JweError::Member("protected"))
+    ));
 }
 
 #[test]
 fn recipients_of_every_kind_are_told() {
     let mut annotations = annotations("AAAA");
-    annotations.insert(format!("{KEYS_PREFIX}jwe"), "x".to_owned());
+    annotations.insert(JWE.to_owned(), format!("x,{}", STANDARD.encode(TWO)));
+    annotations.insert(format!("{KEYS_PREFIX}pgp"), "x".to_owned());
+    let jwe = |algorithm: &str| Recipient::Jwe {
+        algorithm: algorithm.to_owned(),
+        id: None,
+    };
     assert_eq!(
         Recipient::of(&annotations),
         [
             Recipient::Other("jwe".to_owned()),
+            jwe("ECDH-ES+A256KW"),
+            jwe("RSA-OAEP"),
+            Recipient::Other("pgp".to_owned()),
             Recipient::Unreadable("attestation-agent".to_owned()),
         ]
     );

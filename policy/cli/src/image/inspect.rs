@@ -76,6 +76,9 @@ struct Layer {
 struct Wrapped {
     /// `provider.<name>`, `jwe`, `pgp` or `pkcs7`.
     scheme: String,
+    /// How a JWE wraps the key; absent for other schemes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    algorithm: Option<String>,
     /// Absent where the scheme has none, or it cannot be read.
     key_id: Option<String>,
 }
@@ -177,10 +180,11 @@ fn layer(json: &Value) -> Layer {
     let recipients = Recipient::of(&annotations)
         .into_iter()
         .map(|one| match one {
-            Recipient::Key { provider, id } => (format!("provider.{provider}"), Some(clean(id))),
-            Recipient::Unreadable(provider) => (format!("provider.{provider}"), None),
-            Recipient::Other(scheme) => (scheme, None),
-            _ => ("unknown".to_owned(), None),
+            Recipient::Key { provider, id } => (format!("provider.{provider}"), None, Some(id)),
+            Recipient::Jwe { algorithm, id } => ("jwe".to_owned(), Some(algorithm), id),
+            Recipient::Unreadable(provider) => (format!("provider.{provider}"), None, None),
+            Recipient::Other(scheme) => (scheme, None, None),
+            _ => ("unknown".to_owned(), None, None),
         });
     let media_type = text(&json["mediaType"]);
     Layer {
@@ -189,9 +193,10 @@ fn layer(json: &Value) -> Layer {
         encrypted: media_type.ends_with("+encrypted"),
         media_type,
         recipients: recipients
-            .map(|(scheme, key_id)| Wrapped {
+            .map(|(scheme, algorithm, key_id)| Wrapped {
                 scheme: clean(scheme),
-                key_id,
+                algorithm: algorithm.map(clean),
+                key_id: key_id.map(clean),
             })
             .collect(),
     }
@@ -258,11 +263,23 @@ fn print(report: &Report) {
                 layer.bytes
             );
             for one in &layer.recipients {
-                let id = one.key_id.as_deref().unwrap_or("(no readable key id)");
-                println!("  encrypted for {id}  ({})", one.scheme);
+                println!("  encrypted for {}", recipient(one));
             }
         }
         print_signatures(&image.signatures);
+    }
+}
+
+fn recipient(one: &Wrapped) -> String {
+    let id = match (&one.key_id, &one.algorithm) {
+        (Some(id), _) => id,
+        // A JWE needs to name no key.
+        (None, Some(_)) => "an unnamed key",
+        (None, None) => "(no readable key id)",
+    };
+    match &one.algorithm {
+        Some(algorithm) => format!("{id}  ({}, {algorithm})", one.scheme),
+        None => format!("{id}  ({})", one.scheme),
     }
 }
 

@@ -1,4 +1,4 @@
-//! Key-encryption keys from the owner's files.
+//! Key-encryption keys and private keys from the owner's files.
 
 use std::{
     fs::File,
@@ -8,7 +8,8 @@ use std::{
 };
 
 use agent_keys::{
-    KeyError, KeyProvider, OfflineError, OfflineKeys, ResourceUri, ResourceUriError, Secret,
+    KeyError, KeyProvider, OfflineError, OfflineKeys, PrivateKey, PrivateKeyError, ResourceUri,
+    ResourceUriError, Secret,
 };
 use clap::Args;
 use zeroize::Zeroizing;
@@ -23,6 +24,14 @@ const KEY_BYTES: usize = 32;
 pub(crate) struct KeyFiles {
     /// JSON object, repository/type/tag → base64 of the key, as offline guests have it; may be given several times.
     #[arg(long = "key-file", value_name = "FILE")]
+    files: Vec<PathBuf>,
+}
+
+/// Private keys, for layers whose key is wrapped as JWE.
+#[derive(Debug, Args)]
+pub(crate) struct PrivateKeyFiles {
+    /// Private key that opens layer keys wrapped as JWE, PKCS#8 in PEM or DER; may be given several times.
+    #[arg(long = "private-key", value_name = "FILE")]
     files: Vec<PathBuf>,
 }
 
@@ -50,6 +59,12 @@ pub(crate) enum KeyOptionError {
         #[source]
         source: io::Error,
     },
+    #[error("--private-key {} cannot be used", path.display())]
+    Private {
+        path: PathBuf,
+        #[source]
+        source: PrivateKeyError,
+    },
     #[error("{} is not a file of {KEY_BYTES} bytes, which a key is", .0.display())]
     Length(PathBuf),
 }
@@ -71,6 +86,24 @@ impl KeyFiles {
             })?;
         }
         Ok(keys)
+    }
+}
+
+impl PrivateKeyFiles {
+    /// Puts them among `keys`; gives the names that they have there.
+    pub(crate) fn load(&self, keys: &mut OfflineKeys) -> Result<Vec<ResourceUri>, KeyOptionError> {
+        let mut names = Vec::with_capacity(self.files.len());
+        for (index, path) in self.files.iter().enumerate() {
+            let secret = Secret::new(read(path)?);
+            PrivateKey::parse(secret.expose()).map_err(|source| KeyOptionError::Private {
+                path: path.clone(),
+                source,
+            })?;
+            let name = ResourceUri::parse(&format!("kbs:///kata-cc/private-key/{index}"))?;
+            keys.insert(&name, secret);
+            names.push(name);
+        }
+        Ok(names)
     }
 }
 
@@ -114,6 +147,37 @@ mod tests {
     use std::fs;
 
     use super::*;
+
+    #[test]
+    fn private_keys_are_checked_when_they_are_read_and_found_by_their_names() {
+        let vectors = concat!(
+            env!("CARGO_MANIFEST_DIR"),
+            "/../../agent/keys/tests/vectors/jwe"
+        );
+        let load = |names: &[&str], keys: &mut OfflineKeys| {
+            let files = names.iter().map(|name| Path::new(vectors).join(name));
+            let files = files.collect();
+            PrivateKeyFiles { files }.load(keys)
+        };
+        let mut keys = OfflineKeys::default();
+        let names = load(&["rsa-2048.pem", "p256.pem"], &mut keys).unwrap();
+        let found = keys.fetch(&names[1]).unwrap();
+        assert_eq!(
+            found.expose(),
+            fs::read(Path::new(vectors).join("p256.pem")).unwrap()
+        );
+        let refused = load(&["p256.pem", "encrypted.pem"], &mut keys).unwrap_err();
+        assert!(refused.to_string().contains("encrypted.pem"), "{refused}");
+        assert!(matches!(
+            refused,
+            KeyOptionError::Private {
+                source: PrivateKeyError::Encrypted,
+                ..
+            }
+        ));
+        let absent = load(&["none.pem"], &mut keys).unwrap_err();
+        assert!(matches!(absent, KeyOptionError::Option(_)));
+    }
 
     #[test]
     fn a_key_comes_from_its_own_file_or_a_key_file_and_nowhere_else() {

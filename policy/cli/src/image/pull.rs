@@ -22,7 +22,7 @@ use clap::Args;
 use serde::Serialize;
 
 use crate::image::{
-    keys::{KeyFiles, KeyOptionError},
+    keys::{KeyFiles, KeyOptionError, PrivateKeyFiles},
     registry::{OptionError, RegistryOptions},
     signatures::{SignatureOptionError, SignatureOptions},
 };
@@ -51,6 +51,8 @@ pub(crate) struct Options {
     store: Option<PathBuf>,
     #[command(flatten)]
     keys: KeyFiles,
+    #[command(flatten)]
+    private_keys: PrivateKeyFiles,
     #[command(flatten)]
     signatures: SignatureOptions,
     #[command(flatten)]
@@ -144,8 +146,10 @@ pub(crate) fn run(options: &Options) -> Result<(), PullError> {
     let reference = Reference::parse(&options.reference)?;
     let mut config = options.registry.config()?;
     options.signatures.apply(&mut config)?;
-    if !options.keys.is_empty() {
-        let keys: Arc<dyn KeyProvider> = Arc::new(Cached::new(options.keys.load()?));
+    let mut keys = options.keys.load()?;
+    config.private_keys = options.private_keys.load(&mut keys)?;
+    if !options.keys.is_empty() || !config.private_keys.is_empty() {
+        let keys: Arc<dyn KeyProvider> = Arc::new(Cached::new(keys));
         config.keys = Some(keys);
     }
     prepare(&options.directory)?;
