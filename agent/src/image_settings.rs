@@ -1,6 +1,7 @@
 //! What the owner's initdata says about images: `[kbc]` and `[image]` of `cdh.toml`.
 //!
-//! Tables and keys are those of the Confidential Data Hub of Confidential Containers. It
+//! Tables and keys are those of the Confidential Data Hub of Confidential Containers, but
+//! for `layer_private_key_uris`. It
 //! ignores keys that it does not know; here a misspelt key is refused, because what it
 //! would silently leave out may be the signature policy.
 //!

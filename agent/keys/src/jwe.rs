@@ -17,6 +17,7 @@
 mod curve;
 mod json;
 mod recipient;
+mod seal;
 
 use std::collections::BTreeSet;
 
@@ -25,7 +26,7 @@ use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use zeroize::Zeroizing;
 
-use crate::PrivateKey;
+use crate::{PrivateKey, PublicKey, SealError};
 pub(crate) use curve::Curve;
 use json::{Members, Node};
 pub use recipient::JweRecipient;
@@ -128,6 +129,14 @@ impl Jwe {
             iv: iv.try_into().map_err(|_| JweError::Member("iv"))?,
             ciphertext,
         })
+    }
+
+    /// Encrypts a secret for the holders of these keys; gives the JWE's JSON.
+    ///
+    /// # Errors
+    /// See [`SealError`].
+    pub fn seal(plain: &[u8], recipients: &[PublicKey]) -> Result<Vec<u8>, SealError> {
+        seal::seal(plain, recipients)
     }
 
     /// Whom it is for, also those whose algorithm is not supported.

@@ -21,7 +21,7 @@ use serde::{Deserialize, Serialize};
 use zeroize::{Zeroize, Zeroizing};
 
 use crate::packet::{Packet, PacketVersion, SealError};
-use crate::{Jwe, KeyProvider, ResourceUri, Secret};
+use crate::{Jwe, KeyProvider, PublicKey, ResourceUri, Secret};
 
 mod error;
 mod wrapped;
@@ -149,7 +149,7 @@ impl LayerKey {
     }
 
     /// The annotations of the encrypted layer, its key wrapped for each of these
-    /// key-encryption keys. The nonce is wrapped with it, whatever `self` says.
+    /// key-encryption keys and public keys. The nonce is wrapped with it, whatever `self` says.
     ///
     /// # Errors
     /// See [`SealError`].
@@ -157,6 +157,7 @@ impl LayerKey {
         &self,
         recipients: &[(ResourceUri, Secret)],
         version: PacketVersion,
+        public_keys: &[PublicKey],
     ) -> Result<BTreeMap<String, String>, SealError> {
         let private = PrivateOptions {
             symkey: STANDARD.encode(*self.symkey),
@@ -176,10 +177,16 @@ impl LayerKey {
             cipheroptions: Some(BTreeMap::new()),
         };
         let public = serde_json::to_vec(&public).expect("options are an object of texts");
-        Ok(BTreeMap::from([
-            (PUBLIC_OPTIONS.to_owned(), STANDARD.encode(public)),
-            (format!("{PROVIDER_PREFIX}{PROVIDER}"), packets.join(",")),
-        ]))
+        let mut annotations = BTreeMap::new();
+        annotations.insert(PUBLIC_OPTIONS.to_owned(), STANDARD.encode(public));
+        if !packets.is_empty() {
+            annotations.insert(format!("{PROVIDER_PREFIX}{PROVIDER}"), packets.join(","));
+        }
+        if !public_keys.is_empty() {
+            let jwe = Jwe::seal(&private, public_keys)?;
+            annotations.insert(JWE.to_owned(), STANDARD.encode(jwe));
+        }
+        Ok(annotations)
     }
 }
 

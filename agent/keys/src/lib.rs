@@ -16,7 +16,9 @@ mod jwe;
 mod layer;
 mod offline;
 mod packet;
+mod pem;
 mod private_key;
+mod public_key;
 mod resource;
 mod secret;
 
@@ -26,6 +28,7 @@ pub use layer::{JweKeyError, LayerKey, LayerKeyError, Recipient};
 pub use offline::{OfflineError, OfflineKeys};
 pub use packet::{Packet, PacketError, PacketVersion, SealError};
 pub use private_key::{PrivateKey, PrivateKeyError};
+pub use public_key::{PublicKey, PublicKeyError};
 pub use resource::{ResourceUri, ResourceUriError};
 pub use secret::Secret;
 

@@ -65,6 +65,9 @@ pub enum SealError {
     /// A key of another length.
     #[error("key `{0}` has not 32 bytes, so it cannot wrap a layer's key")]
     KeyLength(ResourceUri),
+    /// Nobody, or more than any reader takes.
+    #[error("a JWE has 1 to 64 recipients, not {0}")]
+    Recipients(usize),
     /// The system's random numbers.
     #[error("the system gives no random numbers")]
     Random,

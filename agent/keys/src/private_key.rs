@@ -7,22 +7,19 @@
 //! they are dropped.
 //!
 //! Formats: PKCS#8 (RFC 5958) in DER or PEM (RFC 7468), and for elliptic curves the older
-//! `EC PRIVATE KEY` (RFC 5915), where OpenSSL puts the curve's name into a block before it.
+//! `EC PRIVATE KEY` (RFC 5915).
 
 use std::fmt;
 
 use aws_lc_rs::agreement;
 use aws_lc_rs::rsa::{OaepPrivateDecryptingKey, PrivateDecryptingKey};
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
 use zeroize::Zeroizing;
 
 use crate::jwe::Curve;
+use crate::pem::{self, Block};
 
 /// RSA of 8192 bits takes 6400 bytes in PEM.
 const BYTES_MAX: usize = 16 << 10;
-const BEGIN: &str = "-----BEGIN ";
-const DASHES: &str = "-----";
 
 /// An RSA key of 2048 to 8192 bits, or one on P-256, P-384 or P-521.
 pub struct PrivateKey(Kind);
@@ -65,9 +62,9 @@ impl PrivateKey {
         if bytes.len() > BYTES_MAX {
             return Err(PrivateKeyError::Length);
         }
-        match std::str::from_utf8(bytes) {
-            Ok(text) if text.contains(BEGIN) => Self::from_der(&pem(text)?),
-            _ => Self::from_der(bytes),
+        match pem::text(bytes) {
+            Some(text) => Self::from_der(&content(text)?),
+            None => Self::from_der(bytes),
         }
     }
 
@@ -109,31 +106,14 @@ impl fmt::Debug for PrivateKey {
 }
 
 /// The content of the one block that is a private key.
-fn pem(text: &str) -> Result<Zeroizing<Vec<u8>>, PrivateKeyError> {
-    let blocks = text
-        .split(BEGIN)
-        .skip(1)
-        .map(|block| block.split_once(DASHES));
-    let mut blocks = blocks.filter(|block| block.is_none_or(|(label, _)| label != "EC PARAMETERS"));
-    let (Some(Some((label, rest))), None) = (blocks.next(), blocks.next()) else {
-        return Err(PrivateKeyError::Pem);
-    };
-    let (body, _) = rest
-        .split_once(&format!("-----END {label}-----"))
-        .ok_or(PrivateKeyError::Pem)?;
-    match label {
-        "ENCRYPTED PRIVATE KEY" => return Err(PrivateKeyError::Encrypted),
-        _ if body.contains("Proc-Type:") => return Err(PrivateKeyError::Encrypted),
-        "RSA PRIVATE KEY" => return Err(PrivateKeyError::Pkcs1),
-        "PRIVATE KEY" | "EC PRIVATE KEY" => {}
-        _ => return Err(PrivateKeyError::Pem),
+fn content(text: &str) -> Result<Zeroizing<Vec<u8>>, PrivateKeyError> {
+    let block = Block::only(text).ok_or(PrivateKeyError::Pem)?;
+    match block.label {
+        _ if block.is_encrypted() => Err(PrivateKeyError::Encrypted),
+        "RSA PRIVATE KEY" => Err(PrivateKeyError::Pkcs1),
+        "PRIVATE KEY" | "EC PRIVATE KEY" => block.der().ok_or(PrivateKeyError::Pem),
+        _ => Err(PrivateKeyError::Pem),
     }
-    let mut base64 = Zeroizing::new(Vec::with_capacity(body.len()));
-    base64.extend(body.bytes().filter(|byte| !byte.is_ascii_whitespace()));
-    let mut der = Zeroizing::new(vec![0; base64.len()]);
-    let length = STANDARD.decode_slice(&*base64, &mut der);
-    der.truncate(length.map_err(|_| PrivateKeyError::Pem)?);
-    Ok(der)
 }
 
 #[cfg(test)]
@@ -163,7 +143,7 @@ mod tests {
     fn keys_are_read_in_pem_and_der_and_open_what_is_theirs() {
         for (text, jwe) in KEYS {
             let jwe = Jwe::parse(jwe.as_bytes()).unwrap();
-            for bytes in [text.as_bytes(), &pem(text).unwrap()] {
+            for bytes in [text.as_bytes(), &content(text).unwrap()] {
                 let key = PrivateKey::parse(bytes).unwrap();
                 assert!(jwe.open(&key).is_ok());
                 assert_eq!(format!("{key:?}"), "PrivateKey(…)");
@@ -203,7 +183,7 @@ mod tests {
             assert_eq!(refusal(bad.as_bytes()), PrivateKeyError::Pem, "{bad}");
         }
         assert_eq!(refusal(&[0; BYTES_MAX + 1]), PrivateKeyError::Length);
-        let der = pem(good).unwrap();
+        let der = content(good).unwrap();
         for length in 0..der.len() {
             assert_eq!(refusal(&der[..length]), PrivateKeyError::Rejected);
         }

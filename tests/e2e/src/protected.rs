@@ -24,6 +24,9 @@ const KEYS: &str = r#"{"default/image-key/1":"BwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBw
 const ALL_KEYS: &str = r#"{"default/image-key/1":"BwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwc=",
     "default/image-key/2":"CAgICAgICAgICAgICAgICAgICAgICAgICAgICAgICAg="}"#;
 
+/// Private keys: one that the guest's broker has, and one that it has not.
+const PRIVATE_KEYS: [&str; 2] = ["jwe", "jwe-other"];
+
 /// The owner's machine, played in the bed, and what it gave away.
 struct Owner<'a> {
     node: &'a Node,
@@ -46,12 +49,18 @@ impl Owner<'_> {
     /// An image of its own, copied with these options of skopeo. Its configuration says its name:
     /// images with one configuration are one image to containerd, and it may ask for any.
     fn make(&self, options: &str, from: &str, name: &str) -> Result<()> {
+        self.make_changed("", options, from, name)
+    }
+
+    /// As above, after a shell command has changed the image `layout:x`.
+    fn make_changed(&self, change: &str, options: &str, from: &str, name: &str) -> Result<()> {
         let skopeo = "skopeo --policy policy-of-skopeo.json --registries.d registries.d copy --quiet \
                       --src-cert-dir=/run/bed/trust --dest-cert-dir=/run/bed/trust";
         self.shell(&format!(
             "rm -rf layout
              {skopeo} docker://{REGISTRY}/{from} oci:layout:x
              umoci config --image layout:x --config.label=name={name}
+             {change}
              {skopeo} {options} oci:layout:x docker://{REGISTRY}/{name}"
         ))
         .map(drop)
@@ -129,6 +138,35 @@ impl Owner<'_> {
         run_ok(command, DEADLINE).map(drop)
     }
 
+    /// As owners do who have only a public key.
+    fn encrypt_for_public_keys(&self) -> Result<()> {
+        let skopeo = Skopeo::provide()?;
+        for name in PRIVATE_KEYS {
+            self.shell(&format!(
+                "head -c 64 /dev/urandom >own-layer
+                 openssl genpkey -algorithm EC -pkeyopt ec_paramgen_curve:P-384 -out {name}.pem
+                 openssl pkey -in {name}.pem -pubout -out {name}.pub.pem"
+            ))?;
+            // A layer that no other image brings into the guest's store in clear.
+            let change = "umoci insert --image layout:x own-layer /etc/own-layer";
+            self.make_changed(change, "", "busybox:1", &format!("plain:{name}"))?;
+            let mut command = skopeo.command(self.node);
+            command
+                .args(["--insecure-policy", "copy", "--quiet"])
+                .args([
+                    "--src-cert-dir=/run/bed/trust",
+                    "--dest-cert-dir=/run/bed/trust",
+                ])
+                .arg(format!("--encryption-key=jwe:{PLACE}/{name}.pub.pem"))
+                .args(
+                    ["plain", "encrypted"]
+                        .map(|repository| format!("docker://{REGISTRY}/{repository}:{name}")),
+                );
+            run_ok(command, DEADLINE)?;
+        }
+        Ok(())
+    }
+
     fn sign_with_gpg(&self) -> Result<()> {
         self.make("--sign-by owner@example", "busybox:1", "signed:1")?;
         self.make("", "busybox:1", "signed:unsigned")?;
@@ -162,7 +200,7 @@ impl Owner<'_> {
         .map(drop)
     }
 
-    /// What the guest is told.
+    /// What the guest is told. Its broker has the first of the two private keys.
     fn initdata(&self) -> Result<String> {
         let accept = r#"[{"type":"insecureAcceptAnything"}]"#;
         let by_gpg = format!(
@@ -181,16 +219,22 @@ impl Owner<'_> {
         .map(|(name, requirements)| format!(r#""{REGISTRY}/{name}":{requirements}"#))
         .join(",");
         let file = |name: &str| self.node.read(format!("{PLACE}/{name}"));
+        let private_key = self.shell(&format!("base64 -w 0 {}.pem", PRIVATE_KEYS[0]))?;
         let entries = [
             (
                 "cdh.toml",
                 format!(
                     "[kbc]\nname = \"offline_fs_kbc\"\n[image]\n\
                      image_security_policy_uri = \"file://{DIRECTORY}/policy.json\"\n\
-                     sigstore_config_uri = \"file://{DIRECTORY}/sigstore.yaml\"\n"
+                     sigstore_config_uri = \"file://{DIRECTORY}/sigstore.yaml\"\n\
+                     layer_private_key_uris = [\"kbs:///default/private-key/2\", \"kbs:///default/private-key/1\"]\n"
                 ),
             ),
             ("aa-offline_fs_kbc-keys.json", KEYS.to_owned()),
+            (
+                "aa-offline_fs_kbc-resources.json",
+                format!(r#"{{"default/private-key/1":"{}"}}"#, private_key.trim()),
+            ),
             (
                 "policy.json",
                 format!(
@@ -230,8 +274,9 @@ fn is_refused(pod: &Pod<'_>, name: &str, words: &str) -> Result<()> {
     Ok(())
 }
 
-/// Encrypted by `kata-cc` and by skopeo, signed by GnuPG and skopeo, by cosign in a tag and in a bundle: each
-/// runs in a guest whose initdata has the keys, and its impostors do not.
+/// Encrypted by `kata-cc` and by skopeo, for a key provider and for a public key, signed by GnuPG
+/// and skopeo, by cosign in a tag and in a bundle: each runs in a guest whose initdata has the
+/// keys, and its impostors do not.
 ///
 /// # Errors
 /// When the claim does not hold.
@@ -250,6 +295,9 @@ pub fn images_run_if_their_owner_protected_them_and_others_do_not(
     owner
         .encrypt_with_skopeo()
         .context("encrypting with skopeo")?;
+    owner
+        .encrypt_for_public_keys()
+        .context("encrypting for public keys")?;
     owner.sign_with_gpg().context("signing with GnuPG")?;
     owner.sign_with_cosign().context("signing with cosign")?;
     let request = PodRequest {
@@ -261,6 +309,10 @@ pub fn images_run_if_their_owner_protected_them_and_others_do_not(
     for (name, words) in [
         ("busybox:1", "rejects every image"),
         ("encrypted:2", "there is no resource"),
+        (
+            "encrypted:jwe-other",
+            "a private key cannot be fetched: there is no resource `kbs:///default/private-key/2`",
+        ),
         ("signed:unsigned", "the image has no signature"),
         ("transplanted:1", "which is not this image's"),
         ("bundled:unsigned", "the image has no signature"),
@@ -270,6 +322,7 @@ pub fn images_run_if_their_owner_protected_them_and_others_do_not(
     for name in [
         "encrypted:1",
         "encrypted:by-skopeo",
+        "encrypted:jwe",
         "signed:1",
         "tagged:1",
         "bundled:1",

@@ -1,6 +1,16 @@
-//! The owner's image commands against skopeo: what one encrypts, the other decrypts.
+//! The owner's image commands against skopeo: what one encrypts, the other decrypts, with keys of
+//! a provider and with public keys.
 
-use std::{fs, path::PathBuf, process::Command, sync::OnceLock, time::Duration};
+use std::{
+    fs,
+    path::PathBuf,
+    process::Command,
+    sync::{
+        OnceLock,
+        atomic::{AtomicU32, Ordering},
+    },
+    time::Duration,
+};
 
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
@@ -14,6 +24,14 @@ const KEY_FILE: &str = "/run/bed/keys.json";
 const OTHER_KEY_FILE: &str = "/run/bed/other-keys.json";
 const KEY: &str = "kbs:///default/image-key/1";
 const PORT: u16 = 50000;
+/// Pairs of keys, by name: one of each kind that there is, and one that nothing is for.
+const PAIRS: [(&str, &str); 5] = [
+    ("rsa", "-algorithm RSA -pkeyopt rsa_keygen_bits:3072"),
+    ("p256", "-algorithm EC -pkeyopt ec_paramgen_curve:P-256"),
+    ("p384", "-algorithm EC -pkeyopt ec_paramgen_curve:P-384"),
+    ("p521", "-algorithm EC -pkeyopt ec_paramgen_curve:P-521"),
+    ("other", "-algorithm EC -pkeyopt ec_paramgen_curve:P-256"),
+];
 /// `--decryption-key` and `--encryption-key` of skopeo; what follows the name is the provider's.
 const DECRYPT: &str = "--decryption-key=provider:attestation-agent:any";
 
@@ -33,6 +51,15 @@ impl Place {
         }
         node.write(KEY_FILE, keys(7))?;
         node.write(OTHER_KEY_FILE, keys(8))?;
+        for (name, options) in PAIRS {
+            let (private, public) = (private_key(name), public_key(name));
+            let mut shell = node.command("sh");
+            shell.arg("-ec").arg(format!(
+                "openssl genpkey {options} -out {private} 2>/dev/null
+                 openssl pkey -in {private} -pubout -out {public}"
+            ));
+            run_ok(shell, DEADLINE)?;
+        }
         node.write(
             "/run/bed/ocicrypt.json",
             format!(r#"{{"key-providers":{{"attestation-agent":{{"grpc":"127.0.0.1:{PORT}"}}}}}}"#),
@@ -79,6 +106,20 @@ impl Place {
         Ok(process)
     }
 
+    /// Encrypts for public keys only.
+    fn encrypt_for(&self, source: &str, target: &str, names: &[&str]) -> Result<Ran> {
+        let mut command = self.owner("encrypt")?;
+        command
+            .args([source, target])
+            .args(
+                names
+                    .iter()
+                    .map(|name| format!("--jwe-key={}", public_key(name))),
+            )
+            .args(["--extra-root", "/run/bed/trust/ca.crt"]);
+        run(command, DEADLINE)
+    }
+
     fn encrypt(&self, source: &str, target: &str, more: &[&str]) -> Result<Ran> {
         let mut command = self.owner("encrypt")?;
         command
@@ -89,33 +130,41 @@ impl Place {
     }
 
     /// Pulls as a guest would; gives the report.
-    fn pull(&self, name: &str, to: &str, key_file: &str) -> Result<Ran> {
+    fn pull(&self, name: &str, to: &str, keys: &[&str]) -> Result<Ran> {
         let mut command = self.owner("pull")?;
         command
             .args([&format!("{REGISTRY}/{name}"), to, "--json"])
-            .args([
-                "--extra-root",
-                "/run/bed/trust/ca.crt",
-                "--key-file",
-                key_file,
-            ]);
+            .args(["--extra-root", "/run/bed/trust/ca.crt"])
+            .args(keys);
         run(command, DEADLINE)
     }
 
-    fn pulled(&self, name: &str, to: &str) -> Result<Value> {
-        let ran = self.pull(name, to, KEY_FILE)?;
+    fn pulled(&self, name: &str, to: &str, keys: &[&str]) -> Result<Value> {
+        let ran = self.pull(name, to, keys)?;
         ensure!(ran.code == Some(0), "pulling {name}: {}", ran.output());
         Ok(serde_json::from_str(&ran.stdout)?)
     }
 
     /// `name` comes out as the plain image does, though these of its layers are encrypted.
     fn is_like(&self, plain: &str, name: &str, encrypted: &[bool]) -> Result<()> {
+        self.is_like_with(plain, name, encrypted, &["--key-file", KEY_FILE])
+    }
+
+    fn is_like_with(
+        &self,
+        plain: &str,
+        name: &str,
+        encrypted: &[bool],
+        keys: &[&str],
+    ) -> Result<()> {
+        static TURN: AtomicU32 = AtomicU32::new(0);
+        let turn = TURN.fetch_add(1, Ordering::Relaxed);
         let (one, other) = (
-            format!("/run/bed/plain-{name}"),
-            format!("/run/bed/of-{name}"),
+            format!("/run/bed/plain-{turn}"),
+            format!("/run/bed/of-{turn}"),
         );
-        let expected = self.pulled(plain, &one)?;
-        let found = self.pulled(name, &other)?;
+        let expected = self.pulled(plain, &one, &[])?;
+        let found = self.pulled(name, &other, keys)?;
         let column = |report: &Value, member: &str| -> Vec<Value> {
             let layers = report["layers"].as_array().into_iter().flatten();
             layers.map(|layer| layer[member].clone()).collect()
@@ -126,6 +175,14 @@ impl Place {
         diff.args(["-r", "--no-dereference"])
             .args([format!("{one}/rootfs"), format!("{other}/rootfs")]);
         run_ok(diff, DEADLINE).map(drop)
+    }
+
+    /// A pull with these keys fails and says this.
+    fn refuses(&self, name: &str, keys: &[&str], words: &str) -> Result<()> {
+        let ran = self.pull(name, "/run/bed/refused", keys)?;
+        ensure!(ran.code == Some(1), "{ran:?}");
+        ensure!(ran.stderr.contains(words), "no `{words}` in {}", ran.stderr);
+        Ok(())
     }
 
     fn manifest(&self, name: &str) -> Result<Value> {
@@ -140,6 +197,14 @@ fn keys(byte: u8) -> String {
         _ => "CAgICAgICAgICAgICAgICAgICAgICAgICAgICAgICAg=",
     };
     format!(r#"{{"default/image-key/1":"{text}"}}"#)
+}
+
+fn private_key(name: &str) -> String {
+    format!("/run/bed/{name}.pem")
+}
+
+fn public_key(name: &str) -> String {
+    format!("/run/bed/{name}.pub.pem")
 }
 
 fn digests(manifest: &Value) -> Vec<Value> {
@@ -200,6 +265,77 @@ fn what_we_encrypt_is_pulled_and_skopeo_decrypts_it_to_the_same_bytes() {
 }
 
 #[test]
+fn what_skopeo_encrypts_for_public_keys_is_pulled_with_each_private_key_and_no_other() {
+    with_place(|place| {
+        let from = registry("busybox:1");
+        for recipients in [
+            &["rsa"][..],
+            &["p256"],
+            &["p384"],
+            &["p521"],
+            &["p256", "rsa"],
+        ] {
+            let name = format!("jwe-by-skopeo:{}", recipients.join("-"));
+            let keys = recipients
+                .iter()
+                .map(|one| format!("--encryption-key=jwe:{}", public_key(one)));
+            let (keys, to): (Vec<_>, _) = (keys.collect(), registry(&name));
+            let mut arguments: Vec<&str> = keys.iter().map(String::as_str).collect();
+            arguments.extend([from.as_str(), &to]);
+            place.copy(&arguments)?;
+            let other = ["--private-key", &private_key("other")];
+            for one in recipients {
+                let private = private_key(one);
+                let keys = [&other[..], &["--private-key", &private]].concat();
+                place.is_like_with("busybox:1", &name, &[true, true], &keys)?;
+            }
+            place.refuses(
+                &name,
+                &other,
+                "none of its 1 JWE opens with the 1 private keys",
+            )?;
+            place.refuses(
+                &name,
+                &["--key-file", KEY_FILE],
+                "no private key; name it in",
+            )?;
+        }
+        Ok(())
+    });
+}
+
+#[test]
+fn what_we_encrypt_for_public_keys_skopeo_decrypts_to_the_same_bytes() {
+    with_place(|place| {
+        let from = registry("busybox:1");
+        for recipients in [&["rsa"][..], &["p521"], &["p256", "p384", "rsa"]] {
+            let name = format!("jwe-by-us:{}", recipients.join("-"));
+            let ran = place.encrypt_for(&from, &registry(&name), recipients)?;
+            ensure!(ran.code == Some(0), "{}", ran.output());
+            for one in recipients {
+                let private = private_key(one);
+                place.is_like_with(
+                    "busybox:1",
+                    &name,
+                    &[true, true],
+                    &["--private-key", &private],
+                )?;
+                let decrypted = format!("decrypted-{name}-{one}");
+                let key = format!("--decryption-key={private}");
+                place.copy(&[&key, &registry(&name), &registry(&decrypted)])?;
+                let expected = digests(&place.manifest("busybox:1")?);
+                let found = digests(&place.manifest(&decrypted)?);
+                ensure!(expected == found, "{expected:?} became {found:?}");
+            }
+            let key = format!("--decryption-key={}", private_key("other"));
+            let ran = place.skopeo(&[&key, &registry(&name), "oci:/run/bed/not-decrypted"])?;
+            ensure!(ran.code != Some(0), "another key decrypts it");
+        }
+        Ok(())
+    });
+}
+
+#[test]
 fn layouts_archives_and_docker_images_are_encrypted_too_and_layers_can_be_chosen() {
     with_place(|place| {
         let (layout, archive) = (
@@ -250,7 +386,7 @@ fn an_encrypted_layer_is_not_encrypted_again_and_a_wrong_key_opens_nothing() {
             none.stderr.contains("has 2 layers, so there is no layer 3"),
             "{none:?}"
         );
-        let wrong = place.pull(name, "/run/bed/wrong-key", OTHER_KEY_FILE)?;
+        let wrong = place.pull(name, "/run/bed/wrong-key", &["--key-file", OTHER_KEY_FILE])?;
         ensure!(wrong.code == Some(1), "{wrong:?}");
         for part in [
             format!("cannot pull {REGISTRY}/{name}: layer "),
@@ -318,6 +454,18 @@ fn inspect_shows_what_is_encrypted_and_for_which_key() {
                     (&Value::Bool(true), &Value::String(KEY.to_owned()))
                 ]
         );
+        let ran = place.encrypt_for(&registry(name), "oci:/run/bed/jwe", &["p256", "rsa"])?;
+        ensure!(ran.code == Some(1), "layer 2 is encrypted already: {ran:?}");
+        let ran =
+            place.encrypt_for(&registry("busybox:1"), "oci:/run/bed/jwe", &["p256", "rsa"])?;
+        ensure!(ran.code == Some(0), "{}", ran.output());
+        let mut command = place.owner("inspect")?;
+        command.arg("oci:/run/bed/jwe");
+        let text = run_ok(command, DEADLINE)?;
+        for algorithm in ["ECDH-ES+A256KW", "RSA-OAEP"] {
+            let line = format!("encrypted for an unnamed key  (jwe, {algorithm})");
+            ensure!(text.matches(&line).count() == 2, "{text}");
+        }
         Ok(())
     });
 }

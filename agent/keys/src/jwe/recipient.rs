@@ -19,13 +19,13 @@ use crate::PrivateKey;
 /// Length of a content key of A256GCM.
 const CONTENT_KEY_BYTES: usize = 32;
 /// RFC 3394 adds one block of 8 bytes.
-const WRAPPED_KEY_BYTES: usize = CONTENT_KEY_BYTES + 8;
+pub(super) const WRAPPED_KEY_BYTES: usize = CONTENT_KEY_BYTES + 8;
 /// RSA of 2048 to 8192 bits.
 const RSA_BYTES: std::ops::RangeInclusive<usize> = 256..=1024;
 
-const RSA_OAEP: &str = "RSA-OAEP";
+pub(super) const RSA_OAEP: &str = "RSA-OAEP";
 const RSA_OAEP_256: &str = "RSA-OAEP-256";
-const ECDH_ES_A256KW: &str = "ECDH-ES+A256KW";
+pub(super) const ECDH_ES_A256KW: &str = "ECDH-ES+A256KW";
 
 /// What encrypts the secret itself.
 pub(super) type ContentKey = Zeroizing<[u8; CONTENT_KEY_BYTES]>;

@@ -1,20 +1,21 @@
 //! `kata-cc image encrypt`: an image whose layers only a proven guest can read.
 //!
 //! Each chosen layer is encrypted with a key and nonce of its own, drawn from the
-//! system; that key is wrapped for each of the key-encryption keys. The
+//! system; that key is wrapped for each of the key-encryption keys and public keys. The
 //! configuration, with its diff ids, stays as it is and in clear. The result is
-//! what the Confidential Containers tools make, so their guests read it too.
+//! what the Confidential Containers tools make, so their guests read it too; what is
+//! wrapped for a public key is what skopeo makes, and reads.
 
 mod cipher;
 mod manifest;
 
 use agent_image::Digest;
-use agent_keys::{PacketVersion, ResourceUri, SealError, Secret};
-use clap::{Args, ValueEnum};
+use agent_keys::{PacketVersion, PublicKey, ResourceUri, SealError, Secret};
+use clap::{ArgGroup, Args, ValueEnum};
 use serde_json::Value;
 
 use crate::image::{
-    keys::{KeyFiles, KeyOptionError, find},
+    keys::{KeyFiles, KeyOptionError, PublicKeyFiles, find},
     place::{Document, Place, PlaceError, Source, Target},
     registry::RegistryOptions,
 };
@@ -27,6 +28,7 @@ use manifest::{Descriptor, ManifestError};
 /// several platforms is encrypted for all of them. Encryption changes the digest:
 /// sign afterwards.
 #[derive(Debug, Args)]
+#[command(group(ArgGroup::new("recipients").args(["keys", "public_key_files"]).required(true).multiple(true)))]
 pub(crate) struct Options {
     /// Image to encrypt.
     #[arg(value_name = "SRC")]
@@ -36,10 +38,12 @@ pub(crate) struct Options {
     target: Place,
     /// Id of a key-encryption key, kbs:///repository/type/tag, that a key file has or FILE
     /// holds as 32 bytes; each of several opens the image.
-    #[arg(long = "key", value_name = "ID[=FILE]", required = true)]
+    #[arg(long = "key", value_name = "ID[=FILE]")]
     keys: Vec<String>,
     #[command(flatten)]
     key_files: KeyFiles,
+    #[command(flatten)]
+    public_keys: PublicKeyFiles,
     /// Layer to encrypt, 1 at the bottom, -1 at the top; all unless given; may be given several times.
     #[arg(long = "layer", value_name = "N", allow_negative_numbers = true)]
     layers: Vec<i64>,
@@ -94,6 +98,7 @@ struct Work<'a> {
     source: Source,
     target: Target,
     recipients: Vec<(ResourceUri, Secret)>,
+    public_keys: Vec<PublicKey>,
     version: PacketVersion,
     layers: &'a [i64],
     encrypted: usize,
@@ -103,6 +108,7 @@ struct Work<'a> {
 pub(crate) fn run(options: &Options) -> Result<(), EncryptError> {
     let mut work = Work {
         recipients: recipients(options)?,
+        public_keys: options.public_keys.load()?,
         source: options
             .source
             .source(&options.registry)
@@ -216,7 +222,9 @@ impl Work<'_> {
                 found: encrypted.inner,
             });
         }
-        let annotations = encrypted.key.wrap(&self.recipients, self.version)?;
+        let annotations = encrypted
+            .key
+            .wrap(&self.recipients, self.version, &self.public_keys)?;
         self.target
             .put(&encrypted.digest, encrypted.draft)
             .map_err(EncryptError::Target)?;

@@ -8,8 +8,8 @@ use std::{
 };
 
 use agent_keys::{
-    KeyError, KeyProvider, OfflineError, OfflineKeys, PrivateKey, PrivateKeyError, ResourceUri,
-    ResourceUriError, Secret,
+    KeyError, KeyProvider, OfflineError, OfflineKeys, PrivateKey, PrivateKeyError, PublicKey,
+    PublicKeyError, ResourceUri, ResourceUriError, Secret,
 };
 use clap::Args;
 use zeroize::Zeroizing;
@@ -32,7 +32,16 @@ pub(crate) struct KeyFiles {
 pub(crate) struct PrivateKeyFiles {
     /// Private key that opens layer keys wrapped as JWE, PKCS#8 in PEM or DER; may be given several times.
     #[arg(long = "private-key", value_name = "FILE")]
-    files: Vec<PathBuf>,
+    private_key_files: Vec<PathBuf>,
+}
+
+/// Public keys, for layers whose key is to be wrapped as JWE.
+#[derive(Debug, Args)]
+pub(crate) struct PublicKeyFiles {
+    /// Public key, `PUBLIC KEY` in PEM, that the layers' keys are wrapped for as JWE; whoever has
+    /// its private key opens the image; may be given several times.
+    #[arg(long = "jwe-key", value_name = "FILE")]
+    public_key_files: Vec<PathBuf>,
 }
 
 /// Why a key cannot be used.
@@ -65,6 +74,12 @@ pub(crate) enum KeyOptionError {
         #[source]
         source: PrivateKeyError,
     },
+    #[error("--jwe-key {} cannot be used", path.display())]
+    Public {
+        path: PathBuf,
+        #[source]
+        source: PublicKeyError,
+    },
     #[error("{} is not a file of {KEY_BYTES} bytes, which a key is", .0.display())]
     Length(PathBuf),
 }
@@ -92,8 +107,8 @@ impl KeyFiles {
 impl PrivateKeyFiles {
     /// Puts them among `keys`; gives the names that they have there.
     pub(crate) fn load(&self, keys: &mut OfflineKeys) -> Result<Vec<ResourceUri>, KeyOptionError> {
-        let mut names = Vec::with_capacity(self.files.len());
-        for (index, path) in self.files.iter().enumerate() {
+        let mut names = Vec::with_capacity(self.private_key_files.len());
+        for (index, path) in self.private_key_files.iter().enumerate() {
             let secret = Secret::new(read(path)?);
             PrivateKey::parse(secret.expose()).map_err(|source| KeyOptionError::Private {
                 path: path.clone(),
@@ -104,6 +119,19 @@ impl PrivateKeyFiles {
             names.push(name);
         }
         Ok(names)
+    }
+}
+
+impl PublicKeyFiles {
+    /// All of them.
+    pub(crate) fn load(&self) -> Result<Vec<PublicKey>, KeyOptionError> {
+        let parse = |path: &PathBuf| {
+            PublicKey::parse(&read(path)?).map_err(|source| KeyOptionError::Public {
+                path: path.clone(),
+                source,
+            })
+        };
+        self.public_key_files.iter().map(parse).collect()
     }
 }
 
@@ -156,8 +184,8 @@ mod tests {
         );
         let load = |names: &[&str], keys: &mut OfflineKeys| {
             let files = names.iter().map(|name| Path::new(vectors).join(name));
-            let files = files.collect();
-            PrivateKeyFiles { files }.load(keys)
+            let private_key_files = files.collect();
+            PrivateKeyFiles { private_key_files }.load(keys)
         };
         let mut keys = OfflineKeys::default();
         let names = load(&["rsa-2048.pem", "p256.pem"], &mut keys).unwrap();
@@ -177,6 +205,28 @@ mod tests {
         ));
         let absent = load(&["none.pem"], &mut keys).unwrap_err();
         assert!(matches!(absent, KeyOptionError::Option(_)));
+    }
+
+    #[test]
+    fn a_private_key_is_not_taken_for_a_public_one() {
+        let vectors = concat!(
+            env!("CARGO_MANIFEST_DIR"),
+            "/../../agent/keys/tests/vectors/jwe"
+        );
+        let load = |name: &str| {
+            let public_key_files = vec![Path::new(vectors).join(name)];
+            PublicKeyFiles { public_key_files }.load()
+        };
+        assert_eq!(load("p256.pub.pem").unwrap().len(), 1);
+        let refused = load("p256.pem").unwrap_err();
+        assert!(matches!(
+            &refused,
+            KeyOptionError::Public {
+                source: PublicKeyError::Pem,
+                ..
+            }
+        ));
+        assert!(refused.to_string().contains("--jwe-key"), "{refused}");
     }
 
     #[test]
