@@ -10,7 +10,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use aes::cipher::{KeyIvInit, StreamCipher};
 use agent_image::{Digest, Puller};
-use agent_keys::{Cached, KeyError, KeyProvider, OfflineKeys, ResourceUri, Secret};
+use agent_keys::{
+    Cached, KeyError, KeyProvider, LayerKey, OfflineKeys, PacketVersion, PublicKey, ResourceUri,
+    Secret,
+};
 use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -75,6 +78,27 @@ fn encrypt(layer: &Layer, seed: u8, change: impl FnOnce(&mut [u8; 32], &mut Stri
     }
 }
 
+const PRIVATE_KEY: &str = include_str!("../../keys/tests/vectors/jwe/p521.pem");
+const PUBLIC_KEY: &str = include_str!("../../keys/tests/vectors/jwe/p521.pub.pem");
+
+/// The same layer with its key wrapped for a public key instead, as JWE.
+fn for_public_key(layer: &Layer, seed: u8) -> Encrypted {
+    let mut key = LayerKey {
+        symkey: [seed; 32].into(),
+        nonce: [seed ^ 0xff; 16],
+        hmac: [0; 32],
+        digest: Some(Digest::sha256(&layer.stored).to_string()),
+        nonce_was_wrapped: true,
+    };
+    let encrypted = encrypt(layer, seed, |mac, _| key.hmac = *mac);
+    let public = PublicKey::parse(PUBLIC_KEY.as_bytes()).unwrap();
+    let annotations = key.wrap(&[], PacketVersion::One, &[public]).unwrap();
+    Encrypted {
+        annotations,
+        ..encrypted
+    }
+}
+
 /// Puts the nonce where everybody can change it, so that only the wrapped digest proves it.
 fn with_open_nonce(mut encrypted: Encrypted, nonce: [u8; 16]) -> Encrypted {
     let options = encrypted.annotations.get_mut(&format!("{PREFIX}pubopts"));
@@ -120,13 +144,26 @@ impl KeyProvider for Counting {
     }
 }
 
+const PRIVATE_PATH: &str = "default/private-key/1";
+
 fn puller(
     registry: &Registry,
     store: &std::path::Path,
     kek: [u8; 32],
 ) -> (Puller, Arc<AtomicUsize>) {
+    puller_with(registry, store, kek, &[])
+}
+
+fn puller_with(
+    registry: &Registry,
+    store: &std::path::Path,
+    kek: [u8; 32],
+    private_keys: &[ResourceUri],
+) -> (Puller, Arc<AtomicUsize>) {
     let mut keys = OfflineKeys::default();
     keys.add(format!(r#"{{"default/key/1":"{}"}}"#, STANDARD.encode(kek)).as_bytes())
+        .unwrap();
+    keys.add(format!(r#"{{"{PRIVATE_PATH}":"{}"}}"#, STANDARD.encode(PRIVATE_KEY)).as_bytes())
         .unwrap();
     let asked = Arc::new(AtomicUsize::new(0));
     let mut config = registry.config(store);
@@ -134,6 +171,7 @@ fn puller(
         keys,
         asked: asked.clone(),
     })));
+    config.private_keys = private_keys.to_vec();
     (Puller::build(config).unwrap(), asked)
 }
 
@@ -172,6 +210,27 @@ fn all_encrypted_types_mixed_with_plain_ones_are_pulled_with_one_key_request() {
         .assemble(&image, &directory.path().join("bundle"))
         .unwrap();
     assert_eq!(std::fs::read_dir(rootfs.path()).unwrap().count(), 7);
+}
+
+#[test]
+fn layers_for_a_public_key_are_pulled_with_one_request_for_the_private_key() {
+    let layers = [1, 2, 3].map(|n| for_public_key(&gzip(&archive(&format!("f{n}"))), n));
+    let registry = registry(&layers);
+    let directory = directory();
+    let uri = ResourceUri::parse(&format!("kbs:///{PRIVATE_PATH}")).unwrap();
+    let (with_key, asked) = puller_with(&registry, &directory.path().join("store"), KEK, &[uri]);
+    let image = with_key
+        .pull(&registry.reference("x"))
+        .unwrap_or_else(|error| panic!("{}", error.sentence()));
+    assert_eq!((image.reports.len(), asked.load(Ordering::SeqCst)), (3, 1));
+    // The provider has it, but nobody says that it is a private key.
+    let (without, asked) = puller(&registry, &directory.path().join("other"), KEK);
+    let sentence = without
+        .pull(&registry.reference("x"))
+        .unwrap_err()
+        .sentence();
+    assert!(sentence.contains("`layer_private_key_uris`"), "{sentence}");
+    assert_eq!(asked.load(Ordering::SeqCst), 0);
 }
 
 fn refusal(layer: Encrypted, kek: [u8; 32]) -> String {
