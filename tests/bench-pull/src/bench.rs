@@ -91,8 +91,7 @@ pub(crate) fn run(options: &RunOptions) -> Result<()> {
 }
 
 fn measure(place: &Place, image: &Image, options: &RunOptions) -> Result<Sample> {
-    let reference = image.reference();
-    let (ours, requests) = ours::measure(&reference, "0,1")?;
+    let (ours, requests) = ours::measure(image, "0,1")?;
     let mut sample = Sample {
         ours,
         requests,
@@ -100,20 +99,25 @@ fn measure(place: &Place, image: &Image, options: &RunOptions) -> Result<Sample>
         ..Sample::default()
     };
     if image.files == 0 {
-        sample.ours_on_one = Some(ours::measure(&reference, "0")?.0);
+        sample.ours_on_one = Some(ours::measure(image, "0")?.0);
     } else {
-        sample.calls = said(ours::system_calls(&reference));
+        sample.calls = said(ours::system_calls(&image.reference()));
     }
     // Peers do not decrypt with key providers' keys.
-    if let Some(plain) = image.encrypts {
-        sample.in_clear = Some(ours::measure(&images::reference(plain), "0,1")?.0);
+    if let Some(name) = image.encrypts {
+        let plain = Image {
+            name,
+            encrypts: None,
+            ..image.clone()
+        };
+        sample.in_clear = Some(ours::measure(&plain, "0,1")?.0);
         return Ok(sample);
     }
-    sample.skopeo = peers::skopeo_and_umoci(place, &reference)?;
-    sample.ctr = peers::ctr(place, &reference)?;
+    sample.skopeo = peers::skopeo_and_umoci(place, image)?;
+    sample.ctr = peers::ctr(place, image)?;
     if image.files == 0 {
         place.shape(Some(options.link))?;
-        let shaped = shaped(place, &reference, &mut sample);
+        let shaped = shaped(place, image, &mut sample);
         place.shape(None)?;
         shaped?;
     }
@@ -122,10 +126,10 @@ fn measure(place: &Place, image: &Image, options: &RunOptions) -> Result<Sample>
     Ok(sample)
 }
 
-fn shaped(place: &Place, reference: &str, sample: &mut Sample) -> Result<()> {
-    sample.shaped = Some(ours::measure(reference, "0,1")?.0);
-    sample.shaped_skopeo = peers::skopeo_and_umoci(place, reference)?;
-    sample.shaped_ctr = peers::ctr(place, reference)?;
+fn shaped(place: &Place, image: &Image, sample: &mut Sample) -> Result<()> {
+    sample.shaped = Some(ours::measure(image, "0,1")?.0);
+    sample.shaped_skopeo = peers::skopeo_and_umoci(place, image)?;
+    sample.shaped_ctr = peers::ctr(place, image)?;
     Ok(())
 }
 

@@ -21,6 +21,7 @@ const OCI_CONFIG: &str = "application/vnd.oci.image.config.v1+json";
 const KEY_ID: &str = "kbs:///default/bench/1";
 const FILES_A_DIRECTORY: usize = 100;
 const LARGE_FILE: u64 = 16 << 20;
+const SMALL_FILE: u64 = 4096;
 const DEADLINE: std::time::Duration = std::time::Duration::from_secs(1800);
 
 /// How a layer is stored.
@@ -105,7 +106,15 @@ pub(crate) fn all(quick: bool) -> Vec<Image> {
 
 impl Image {
     pub(crate) fn reference(&self) -> String {
-        reference(self.name)
+        format!("{REGISTRY}/{}:1", self.name)
+    }
+
+    /// Bytes that a pull of it may keep: the layers as they are stored, and unpacked.
+    pub(crate) fn fills(&self) -> u64 {
+        match self.files {
+            0 => 2 * self.bytes,
+            files => 2 * files as u64 * SMALL_FILE,
+        }
     }
 
     /// Its layers as they are before encryption: stored, and unpacked.
@@ -140,7 +149,7 @@ impl Image {
             .args(["image", "encrypt", "--insecure", REGISTRY])
             .args(["--key", KEY_ID, "--key-file"])
             .arg(path("keys.json"))
-            .arg(format!("docker://{}", reference(plain)))
+            .arg(format!("docker://{REGISTRY}/{plain}:1"))
             .arg(format!("docker://{}", self.reference()));
         run_ok(command, DEADLINE).map(drop)
     }
@@ -219,11 +228,6 @@ impl Image {
     }
 }
 
-/// Of the image with this name.
-pub(crate) fn reference(name: &str) -> String {
-    format!("{REGISTRY}/{name}:1")
-}
-
 fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
@@ -292,7 +296,7 @@ fn small(archive: &mut Archive, content: &mut Content, files: usize) -> Result<(
             header.set_entry_type(tar::EntryType::Directory);
             archive.append_data(&mut header, &directory, io::empty())?;
         }
-        let size = content.next() % 4096;
+        let size = content.next() % SMALL_FILE;
         archive.append_data(
             &mut header(size, 0o644),
             format!("{directory}/f{number}"),

@@ -16,6 +16,7 @@ use nix::time::{ClockId, clock_gettime};
 use serde::{Deserialize, Serialize};
 
 use crate::{
+    images::Image,
     place::{REGISTRY, path},
     process::{self, Cost, kib},
 };
@@ -77,10 +78,10 @@ pub(crate) fn seconds(time: nix::sys::time::TimeSpec) -> f64 {
 }
 
 /// A pull in a new process and store, on these CPUs; the number of its requests, too.
-pub(crate) fn measure(reference: &str, cpus: &str) -> Result<(Cost, u64)> {
+pub(crate) fn measure(image: &Image, cpus: &str) -> Result<(Cost, u64)> {
     let store = path("ours");
-    let (_, output) =
-        process::measure(command(reference, &store, &["taskset", "-c", cpus])?, None)?;
+    let pull = command(&image.reference(), &store, &["taskset", "-c", cpus])?;
+    let (_, output) = process::measure(pull, None, image.fills())?;
     fs::remove_dir_all(&store).context("removing our store")?;
     let told: Told = serde_json::from_str(&output).context("reading what our pull told")?;
     let cost = Cost {

@@ -2,7 +2,7 @@
 
 use std::{
     fs::{self, File},
-    io::Write as _,
+    io::{self, Read as _},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     time::{Duration, Instant},
@@ -12,14 +12,10 @@ use anyhow::{Context, Result, bail, ensure};
 use nix::mount::{MsFlags, mount};
 use tests_harness::{Containerd, Release, Skopeo, run_ok, umoci};
 
-use crate::process::kib;
-
 /// Name of the registry in references.
 pub(crate) const REGISTRY: &str = "127.0.0.1:5000";
 const START: Duration = Duration::from_secs(60);
 const TOOL: Duration = Duration::from_secs(600);
-/// More than any pull here keeps at once.
-const TAKEN_BYTES: f64 = 4.0 * 1024.0 * 1024.0 * 1024.0;
 
 /// The programs of others; one that is not to be had is said to be missing, and left out.
 pub(crate) struct Peers {
@@ -116,16 +112,10 @@ impl Place {
 /// A virtual machine may return what it does not use to its host, and then gets it anew
 /// at each first touch: three to six times the cost of writing a file in memory, in one
 /// run and not in the next, charged to whoever writes.
-pub(crate) fn take_memory() -> Result<()> {
-    let text = fs::read_to_string("/proc/meminfo")?;
-    let available = kib(&text, "MemAvailable:") * 1024.0;
+pub(crate) fn take_memory(bytes: u64) -> Result<()> {
     let file = path("memory");
-    let mut writer = File::create(&file)?;
-    let (chunk, mut left) = (vec![0; 1 << 20], TAKEN_BYTES.min(available / 4.0));
-    while left > 0.0 {
-        writer.write_all(&chunk).context("taking memory")?;
-        left -= chunk.len() as f64;
-    }
+    let zeros = &mut io::repeat(0).take(bytes);
+    io::copy(zeros, &mut File::create(&file)?).context("taking memory")?;
     fs::remove_file(&file).context("giving memory back")
 }
 

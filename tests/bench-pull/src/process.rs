@@ -38,9 +38,9 @@ impl Cost {
     }
 }
 
-/// Runs a program whose cost counts: the memory that it will fill is at hand.
-pub(crate) fn measure(command: Command, daemon: Option<u32>) -> Result<(Cost, String)> {
-    take_memory()?;
+/// Runs a program whose cost counts: the memory that it fills is at hand.
+pub(crate) fn measure(command: Command, daemon: Option<u32>, fills: u64) -> Result<(Cost, String)> {
+    take_memory(fills)?;
     run(command, daemon)
 }
 
@@ -104,7 +104,7 @@ fn resident(pid: u32) -> f64 {
     kib(&text, "VmRSS:") / 1024.0
 }
 
-/// A field of `/proc/PID/status` or `/proc/meminfo`, in KiB.
+/// A field of `/proc/PID/status`, in KiB.
 pub(crate) fn kib(status: &str, name: &str) -> f64 {
     let value = status.lines().find_map(|line| line.strip_prefix(name));
     let number = value.and_then(|value| value.split_whitespace().next()?.parse().ok());

@@ -25,7 +25,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     images::{Compression, Image},
     ours::seconds,
-    place::path,
+    place::{path, take_memory},
     process,
 };
 
@@ -81,7 +81,7 @@ pub(crate) fn of_image(image: &Image) -> Result<Stages> {
             .arg(tar)
             .arg(image.compression.name())
             .arg(&directory);
-        let (_, output) = process::measure(command, None)?;
+        let (_, output) = process::measure(command, None, image.fills())?;
         fs::remove_dir_all(&directory).context("removing the stage's files")?;
         let one: Stages = serde_json::from_str(&output).context("reading the stages")?;
         sum.hash_stored += one.hash_stored;
@@ -102,7 +102,6 @@ pub(crate) fn measure(options: &StageOptions) -> Result<()> {
         hash_stored: timed(|| drop_used(digest::digest(&digest::SHA256, &stored)))?,
         mac: timed(|| drop_used(hmac::sign(&key, &stored)))?,
         inflate: inflate(&stored, options.compression)?,
-        write: write(&options.tar, &options.directory)?,
         ..Stages::default()
     };
     let mut cipher = Ctr128BE::<Aes256>::new(&[1; 32].into(), &[2; 16].into());
@@ -111,6 +110,10 @@ pub(crate) fn measure(options: &StageOptions) -> Result<()> {
             cipher.apply_keystream(piece);
         }
     })?;
+    // What was read above lies where the files should go.
+    drop(stored);
+    take_memory(fs::metadata(&options.tar)?.len())?;
+    stages.write = write(&options.tar, &options.directory)?;
     let mut hash = digest::Context::new(&digest::SHA256);
     let (mut tar, mut buffer) = (File::open(&options.tar)?, vec![0; CHUNK]);
     loop {
