@@ -9,6 +9,8 @@
 use std::{
     fs, io,
     path::{Path, PathBuf},
+    thread,
+    time::{Duration, Instant},
 };
 
 use thiserror::Error;
@@ -147,11 +149,16 @@ fn enter(path: &Path) -> io::Result<()> {
     fs::write(path.join("cgroup.procs"), std::process::id().to_string())
 }
 
+/// A killed QEMU leaves its cgroup only when its memory is freed.
+const EMPTYING: Duration = Duration::from_secs(2);
+const LOOK_AGAIN: Duration = Duration::from_millis(20);
+
 /// Removes directories that a record names, children first. What other pods still use
 /// stays.
 pub(crate) fn remove(made: &[PathBuf]) {
+    let deadline = Instant::now() + EMPTYING;
     for path in made.iter().rev() {
-        match fs::remove_dir(path) {
+        match remove_emptied(path, deadline) {
             Ok(()) => {}
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => {
@@ -159,6 +166,30 @@ pub(crate) fn remove(made: &[PathBuf]) {
             }
         }
     }
+}
+
+/// Waits for processes that are ending; cgroups below, which are other pods', do not.
+fn remove_emptied(path: &Path, deadline: Instant) -> io::Result<()> {
+    loop {
+        match fs::remove_dir(path) {
+            Err(error)
+                if error.kind() == io::ErrorKind::ResourceBusy
+                    && !has_cgroups(path)
+                    && Instant::now() < deadline =>
+            {
+                thread::sleep(LOOK_AGAIN);
+            }
+            result => return result,
+        }
+    }
+}
+
+fn has_cgroups(path: &Path) -> bool {
+    fs::read_dir(path).is_ok_and(|entries| {
+        entries
+            .flatten()
+            .any(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()))
+    })
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -291,6 +322,29 @@ proc /proc proc rw 0 0
         let paths: Vec<_> = found.iter().map(|h| h.own_path(own)).collect();
         assert_eq!(paths, ["u", "c", "a/b"]);
         assert_eq!(found[2].own_path(""), "");
+    }
+
+    #[test]
+    fn a_cgroup_whose_process_is_still_ending_is_removed_and_one_with_others_below_stays() {
+        let name = format!("kata-cc-test-{}", std::process::id());
+        let mounts = ["/sys/fs/cgroup/freezer", "/sys/fs/cgroup"];
+        let made = mounts.map(|mount| Path::new(mount).join(&name));
+        let Some(pod) = made.into_iter().find(|path| fs::create_dir(path).is_ok()) else {
+            eprintln!("skipped: no cgroup may be made here");
+            return;
+        };
+        let mut child = std::process::Command::new("sleep").arg("0.5").spawn();
+        let child = child.as_mut().unwrap();
+        fs::write(pod.join("cgroup.procs"), child.id().to_string()).unwrap();
+        let below = pod.join("other");
+        fs::create_dir(&below).unwrap();
+        let begin = Instant::now();
+        remove(std::slice::from_ref(&pod));
+        assert!(pod.exists() && begin.elapsed() < EMPTYING);
+        fs::remove_dir(&below).unwrap();
+        remove(std::slice::from_ref(&pod));
+        assert!(!pod.exists());
+        child.wait().unwrap();
     }
 
     #[test]
