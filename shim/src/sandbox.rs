@@ -124,8 +124,11 @@ impl Resources {
         } else if let Some(netns) = self.record.netns.take() {
             network::detach(netns, std::mem::take(&mut self.record.links)).await;
         }
-        if let Some(cgroup) = self.cgroup.take() {
-            cgroup.leave();
+        // It may wait for processes that are ending.
+        if let Some(cgroup) = self.cgroup.take()
+            && let Err(error) = tokio::task::spawn_blocking(move || cgroup.leave()).await
+        {
+            tracing::error!(%error, "cgroup not left");
         }
         if let Some(disk) = self.record.scratch_disk.take()
             && let Err(error) = scratch::remove(&disk)

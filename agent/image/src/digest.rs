@@ -2,7 +2,7 @@
 //!
 //! A digest is the only thing that ties what the registry sends to what the
 //! owner named, so a text that is not exactly `algorithm:hex` never becomes a
-//! [`Digest`]. Hashing is *aws-lc-rs*: it is linked for TLS anyway, and it uses the
+//! [`Digest`]. Hashing is *aws-lc-rs*'s: it is linked for TLS anyway, and it uses the
 //! CPU's SHA instructions where there are any.
 
 use std::fmt;
