@@ -9,14 +9,13 @@ use std::{
 };
 
 use agent_image::{Config, ConfigError, Puller};
+pub use image_settings::SettingsError;
 use thiserror::Error;
 
 use crate::{
     image_settings, paths,
     scratch::{Place, Scratch, ScratchError},
 };
-
-pub use image_settings::SettingsError;
 
 /// Images cannot be had at all.
 #[derive(Debug, Error)]

@@ -4,13 +4,14 @@
 
 use std::{env, process::ExitCode};
 
+use anyhow::Context;
+
 use crate::{
     boot::{self, BOOTED_ARGUMENT},
     container::{helper, job::HELPER_ARGUMENT},
     log, pause,
     run::{self, Role},
 };
-use anyhow::Context;
 
 /// Runs what the arguments say; the guest's first process runs the guest.
 #[must_use]

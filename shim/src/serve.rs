@@ -1,6 +1,11 @@
 //! The shim's long-lived process.
 
-use std::{fs, io, os::fd::AsFd, os::unix::net::UnixListener, sync::Arc, time::Duration};
+use std::{
+    fs, io,
+    os::{fd::AsFd, unix::net::UnixListener},
+    sync::Arc,
+    time::Duration,
+};
 
 use agent_protocol::id::SandboxId;
 use anyhow::{Context, Result};

@@ -21,6 +21,7 @@ use containerd_shim_protos::events::task::TaskExit;
 use shim_hypervisor::Hypervisor;
 use tokio::sync::Notify;
 
+pub(crate) use self::create::CreateRequest;
 use crate::{
     container::{Container, Containers},
     events::Events,
@@ -29,8 +30,6 @@ use crate::{
     sandbox::Sandbox,
     status::TaskError,
 };
-
-pub(crate) use self::create::CreateRequest;
 
 const FLUSH_DEADLINE: Duration = Duration::from_secs(5);
 

@@ -15,16 +15,17 @@ use std::fmt;
 
 use aws_lc_rs::digest::{Context, SHA512};
 
+pub use self::{
+    entry::{
+        BootEntry, ContainerEntry, DenialEntry, Entry, ExecEntry, ImageEntry, InitdataEntry,
+        PolicyEntry, PolicySource,
+    },
+    workload::{AllowedContainer, Workload},
+};
 use crate::{
     bytes::{Reader, Truncated},
     field::{ReportData, Sha256Digest, Sha384Digest},
 };
-
-pub use self::entry::{
-    BootEntry, ContainerEntry, DenialEntry, Entry, ExecEntry, ImageEntry, InitdataEntry,
-    PolicyEntry, PolicySource,
-};
-pub use self::workload::{AllowedContainer, Workload};
 
 /// Longest log kept or read, in bytes.
 pub const MAX_LOG_LEN: usize = 4 * 1024 * 1024;

@@ -2,8 +2,7 @@
 //!
 //! The file that `KATA_CC_KEYS` names holds the keys of encrypted layers.
 
-use std::sync::Arc;
-use std::time::Instant;
+use std::{sync::Arc, time::Instant};
 
 use agent_image::{Config, Puller, Reference, Registry};
 use agent_keys::{Cached, OfflineKeys};

@@ -1,15 +1,18 @@
 //! A container's root file system: the image's layers, read-only and shared,
 //! under a directory for what the container changes.
 
-use std::fs;
-use std::io;
-use std::path::{Path, PathBuf};
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+};
 
-use crate::mount::{self, MountError, Upper};
-use crate::store::{Layer, Store, StoreError, copy_attributes, remove, stack};
-use crate::tar::Time;
-use crate::tree::{
-    TreeError, TreePath, default_directory, directory_attributes, open_root, times, tree_failed,
+use crate::{
+    mount::{self, MountError, Upper},
+    store::{Layer, Store, StoreError, copy_attributes, remove, stack},
+    tar::Time,
+    tree::{
+        TreeError, TreePath, default_directory, directory_attributes, open_root, times, tree_failed,
+    },
 };
 
 /// Why an image did not become a root file system.

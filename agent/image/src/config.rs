@@ -8,8 +8,7 @@ use std::collections::BTreeMap;
 
 use serde::Deserialize;
 
-use crate::digest::Digest;
-use crate::document::Platform;
+use crate::{digest::Digest, document::Platform};
 
 /// How an image asks to be run; every member may be empty.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

@@ -1,18 +1,11 @@
 //! Doors for the fuzz targets, which see only what is public. Not part of any product.
 
-use std::collections::BTreeMap;
-use std::io::BufReader;
-use std::sync::LazyLock;
+use std::{collections::BTreeMap, io::BufReader, sync::LazyLock};
 
 use agent_keys::{Jwe, LayerKey, OfflineKeys, PrivateKey, Recipient};
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
+use base64::{Engine, engine::general_purpose::STANDARD};
 
-use crate::config::ConfigFile;
-use crate::document::Document;
-use crate::fetch;
-use crate::signature;
-use crate::tar::Reader;
+use crate::{config::ConfigFile, document::Document, fetch, signature, tar::Reader};
 
 /// Parses a manifest or index.
 pub fn manifest(bytes: &[u8]) {

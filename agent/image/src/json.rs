@@ -4,9 +4,7 @@
 //! itself; in a map the last one would win silently, while other readers take the
 //! first.
 
-use std::collections::BTreeMap;
-use std::fmt;
-use std::marker::PhantomData;
+use std::{collections::BTreeMap, fmt, marker::PhantomData};
 
 use serde::de::{self, Deserialize, Deserializer, MapAccess, Visitor};
 

@@ -1,34 +1,38 @@
 //! The pull itself: resolve, judge, then all layers at once, each settled in its turn.
 
-use std::collections::BTreeMap;
-use std::path::Path;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::mpsc::{Sender, channel};
-use std::thread;
-use std::time::{Duration, Instant};
+use std::{
+    collections::BTreeMap,
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+        mpsc::{Sender, channel},
+    },
+    thread,
+    time::{Duration, Instant},
+};
 
 use agent_keys::{KeyProvider, ResourceUri};
 
-use crate::assemble::{AssembleError, RootFs, assemble};
-use crate::config::ImageConfig;
-use crate::digest::Digest;
-use crate::fetch::{Blob, Client, Deadline, FetchError};
-use crate::layer::{self, Expected, LayerError};
-use crate::reference::Reference;
-use crate::registries::{Registry, RegistryError, sources};
-use crate::report::{LayerReport, Meter, Progress};
-use crate::resolved::{ResolveError, Resolved, resolve};
-use crate::sentence::sentence;
-use crate::settings::{Config, ConfigError, client};
-use crate::signature::{
-    Accepted, AcceptedSignature, Judge, Lookaside, SignatureError, SignaturePolicy,
+use crate::{
+    assemble::{AssembleError, RootFs, assemble},
+    config::ImageConfig,
+    digest::Digest,
+    fetch::{Blob, Client, Deadline, FetchError},
+    layer::{self, Expected, LayerError},
+    reference::Reference,
+    registries::{Registry, RegistryError, sources},
+    report::{LayerReport, Meter, Progress},
+    resolved::{ResolveError, Resolved, resolve},
+    sentence::sentence,
+    settings::{Config, ConfigError, client},
+    signature::{Accepted, AcceptedSignature, Judge, Lookaside, SignatureError, SignaturePolicy},
+    store::{
+        Claim, ClaimError, Found, Key, Layer, SettleError, Staging, Store, StoreError, chain_ids,
+        settle,
+    },
+    tree::{Notes, open_root},
 };
-use crate::store::{
-    Claim, ClaimError, Found, Key, Layer, SettleError, Staging, Store, StoreError, chain_ids,
-    settle,
-};
-use crate::tree::{Notes, open_root};
 
 /// Layers at once: more would not be faster, and each costs buffers.
 const PARALLEL_MAX: usize = 4;

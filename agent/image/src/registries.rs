@@ -3,8 +3,10 @@
 //! A subset of `containers-registries.conf(5)`, version 2. Only where an image is
 //! fetched changes; its name, and so every policy about it, stays the user's.
 
-use crate::fetch::{Origin, Source};
-use crate::reference::Reference;
+use crate::{
+    fetch::{Origin, Source},
+    reference::Reference,
+};
 
 /// How to reach the registries whose names begin with a prefix.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

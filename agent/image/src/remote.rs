@@ -5,16 +5,16 @@
 //! verifies. Here only the digests of what is fetched are checked, so that a tool
 //! works on the bytes that were named. Mirrors are read from but not written to.
 
-use std::io;
-use std::sync::OnceLock;
-use std::time::Duration;
+use std::{io, sync::OnceLock, time::Duration};
 
-use crate::digest::Digest;
-use crate::document::ACCEPT;
-use crate::fetch::{Blob, Client, Deadline, FetchError, Request, Source};
-use crate::reference::Reference;
-use crate::registries::{RegistryError, sources};
-use crate::settings::{Config, ConfigError, client};
+use crate::{
+    digest::Digest,
+    document::ACCEPT,
+    fetch::{Blob, Client, Deadline, FetchError, Request, Source},
+    reference::Reference,
+    registries::{RegistryError, sources},
+    settings::{Config, ConfigError, client},
+};
 
 /// Largest manifest that registries must accept.
 const MANIFEST_MAX_BYTES: u64 = 4 * 1024 * 1024;

@@ -3,8 +3,10 @@
 //! Counting is all that happens here. Nothing that is decided depends on these
 //! numbers, so they are updated without any order between threads.
 
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::time::Duration;
+use std::{
+    sync::atomic::{AtomicU64, AtomicUsize, Ordering},
+    time::Duration,
+};
 
 use crate::digest::Digest;
 

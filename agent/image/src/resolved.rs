@@ -1,10 +1,12 @@
 //! Reference → manifest and configuration, each byte of both verified.
 
-use crate::config::ConfigFile;
-use crate::digest::Digest;
-use crate::document::{self, ACCEPT, Document, DocumentError, Manifest, Platform};
-use crate::fetch::{Answer, Client, Deadline, FetchError, Request, Source};
-use crate::reference::Reference;
+use crate::{
+    config::ConfigFile,
+    digest::Digest,
+    document::{self, ACCEPT, Document, DocumentError, Manifest, Platform},
+    fetch::{Answer, Client, Deadline, FetchError, Request, Source},
+    reference::Reference,
+};
 
 /// Largest manifest that registries must accept is 4 MiB; configurations of long histories are larger.
 const MANIFEST_MAX_BYTES: u64 = 4 * 1024 * 1024;

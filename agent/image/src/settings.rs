@@ -1,17 +1,15 @@
 //! How to pull: everything that the guest's configuration says about images.
 
-use std::fs;
-use std::io;
-use std::path::PathBuf;
-use std::sync::Arc;
-use std::time::Duration;
+use std::{fs, io, path::PathBuf, sync::Arc, time::Duration};
 
 use agent_keys::{KeyProvider, ResourceUri};
 
-use crate::fetch::{AgentConfig, AgentError, Agents, Client, Credentials};
-use crate::registries::Registry;
-use crate::signature::{Lookaside, SignaturePolicy};
-use crate::store::StoreError;
+use crate::{
+    fetch::{AgentConfig, AgentError, Agents, Client, Credentials},
+    registries::Registry,
+    signature::{Lookaside, SignaturePolicy},
+    store::StoreError,
+};
 
 /// Where Debian and its relatives, and the guest image, keep root certificates.
 const SYSTEM_ROOTS: &str = "/etc/ssl/certs/ca-certificates.crt";

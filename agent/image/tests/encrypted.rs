@@ -4,9 +4,13 @@
 
 mod support;
 
-use std::collections::BTreeMap;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
 
 use aes::cipher::{KeyIvInit, StreamCipher};
 use agent_image::{Digest, Puller};
@@ -15,8 +19,7 @@ use agent_keys::{
     Secret,
 };
 use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
+use base64::{Engine, engine::general_purpose::STANDARD};
 use support::*;
 
 const KEK: [u8; 32] = [0x42; 32];

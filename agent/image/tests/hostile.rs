@@ -5,8 +5,10 @@
 
 mod support;
 
-use std::fs;
-use std::time::{Duration, Instant};
+use std::{
+    fs,
+    time::{Duration, Instant},
+};
 
 use agent_image::Digest;
 use support::{refusals::*, *};

@@ -4,8 +4,10 @@
 
 mod support;
 
-use std::path::Path;
-use std::time::{Duration, Instant};
+use std::{
+    path::Path,
+    time::{Duration, Instant},
+};
 
 use agent_image::{Credentials, Digest};
 use support::{refusals::*, *};

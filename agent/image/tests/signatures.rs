@@ -6,13 +6,11 @@
 
 mod support;
 
-use std::fs;
-use std::sync::Arc;
+use std::{fs, sync::Arc};
 
 use agent_image::SignaturePolicy;
 use agent_keys::OfflineKeys;
-use support::signed::*;
-use support::*;
+use support::{signed::*, *};
 
 #[test]
 fn what_needs_no_signature_costs_no_request() {

@@ -7,8 +7,7 @@ mod support;
 use std::fs;
 
 use agent_image::Digest;
-use support::signed::*;
-use support::*;
+use support::{signed::*, *};
 
 #[test]
 fn what_cosign_2_signs_is_accepted_with_its_key_and_no_other() {

@@ -1,7 +1,9 @@
 //! Asks for each key once, however many layers want it at the same time.
 
-use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, PoisonError},
+};
 
 use crate::{KeyError, KeyProvider, ResourceUri, Secret};
 

@@ -22,15 +22,14 @@ mod seal;
 use std::collections::BTreeSet;
 
 use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
-use base64::Engine;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use zeroize::Zeroizing;
-
-use crate::{PrivateKey, PublicKey, SealError};
+use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 pub(crate) use curve::Curve;
 use json::{Members, Node};
 pub use recipient::JweRecipient;
 use recipient::{ContentKey, recipients};
+use zeroize::Zeroizing;
+
+use crate::{PrivateKey, PublicKey, SealError};
 
 /// Longer ones are not looked into.
 const BYTES_MAX: usize = 4 << 20;

@@ -15,13 +15,14 @@
 
 use std::collections::BTreeMap;
 
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
+use base64::{Engine, engine::general_purpose::STANDARD};
 use serde::{Deserialize, Serialize};
 use zeroize::{Zeroize, Zeroizing};
 
-use crate::packet::{Packet, PacketVersion, SealError};
-use crate::{Jwe, KeyProvider, PublicKey, ResourceUri, Secret};
+use crate::{
+    Jwe, KeyProvider, PublicKey, ResourceUri, Secret,
+    packet::{Packet, PacketVersion, SealError},
+};
 
 mod error;
 mod wrapped;

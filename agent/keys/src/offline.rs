@@ -5,8 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
+use base64::{Engine, engine::general_purpose::STANDARD};
 
 use crate::{KeyError, KeyProvider, ResourceUri, Secret};
 

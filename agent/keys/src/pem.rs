@@ -1,7 +1,6 @@
 //! The one block of a PEM file that matters (RFC 7468).
 
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
+use base64::{Engine, engine::general_purpose::STANDARD};
 use zeroize::Zeroizing;
 
 const BEGIN: &str = "-----BEGIN ";

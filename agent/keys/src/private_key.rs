@@ -11,12 +11,16 @@
 
 use std::fmt;
 
-use aws_lc_rs::agreement;
-use aws_lc_rs::rsa::{OaepPrivateDecryptingKey, PrivateDecryptingKey};
+use aws_lc_rs::{
+    agreement,
+    rsa::{OaepPrivateDecryptingKey, PrivateDecryptingKey},
+};
 use zeroize::Zeroizing;
 
-use crate::jwe::Curve;
-use crate::pem::{self, Block};
+use crate::{
+    jwe::Curve,
+    pem::{self, Block},
+};
 
 /// RSA of 8192 bits takes 6400 bytes in PEM.
 const BYTES_MAX: usize = 16 << 10;

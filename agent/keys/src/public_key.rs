@@ -5,11 +5,15 @@
 
 use std::fmt;
 
-use aws_lc_rs::agreement::{ParsedPublicKey, UnparsedPublicKey};
-use aws_lc_rs::rsa::{OaepPublicEncryptingKey, PublicEncryptingKey};
+use aws_lc_rs::{
+    agreement::{ParsedPublicKey, UnparsedPublicKey},
+    rsa::{OaepPublicEncryptingKey, PublicEncryptingKey},
+};
 
-use crate::jwe::Curve;
-use crate::pem::{self, Block};
+use crate::{
+    jwe::Curve,
+    pem::{self, Block},
+};
 
 /// RSA of 2048 to 8192 bits, or a point on P-256, P-384 or P-521.
 pub struct PublicKey(pub(crate) PublicKind);

@@ -37,18 +37,17 @@ use agent_protocol::{
     id::{ContainerId, ExecId, ProcessId},
     rpc::agent::StatsContainerResponse,
 };
-use policy_engine::Permit;
-use thiserror::Error;
-
 pub use cgroup::{CGROUP_PARENT, Cgroup};
 pub use create::CreateError;
 pub use exec::ExecError;
 pub use inside::UserError;
 pub use oom::OomEvents;
+use policy_engine::Permit;
 pub use process::{Process, StreamError};
 pub use remove::RemoveError;
 pub use root::RootError;
 pub use stdio::{Output, WorkloadEnds};
+use thiserror::Error;
 
 use crate::{
     measured::Measured,

@@ -21,8 +21,6 @@ use agent_protocol::{
     initdata::PolicyError,
     path::PathError,
 };
-use thiserror::Error;
-
 pub use container::{
     ContainerRequest, Cpu, CreateContainer, Limits, Memory, PauseContainer, RemoveContainer,
     ResumeContainer, StartContainer, StatsContainer, UpdateContainer,
@@ -42,6 +40,7 @@ pub use sandbox::{
 };
 pub use spec::{ContainerSpec, ProcessSpec};
 pub use storage::{ContainerStorage, Ephemeral, ImagePull, Local, TmpfsOptions};
+use thiserror::Error;
 
 /// A request that can be made of a message of the protocol.
 pub trait Parse: policy_engine::Request + Sized {

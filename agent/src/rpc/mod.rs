@@ -8,13 +8,11 @@ mod status;
 use std::sync::Arc;
 
 use agent_protocol::rpc::{agent_ttrpc::create_agent_service, health_ttrpc::create_health};
-use ttrpc::r#async::{Server, transport::Listener};
-
-use small_writes::small_writes;
-
 pub use service::Guest;
+use small_writes::small_writes;
 pub use status::CallError;
 pub(crate) use status::sentence;
+use ttrpc::r#async::{Server, transport::Listener};
 
 /// The version that the guest tells.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");

@@ -13,9 +13,8 @@ use std::{
 };
 
 use policy_engine::Permit;
-use thiserror::Error;
-
 pub use storage::{StorageError, Storages};
+use thiserror::Error;
 
 use crate::{
     paths,

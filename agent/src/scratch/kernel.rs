@@ -7,7 +7,11 @@
     reason = "ioctl and quotactl_fd take pointers whose meaning depends on a number"
 )]
 
-use std::{fs::File, io, os::fd::AsFd, os::fd::AsRawFd};
+use std::{
+    fs::File,
+    io,
+    os::fd::{AsFd, AsRawFd},
+};
 
 use nix::{errno::Errno, libc};
 

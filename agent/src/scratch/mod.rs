@@ -34,14 +34,14 @@ use std::{
 };
 
 use agent_image::TreeError;
+pub use disk::DiskError;
+pub use mapping::MappingError;
 use rustix::{io::Errno, mount::MountFlags};
 use thiserror::Error;
 use tracing::{error, info};
+pub(crate) use volume::Volume;
 
 use crate::paths;
-pub use disk::DiskError;
-pub use mapping::MappingError;
-pub(crate) use volume::Volume;
 
 /// It takes a fraction of a second; a host may be busy, and may also never answer.
 const PREPARE_TIME_MAX: Duration = Duration::from_secs(60);

@@ -11,10 +11,9 @@ use std::{
     path::{Path, PathBuf},
 };
 
+pub use guest_image_measurement::{INITRD, KERNEL, MANIFEST as FILE_NAME};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
-
-pub use guest_image_measurement::{INITRD, KERNEL, MANIFEST as FILE_NAME};
 
 /// The only schema there is.
 const SCHEMA: u32 = 1;

@@ -27,15 +27,15 @@
 //! | `-machine …,confidential-guest-support=` | 6.0 | |
 //! | `-object sev-snp-guest` | 9.1 | see [`crate::snp`] |
 
-use std::ffi::OsString;
-use std::os::fd::RawFd;
-use std::path::Path;
+use std::{ffi::OsString, os::fd::RawFd, path::Path};
 
 use serde_json::json;
 
-use crate::config::{Disk, VmConfig};
-use crate::probe::Chosen;
-use crate::snp;
+use crate::{
+    config::{Disk, VmConfig},
+    probe::Chosen,
+    snp,
+};
 
 /// What is known when the command line is written: the wish and what became of it.
 #[derive(Debug)]

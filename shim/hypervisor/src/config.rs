@@ -3,9 +3,7 @@
 //! Plain data, filled in by the shim from its configuration and the pod; probing the node
 //! (which accelerator, which vsock) is left to [`Hypervisor::start`](crate::Hypervisor::start).
 
-use std::num::NonZeroU32;
-use std::os::fd::OwnedFd;
-use std::path::PathBuf;
+use std::{num::NonZeroU32, os::fd::OwnedFd, path::PathBuf};
 
 /// Everything a VM is made of.
 #[derive(Debug)]

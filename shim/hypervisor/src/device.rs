@@ -4,22 +4,27 @@
 //! in one address space with another's. It is ready when its socket accepts a connection, and
 //! that very connection is handed to QEMU: nobody waits for a file to appear.
 
-use std::fs::File;
-use std::io;
-use std::os::fd::{AsRawFd as _, OwnedFd};
-use std::os::unix::net::UnixStream;
-use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::{
+    fs::File,
+    io,
+    os::{
+        fd::{AsRawFd as _, OwnedFd},
+        unix::net::UnixStream,
+    },
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use tokio::time::Instant;
 
-use crate::argv;
-use crate::config;
-use crate::output::Capture;
-use crate::process::{Process, Program, Stdout};
-use crate::record::Files;
-use crate::vm::StartError;
-use crate::vsock::{self, Address, HYBRID_CID};
+use crate::{
+    argv, config,
+    output::Capture,
+    process::{Process, Program, Stdout},
+    record::Files,
+    vm::StartError,
+    vsock::{self, Address, HYBRID_CID},
+};
 
 /// How long the device may take until it listens; it takes milliseconds.
 const PATIENCE: Duration = Duration::from_secs(10);

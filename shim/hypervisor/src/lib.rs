@@ -28,8 +28,10 @@ mod vsock;
 
 /// What a launch asks the node, for who wants to know before.
 pub mod node {
-    pub use crate::probe::kvm;
-    pub use crate::snp::{device as sev_device, is_enabled as snp_is_enabled, is_in_processor};
+    pub use crate::{
+        probe::kvm,
+        snp::{device as sev_device, is_enabled as snp_is_enabled, is_in_processor},
+    };
 }
 
 pub use config::{Accelerator, Confidential, Disk, Identity, Nic, SevSnp, VmConfig, Vsock};

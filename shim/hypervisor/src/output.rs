@@ -4,18 +4,17 @@
 //! files of which the older is dropped, and the excerpt for error messages loses every control
 //! character before it reaches somebody's terminal.
 
-use std::collections::VecDeque;
-use std::fs::{File, OpenOptions};
-use std::io::{self, Write as _};
-use std::os::fd::OwnedFd;
-use std::os::unix::fs::OpenOptionsExt as _;
-use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::{
+    collections::VecDeque,
+    fs::{File, OpenOptions},
+    io::{self, Write as _},
+    os::{fd::OwnedFd, unix::fs::OpenOptionsExt as _},
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
-use tokio::io::AsyncReadExt as _;
-use tokio::net::unix::pipe;
-use tokio::sync::watch;
+use tokio::{io::AsyncReadExt as _, net::unix::pipe, sync::watch};
 
 /// Bytes kept in memory of each stream.
 const TAIL: usize = 8192;

@@ -4,13 +4,17 @@
 //! ordinary kernel, so the CPU's flags count as well. Each refusal is one sentence for the
 //! person who has to do something about it.
 
-use std::fs::{File, OpenOptions};
-use std::io;
-use std::os::unix::fs::FileTypeExt as _;
-use std::path::Path;
+use std::{
+    fs::{File, OpenOptions},
+    io,
+    os::unix::fs::FileTypeExt as _,
+    path::Path,
+};
 
-use crate::config::{Accelerator, Disk, VmConfig};
-use crate::vm::StartError;
+use crate::{
+    config::{Accelerator, Disk, VmConfig},
+    vm::StartError,
+};
 
 /// Longest kernel command line that x86 Linux keeps (`COMMAND_LINE_SIZE` less the final zero);
 /// it would cut off the rest without a word.
@@ -200,8 +204,7 @@ fn parse_available(meminfo: &str) -> Option<u64> {
 
 #[cfg(test)]
 mod tests {
-    use std::num::NonZeroU32;
-    use std::path::PathBuf;
+    use std::{num::NonZeroU32, path::PathBuf};
 
     use super::*;
 

@@ -12,18 +12,24 @@
     reason = "fork hooks and pidfd system calls have no safe form in std or nix"
 )]
 
-use std::ffi::OsString;
-use std::io;
-use std::os::fd::{AsFd as _, AsRawFd as _, FromRawFd as _, OwnedFd, RawFd};
-use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
-use std::time::{Duration, Instant};
+use std::{
+    ffi::OsString,
+    io,
+    os::{
+        fd::{AsFd as _, AsRawFd as _, FromRawFd as _, OwnedFd, RawFd},
+        unix::process::{CommandExt as _, ExitStatusExt as _},
+    },
+    path::{Path, PathBuf},
+    process::{Child, Command, ExitStatus, Stdio},
+    time::{Duration, Instant},
+};
 
-use nix::errno::Errno;
-use nix::fcntl::{FcntlArg, FdFlag};
-use nix::poll::{PollFd, PollFlags, PollTimeout};
-use nix::sys::signal::Signal;
+use nix::{
+    errno::Errno,
+    fcntl::{FcntlArg, FdFlag},
+    poll::{PollFd, PollFlags, PollTimeout},
+    sys::signal::Signal,
+};
 use tokio::sync::{oneshot, watch};
 
 use crate::vm::ProcessExit;

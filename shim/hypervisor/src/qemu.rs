@@ -3,26 +3,31 @@
 //! The order is: check, probe, vsock device, record, QEMU, monitor. Whatever fails, the values
 //! made so far are dropped and take their processes and sockets with them.
 
-use std::io;
-use std::os::fd::{AsRawFd as _, OwnedFd};
-use std::os::unix::fs::DirBuilderExt as _;
-use std::os::unix::net::UnixStream;
-use std::path::Path;
-use std::time::Duration;
+use std::{
+    io,
+    os::{
+        fd::{AsRawFd as _, OwnedFd},
+        unix::{fs::DirBuilderExt as _, net::UnixStream},
+    },
+    path::Path,
+    time::Duration,
+};
 
 use async_trait::async_trait;
 
-use crate::argv::{self, Launch};
-use crate::config::VmConfig;
-use crate::device::{self, Device, LAST_OUTPUT};
-use crate::output::Capture;
-use crate::probe::{self, Chosen};
-use crate::process::{Process, Program, Stdout};
-use crate::qmp::{Qmp, QmpError};
-use crate::record::Files;
-use crate::running::{QemuVm, Remains};
-use crate::snp;
-use crate::vm::{Hypervisor, StartError, Vm};
+use crate::{
+    argv::{self, Launch},
+    config::VmConfig,
+    device::{self, Device, LAST_OUTPUT},
+    output::Capture,
+    probe::{self, Chosen},
+    process::{Process, Program, Stdout},
+    qmp::{Qmp, QmpError},
+    record::Files,
+    running::{QemuVm, Remains},
+    snp,
+    vm::{Hypervisor, StartError, Vm},
+};
 
 /// How long QEMU may take until its monitor answers; on a busy node that is seconds.
 const MONITOR_PATIENCE: Duration = Duration::from_secs(30);

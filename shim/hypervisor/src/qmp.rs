@@ -6,13 +6,14 @@
 //! and every answer has a deadline. Format: QEMU Machine Protocol Specification 2.1, sections
 //! 2.2 to 2.5.
 
-use std::collections::VecDeque;
-use std::time::Duration;
+use std::{collections::VecDeque, time::Duration};
 
 use serde::Deserialize;
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::UnixStream;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::UnixStream,
+    sync::{mpsc, oneshot, watch},
+};
 
 use crate::vm::VmExitCause;
 

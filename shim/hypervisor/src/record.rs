@@ -4,14 +4,15 @@
 //! it and replaced by rename, so it is whole or absent. Children die with the shim anyway; the
 //! record is for the case that they did not.
 
-use std::io;
-use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::{
+    io,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use serde::{Deserialize, Serialize};
 
-use crate::process;
-use crate::vm::StopError;
+use crate::{process, vm::StopError};
 
 /// How long a killed process may take to disappear.
 pub(crate) const KILL_PATIENCE: Duration = Duration::from_secs(10);

@@ -4,23 +4,27 @@
 //! it came about to any number of waiters. The vsock device counts as part of the VM: without it
 //! nobody could reach the guest again.
 
-use std::io;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::{
+    io,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use async_trait::async_trait;
-use tokio::net::UnixStream;
-use tokio::sync::watch;
-use tokio::time::Instant;
+use tokio::{net::UnixStream, sync::watch, time::Instant};
 
-use crate::device::LAST_OUTPUT;
-use crate::output::Capture;
-use crate::process::Process;
-use crate::qmp::Qmp;
-use crate::record::{Files, KILL_PATIENCE};
-use crate::vm::{ConnectError, ProcessExit, StopError, Vm, VmExit, VmExitCause};
-use crate::vsock::Address;
+use crate::{
+    device::LAST_OUTPUT,
+    output::Capture,
+    process::Process,
+    qmp::Qmp,
+    record::{Files, KILL_PATIENCE},
+    vm::{ConnectError, ProcessExit, StopError, Vm, VmExit, VmExitCause},
+    vsock::Address,
+};
 
 /// The vsock device's place in QEMU's object tree, by the id it has on the command line.
 const VSOCK_DEVICE: &str = "/machine/peripheral/vsock/virtio-backend";

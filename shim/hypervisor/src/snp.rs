@@ -11,16 +11,16 @@
 //! Specifications: AMD APM volume 3, CPUID function 8000_001Fh; SEV-SNP Firmware ABI (56860),
 //! SNP_LAUNCH_START, SNP_LAUNCH_FINISH.
 
-use std::fs::OpenOptions;
-use std::io;
+use std::{fs::OpenOptions, io};
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD as BASE64;
+use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
 use serde_json::json;
 
-use crate::config::{Accelerator, Confidential, SevSnp, VmConfig};
-use crate::probe::Chosen;
-use crate::vm::StartError;
+use crate::{
+    config::{Accelerator, Confidential, SevSnp, VmConfig},
+    probe::Chosen,
+    vm::StartError,
+};
 
 /// The CPU model of the published reference measurements; the owner's must agree.
 pub(crate) const DEFAULT_CPU: &str = "EPYC-v4";

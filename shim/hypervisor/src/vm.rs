@@ -3,9 +3,7 @@
 //! A trait, so that a second hypervisor is a second module. Every method says what holds when it
 //! returns; every wait has a deadline or ends with the VM.
 
-use std::io;
-use std::path::PathBuf;
-use std::time::Duration;
+use std::{io, path::PathBuf, time::Duration};
 
 use async_trait::async_trait;
 use tokio::net::UnixStream;

@@ -14,18 +14,24 @@
 
 #![expect(unsafe_code, reason = "one ioctl without a safe form")]
 
-use std::fs::{File, OpenOptions};
-use std::io::{self, Read as _};
-use std::os::fd::{AsRawFd as _, OwnedFd};
-use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::{
+    fs::{File, OpenOptions},
+    io::{self, Read as _},
+    os::fd::{AsRawFd as _, OwnedFd},
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
-use nix::errno::Errno;
-use nix::sys::socket::{self, AddressFamily, SockFlag, SockType, VsockAddr};
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::UnixStream;
-use tokio::task::JoinSet;
-use tokio::time::Instant;
+use nix::{
+    errno::Errno,
+    sys::socket::{self, AddressFamily, SockFlag, SockType, VsockAddr},
+};
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::UnixStream,
+    task::JoinSet,
+    time::Instant,
+};
 
 use crate::vm::StartError;
 

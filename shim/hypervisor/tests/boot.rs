@@ -6,16 +6,20 @@
 
 #![expect(clippy::unwrap_used, reason = "this is all test code")]
 
-use std::num::NonZeroU32;
-use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::{
+    num::NonZeroU32,
+    path::{Path, PathBuf},
+    time::{Duration, Instant},
+};
 
 use shim_hypervisor::{
     ConnectError, Disk, Hypervisor as _, Nic, ProcessExit, Qemu, StartError, Vm, VmConfig,
     VmExitCause, Vsock, clean_up,
 };
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::UnixStream;
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::UnixStream,
+};
 
 /// Emulated guests on a busy machine need time.
 const BOOT: Duration = Duration::from_secs(120);

@@ -17,7 +17,6 @@ mod facts;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-
 use decide::{Wanted, decide};
 use facts::{Facts, Places};
 

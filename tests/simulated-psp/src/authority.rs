@@ -28,7 +28,6 @@ use aws_lc_rs::{
     signature::{ECDSA_P384_SHA384_FIXED_SIGNING, EcdsaKeyPair, RsaKeyPair},
 };
 use base64::{Engine as _, engine::general_purpose::STANDARD};
-
 pub use issue::authority::Chip;
 use issue::authority::{CrlSpec, Signer};
 

@@ -17,10 +17,9 @@ use agent_evidence::{
     Check, Endorsements, HostData, LaunchMeasurement, ReportData, Timestamp, Verdict,
     snp::{Expected, Product, Roots, SigningKey, UnverifiedReport},
 };
-use shim_hypervisor::{Confidential, Hypervisor as _, Qemu, SevSnp, VmExitCause};
-
 use bed::Bed;
 use owner::{HOST_DATA, POLICY, references};
+use shim_hypervisor::{Confidential, Hypervisor as _, Qemu, SevSnp, VmExitCause};
 
 const BOOT: Duration = Duration::from_secs(120);
 

@@ -9,12 +9,11 @@ mod scene;
 
 use std::path::Path;
 
+use scene::Scene;
 use tests_simulated_psp::{
     authority::Authority,
     kds::{Behaviour, INTERMEDIATE, Kds},
 };
-
-use scene::Scene;
 
 /// A scene whose certificates come from a key server.
 fn served() -> Option<(Scene, Kds)> {

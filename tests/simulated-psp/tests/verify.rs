@@ -24,14 +24,13 @@ use guest_image_measurement::{
     Sha256Digest, Sha384Digest, VcpuCount, VcpuModel,
     id_block::{self, IdAuthentication, IdBlock},
 };
+use owner::{POLICY, references};
+use scene::{Scene, json_of, kata_cc, log};
 use serde_json::{Value, json};
 use tests_simulated_psp::{
     authority::Authority,
     processor::{Guest, Model, RefusedLaunch},
 };
-
-use owner::{POLICY, references};
-use scene::{Scene, json_of, kata_cc, log};
 
 type Change = fn(&mut Scene);
 

@@ -4,7 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
-use super::{AzureEvidence, quote::Attest, quote::PCR_COUNT};
+use super::{
+    AzureEvidence,
+    quote::{Attest, PCR_COUNT},
+};
 use crate::{
     bytes::same_bytes,
     field::{HostData, Sha256Digest},

@@ -1,5 +1,7 @@
 //! A report as received: 1184 bytes that nobody may read yet.
 
+use aws_lc_rs::signature::{ECDSA_P384_SHA384_FIXED, UnparsedPublicKey};
+
 use super::{
     endorser::{Leaf, SigningKey},
     fields::Fields,
@@ -9,8 +11,6 @@ use crate::{
     bytes::{Reader, Truncated, all_zero},
     field::ChipId,
 };
-
-use aws_lc_rs::signature::{ECDSA_P384_SHA384_FIXED, UnparsedPublicKey};
 
 /// Size of a report, in bytes (AMD 56860, `ATTESTATION_REPORT`).
 pub const REPORT_LEN: usize = 0x4A0;

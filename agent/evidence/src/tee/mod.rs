@@ -21,13 +21,12 @@ pub mod tpm;
 use std::sync::Arc;
 use std::{fmt, io, path::PathBuf, time::Duration};
 
-use crate::{evidence, field::ReportData, log::MeasurementLog};
-
 pub use self::paravisor::Paravisor;
 #[cfg(feature = "simulated-tee")]
 pub use self::simulated::SimulatedTee;
 #[cfg(feature = "hardware")]
 pub use self::{configfs::ConfigfsTsm, sev_guest::SevGuest};
+use crate::{evidence, field::ReportData, log::MeasurementLog};
 
 /// The kinds of TEE, by the names of the KBS protocol.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

@@ -1,16 +1,16 @@
 //! HTTP agents: one for direct connections and one for each proxy.
 
-use std::sync::Arc;
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use rustls::crypto::aws_lc_rs::default_provider;
-use ureq::config::Config;
-use ureq::tls::{Certificate, PemItem, RootCerts, TlsConfig, TlsProvider, parse_pem};
-use ureq::unversioned::transport::DefaultConnector;
-use ureq::{Agent, Proxy};
+use ureq::{
+    Agent, Proxy,
+    config::Config,
+    tls::{Certificate, PemItem, RootCerts, TlsConfig, TlsProvider, parse_pem},
+    unversioned::transport::DefaultConnector,
+};
 
-use super::origin::Origin;
-use super::resolve::Files;
+use super::{origin::Origin, resolve::Files};
 
 /// A registry that has not begun to answer after this long is given up.
 const RESPONSE_MAX: Duration = Duration::from_secs(60);

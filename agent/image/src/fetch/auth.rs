@@ -4,11 +4,12 @@
 //! Formats: RFC 9110 section 11 (challenges), RFC 7617 (Basic), RFC 6750
 //! (Bearer), and the distribution project's token specification.
 
-use std::fmt;
-use std::time::{Duration, Instant};
+use std::{
+    fmt,
+    time::{Duration, Instant},
+};
 
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
+use base64::{Engine, engine::general_purpose::STANDARD};
 use serde::Deserialize;
 use ureq::http::Uri;
 

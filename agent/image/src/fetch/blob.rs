@@ -6,8 +6,7 @@
 
 use std::io::{self, Read};
 
-use ureq::http::Response;
-use ureq::{Body, BodyReader};
+use ureq::{Body, BodyReader, http::Response};
 
 use super::{Client, Deadline, FetchError, RETRIES_MAX, Request, Source, back_off};
 use crate::digest::Digest;

@@ -2,8 +2,7 @@
 
 use std::io::{self, Read};
 
-use ureq::Body;
-use ureq::http::Response;
+use ureq::{Body, http::Response};
 
 use super::{Deadline, FetchError, Origin, unreachable};
 

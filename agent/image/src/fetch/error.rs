@@ -1,7 +1,6 @@
 //! Why something could not be fetched, in words for users, and whether to try again.
 
-use std::io;
-use std::time::Duration;
+use std::{io, time::Duration};
 
 use super::REDIRECTS_MAX;
 

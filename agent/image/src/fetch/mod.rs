@@ -24,14 +24,15 @@ mod push;
 mod resolve;
 mod url;
 
-use std::collections::BTreeMap;
-use std::io;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
-use std::time::Duration;
-
-use ureq::Body;
-use ureq::http::{Response, Uri};
+use std::{
+    collections::BTreeMap,
+    io,
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
 
 pub use agents::AgentError;
 pub(crate) use agents::{AgentConfig, Agents};
@@ -43,6 +44,10 @@ pub use credentials::{Credentials, CredentialsError};
 pub(crate) use deadline::Deadline;
 pub use error::FetchError;
 pub(crate) use origin::Origin;
+use ureq::{
+    Body,
+    http::{Response, Uri},
+};
 
 /// More redirects than any registry needs (one to its storage, one between regions).
 const REDIRECTS_MAX: usize = 5;

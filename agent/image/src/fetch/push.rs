@@ -6,11 +6,14 @@
 
 use std::io;
 
-use ureq::http::{Method, Request as HttpRequest, Response, Uri};
-use ureq::{Body, SendBody};
+use ureq::{
+    Body, SendBody,
+    http::{Method, Request as HttpRequest, Response, Uri},
+};
 
-use super::{Client, Deadline, FetchError, Origin, Request, Source, accept, auth, origin};
-use super::{drain, unreachable};
+use super::{
+    Client, Deadline, FetchError, Origin, Request, Source, accept, auth, drain, origin, unreachable,
+};
 use crate::digest::Digest;
 
 /// One upload step.

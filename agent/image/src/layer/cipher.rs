@@ -5,13 +5,14 @@
 //! of no use until it was found right at the end, like its digests. Format: the
 //! OCI image encryption draft, cipher `AES_256_CTR_HMAC_SHA256`.
 
-use aes::Aes256;
-use aes::cipher::{KeyIvInit, StreamCipher};
+use aes::{
+    Aes256,
+    cipher::{KeyIvInit, StreamCipher},
+};
 use agent_keys::LayerKey;
 use ctr::Ctr128BE;
 
-use super::LayerError;
-use super::twin::Twin;
+use super::{LayerError, twin::Twin};
 use crate::digest::{Digest, Hasher};
 
 /// What happens to a blob's bytes as they arrive.

@@ -5,8 +5,10 @@
 //! end makes the receiver fail: a stream that breaks must not look like one that
 //! ended.
 
-use std::io::{self, BufRead, Read};
-use std::sync::mpsc::{Receiver as Queue, Sender as Unbounded, SyncSender, channel, sync_channel};
+use std::{
+    io::{self, BufRead, Read},
+    sync::mpsc::{Receiver as Queue, Sender as Unbounded, SyncSender, channel, sync_channel},
+};
 
 /// Large enough that handing over costs nothing beside hashing, small enough for the second-level cache.
 pub(crate) const CHUNK_BYTES: usize = 256 * 1024;

@@ -22,22 +22,26 @@ mod inflate;
 mod media;
 mod twin;
 
-use std::collections::BTreeMap;
-use std::io::{self, Read};
-use std::os::fd::OwnedFd;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread;
+use std::{
+    collections::BTreeMap,
+    io::{self, Read},
+    os::fd::OwnedFd,
+    sync::atomic::{AtomicBool, Ordering},
+    thread,
+};
 
 use agent_keys::{KeyProvider, LayerKey, LayerKeyError, ResourceUri};
-
-use crate::digest::{Digest, DigestError, Hasher};
-use crate::fetch::{Blob, FetchError};
-use crate::report::Meter;
-use crate::tar::{Reader, TarError};
-use crate::tree::{self, Notes, TreeError};
 use cipher::Stored;
 use flow::{Gone, Receiver, Sender, flow, is_interrupted};
 pub(crate) use media::{Form, parse as parse_media_type};
+
+use crate::{
+    digest::{Digest, DigestError, Hasher},
+    fetch::{Blob, FetchError},
+    report::Meter,
+    tar::{Reader, TarError},
+    tree::{self, Notes, TreeError},
+};
 
 /// What a layer must turn out to be.
 pub(crate) struct Expected<'a> {

@@ -5,20 +5,23 @@
 //! Both are looked for at the digest the reference led to first, which is an index's
 //! for an image of several platforms, and then at the platform's manifest.
 
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
+use base64::{Engine, engine::general_purpose::STANDARD};
 
-use super::bundle;
-use super::error::{Refusal, RequirementFailure};
-use super::identity::Identity;
-use super::judge::{AcceptedSignature, Candidate, Case, Content, Kind, SIGNATURES_MAX};
-use super::material::Material;
-use super::payload::{self, Payload};
-use super::public_key::PublicKey;
-use super::referrers;
-use crate::document::{ACCEPT, Descriptor, Document, Manifest};
-use crate::fetch::{Answer, FetchError, Request};
-use crate::resolved::Original;
+use super::{
+    bundle,
+    error::{Refusal, RequirementFailure},
+    identity::Identity,
+    judge::{AcceptedSignature, Candidate, Case, Content, Kind, SIGNATURES_MAX},
+    material::Material,
+    payload::{self, Payload},
+    public_key::PublicKey,
+    referrers,
+};
+use crate::{
+    document::{ACCEPT, Descriptor, Document, Manifest},
+    fetch::{Answer, FetchError, Request},
+    resolved::Original,
+};
 
 const PAYLOAD_TYPE: &str = "application/vnd.dev.cosign.simplesigning.v1+json";
 const SIGNATURE_ANNOTATION: &str = "dev.cosignproject.cosign/signature";

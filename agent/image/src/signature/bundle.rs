@@ -6,15 +6,11 @@
 //! at. A statement counts only if it was made to sign an image: the same key may
 //! have attested that the image is vulnerable.
 
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
-use serde::Deserialize;
-use serde::de::IgnoredAny;
+use base64::{Engine, engine::general_purpose::STANDARD};
+use serde::{Deserialize, de::IgnoredAny};
 
-use super::policy::shown;
-use super::public_key::PublicKey;
-use crate::json::UniqueMap;
-use crate::resolved::Original;
+use super::{policy::shown, public_key::PublicKey};
+use crate::{json::UniqueMap, resolved::Original};
 
 pub(super) const MEDIA_TYPE: &str = "application/vnd.dev.sigstore.bundle.v0.3+json";
 const PAYLOAD_TYPE: &str = "application/vnd.in-toto+json";
@@ -201,9 +197,9 @@ fn decode(text: &str, what: &'static str) -> Result<Vec<u8>, BundleError> {
 
 #[cfg(test)]
 mod tests {
-    use aws_lc_rs::rand::SystemRandom;
-    use aws_lc_rs::signature::{
-        ECDSA_P256_SHA256_ASN1_SIGNING, EcdsaKeyPair, Ed25519KeyPair, KeyPair,
+    use aws_lc_rs::{
+        rand::SystemRandom,
+        signature::{ECDSA_P256_SHA256_ASN1_SIGNING, EcdsaKeyPair, Ed25519KeyPair, KeyPair},
     };
 
     use super::*;

@@ -30,8 +30,7 @@ pub(super) fn verifies(key: &[u8; 32], message: &[u8], signature: &[u8; 64]) -> 
 
 #[cfg(test)]
 mod tests {
-    use base64::Engine;
-    use base64::engine::general_purpose::STANDARD;
+    use base64::{Engine, engine::general_purpose::STANDARD};
 
     use super::*;
 

@@ -1,14 +1,9 @@
 //! Why an image is not accepted, from the policy's scope down to each signature's check.
 
-use std::fmt;
-use std::io;
+use std::{fmt, io};
 
-use super::bundle::BundleError;
-use super::openpgp::OpenPgpError;
-use super::payload::PayloadError;
-use crate::digest::Digest;
-use crate::document::DocumentError;
-use crate::fetch::FetchError;
+use super::{bundle::BundleError, openpgp::OpenPgpError, payload::PayloadError};
+use crate::{digest::Digest, document::DocumentError, fetch::FetchError};
 
 /// Why the signature policy does not accept an image.
 #[derive(Debug, thiserror::Error)]

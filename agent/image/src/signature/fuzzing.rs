@@ -1,12 +1,12 @@
 //! Doors for the fuzz targets, which see only what is public. Not part of any product.
 
-use super::openpgp::Keyring;
-use super::payload::{Kind, Payload};
-use super::public_key::PublicKey;
-use super::{SignaturePolicy, attached, bundle};
-use crate::digest::Digest;
-use crate::reference::Reference;
-use crate::resolved::Original;
+use super::{
+    SignaturePolicy, attached, bundle,
+    openpgp::Keyring,
+    payload::{Kind, Payload},
+    public_key::PublicKey,
+};
+use crate::{digest::Digest, reference::Reference, resolved::Original};
 
 /// Some days after the vectors were made.
 const NOW: u64 = 1_717_632_000;

@@ -1,18 +1,25 @@
 //! The decision: a resolved image and a policy become [`Accepted`], or an error.
 
-use std::cell::OnceCell;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::{
+    cell::OnceCell,
+    time::{SystemTime, UNIX_EPOCH},
+};
 
 use agent_keys::KeyProvider;
 
-use super::error::{Refusal, Refused, RequirementFailure, SignatureError};
-use super::lookaside::Lookaside;
-use super::policy::{Requirement, SignaturePolicy};
-use super::{attached, simple};
-use crate::fetch::{Client, Deadline, FetchError};
-use crate::reference::Reference;
-use crate::resolved::{Original, Resolved};
-use crate::sentence::sentence;
+use super::{
+    attached,
+    error::{Refusal, Refused, RequirementFailure, SignatureError},
+    lookaside::Lookaside,
+    policy::{Requirement, SignaturePolicy},
+    simple,
+};
+use crate::{
+    fetch::{Client, Deadline, FetchError},
+    reference::Reference,
+    resolved::{Original, Resolved},
+    sentence::sentence,
+};
 
 /// More signatures at one place than this are not looked at.
 pub(super) const SIGNATURES_MAX: usize = 32;

@@ -4,17 +4,23 @@
 //! signature protocols of containers/image. The configuration is the owner's, what
 //! is found there is anybody's, so plain HTTP is fine: a signature proves itself.
 
-use std::collections::BTreeMap;
-use std::fs::File;
-use std::io::{self, Read};
-use std::path::PathBuf;
+use std::{
+    collections::BTreeMap,
+    fs::File,
+    io::{self, Read},
+    path::PathBuf,
+};
 
-use super::error::Refusal;
-use super::policy::{scopes_of, shown};
-use super::settings_file::{Entry, entries};
-use crate::digest::Digest;
-use crate::fetch::{Client, Deadline, FetchError};
-use crate::reference::Reference;
+use super::{
+    error::Refusal,
+    policy::{scopes_of, shown},
+    settings_file::{Entry, entries},
+};
+use crate::{
+    digest::Digest,
+    fetch::{Client, Deadline, FetchError},
+    reference::Reference,
+};
 
 /// A simple signature has about a kilobyte.
 const SIGNATURE_MAX_BYTES: u64 = 128 * 1024;

@@ -1,14 +1,10 @@
 //! Where a requirement's keys come from: the policy itself, a file, or a resource of
 //! the key broker.
 
-use std::fmt;
-use std::fs::File;
-use std::io::Read;
-use std::path::PathBuf;
+use std::{fmt, fs::File, io::Read, path::PathBuf};
 
 use agent_keys::{KeyError, KeyProvider, ResourceUri};
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
+use base64::{Engine, engine::general_purpose::STANDARD};
 
 use super::policy::shown;
 

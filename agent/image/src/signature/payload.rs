@@ -8,8 +8,10 @@
 
 use std::fmt;
 
-use serde::Deserialize;
-use serde::de::{self, Deserializer, IgnoredAny, MapAccess, Visitor};
+use serde::{
+    Deserialize,
+    de::{self, Deserializer, IgnoredAny, MapAccess, Visitor},
+};
 
 use crate::digest::{Digest, DigestError};
 

@@ -7,13 +7,13 @@
 
 use std::collections::BTreeMap;
 
-use serde::Deserialize;
-use serde::de::IgnoredAny;
+use serde::{Deserialize, de::IgnoredAny};
 
-use super::identity::{Identity, RawIdentity};
-use super::material::Material;
-use crate::json::UniqueMap;
-use crate::reference::Reference;
+use super::{
+    identity::{Identity, RawIdentity},
+    material::Material,
+};
+use crate::{json::UniqueMap, reference::Reference};
 
 /// Larger than any policy that people can still review.
 const SIZE_MAX: usize = 1024 * 1024;

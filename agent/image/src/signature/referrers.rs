@@ -6,11 +6,15 @@
 //! where to look. cosign 3 gives its artifacts the type of an empty one in the tag's
 //! index, so those are looked at, too.
 
-use super::bundle::MEDIA_TYPE;
-use super::judge::{Case, SIGNATURES_MAX};
-use crate::digest::Digest;
-use crate::document::{Document, IndexEntry};
-use crate::fetch::{Answer, FetchError};
+use super::{
+    bundle::MEDIA_TYPE,
+    judge::{Case, SIGNATURES_MAX},
+};
+use crate::{
+    digest::Digest,
+    document::{Document, IndexEntry},
+    fetch::{Answer, FetchError},
+};
 
 const INDEX: &str = "application/vnd.oci.image.index.v1+json";
 const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";

@@ -1,11 +1,13 @@
 //! The requirement `signedBy`: simple signing with OpenPGP keys.
 
-use super::error::{Refusal, RequirementFailure};
-use super::identity::Identity;
-use super::judge::{AcceptedSignature, Candidate, Case, Content, Kind, SIGNATURES_MAX};
-use super::material::Material;
-use super::openpgp::Keyring;
-use super::payload::{self, Payload};
+use super::{
+    error::{Refusal, RequirementFailure},
+    identity::Identity,
+    judge::{AcceptedSignature, Candidate, Case, Content, Kind, SIGNATURES_MAX},
+    material::Material,
+    openpgp::Keyring,
+    payload::{self, Payload},
+};
 use crate::resolved::Original;
 
 /// Finds a signature by one of the keys that is for this image under the right name.

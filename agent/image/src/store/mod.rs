@@ -16,23 +16,31 @@
 
 mod settle;
 
-use std::collections::BTreeSet;
-use std::fs::{self, File};
-use std::io;
-use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Condvar, Mutex, PoisonError};
-use std::time::Duration;
+use std::{
+    collections::BTreeSet,
+    fs::{self, File},
+    io,
+    path::{Path, PathBuf},
+    sync::{
+        Condvar, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
 
-use rustix::fs::{FlockOperation, XattrFlags, flock, fremovexattr, fsetxattr, unlinkat};
-use rustix::io::Errno;
+use rustix::{
+    fs::{FlockOperation, XattrFlags, flock, fremovexattr, fsetxattr, unlinkat},
+    io::Errno,
+};
 use serde::{Deserialize, Serialize};
-
-use crate::digest::Digest;
-use crate::fetch::{Deadline, FetchError};
-use crate::tree::{self, Notes, OPAQUE};
 pub use settle::SettleError;
 pub(crate) use settle::{copy_attributes, settle};
+
+use crate::{
+    digest::Digest,
+    fetch::{Deadline, FetchError},
+    tree::{self, Notes, OPAQUE},
+};
 
 /// Why the store cannot be used.
 #[derive(Debug, thiserror::Error)]

@@ -12,21 +12,24 @@
 //! The kernel itself is asked what lies below: the lower layers are mounted
 //! read-only, attached nowhere, so that its answer is what a container would see.
 
-use std::os::fd::OwnedFd;
-use std::path::PathBuf;
+use std::{os::fd::OwnedFd, path::PathBuf};
 
-use rustix::fs::{
-    AtFlags, FileType, Mode, OFlags, RenameFlags, ResolveFlags, Stat, fgetxattr, flistxattr, fstat,
-    futimens, mkdirat, openat, openat2, readlinkat, renameat_with, statat, unlinkat,
+use rustix::{
+    fs::{
+        AtFlags, FileType, Mode, OFlags, RenameFlags, ResolveFlags, Stat, fgetxattr, flistxattr,
+        fstat, futimens, mkdirat, openat, openat2, readlinkat, renameat_with, statat, unlinkat,
+    },
+    io::Errno,
 };
-use rustix::io::Errno;
 
 use super::{Layer, stack};
-use crate::mount::{MountError, overlay};
-use crate::tar::{Attributes, Time};
-use crate::tree::{
-    Notes, OPAQUE, TreeError, TreePath, default_directory, directory_attributes, is_overlay_xattr,
-    is_whiteout, open_root, set_opaque, shown, times, tree_failed,
+use crate::{
+    mount::{MountError, overlay},
+    tar::{Attributes, Time},
+    tree::{
+        Notes, OPAQUE, TreeError, TreePath, default_directory, directory_attributes,
+        is_overlay_xattr, is_whiteout, open_root, set_opaque, shown, times, tree_failed,
+    },
 };
 
 /// As in Linux.

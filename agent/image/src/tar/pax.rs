@@ -1,7 +1,6 @@
 //! PAX extended headers: `length key=value\n`, values in decimal or UTF-8.
 
-use super::header::id;
-use super::{TarError, Time};
+use super::{TarError, Time, header::id};
 
 /// Name and value of each extended attribute, in the archive's order.
 pub(crate) type Xattrs = Vec<(Vec<u8>, Vec<u8>)>;

@@ -12,14 +12,17 @@
 
 use std::os::fd::OwnedFd;
 
-use rustix::fs::{
-    CWD, Mode, OFlags, ResolveFlags, fstat, futimens, mkdirat, openat, openat2, readlinkat,
+use rustix::{
+    fs::{CWD, Mode, OFlags, ResolveFlags, fstat, futimens, mkdirat, openat, openat2, readlinkat},
+    io::Errno,
 };
-use rustix::io::Errno;
 
-use super::node::{directory_attributes, times};
-use super::path::TreePath;
-use super::{TreeError, default_directory, failed, shown};
+use super::{
+    TreeError, default_directory, failed,
+    node::{directory_attributes, times},
+    path::TreePath,
+    shown,
+};
 use crate::tar::{Attributes, Time};
 
 /// Enough for a path's ancestors and a few neighbours.

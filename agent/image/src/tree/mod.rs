@@ -20,15 +20,8 @@ mod node;
 mod notes;
 mod path;
 
-use std::io::BufRead;
-use std::os::fd::OwnedFd;
+use std::{io::BufRead, os::fd::OwnedFd};
 
-use rustix::fs::{
-    AtFlags, FileType, Mode, XattrFlags, fsetxattr, linkat, mknodat, statat, symlinkat, unlinkat,
-};
-use rustix::io::Errno;
-
-use crate::tar::{Attributes, Entry, Kind, Reader};
 use directories::Directories;
 pub(crate) use directories::open_root;
 pub use error::TreeError;
@@ -38,6 +31,15 @@ use node::{Node, WHITEOUT_MODE};
 pub(crate) use node::{OPAQUE, directory_attributes, is_overlay_xattr, times};
 pub(crate) use notes::Notes;
 pub(crate) use path::TreePath;
+use rustix::{
+    fs::{
+        AtFlags, FileType, Mode, XattrFlags, fsetxattr, linkat, mknodat, statat, symlinkat,
+        unlinkat,
+    },
+    io::Errno,
+};
+
+use crate::tar::{Attributes, Entry, Kind, Reader};
 
 /// Notes are held in memory, so that many of them are an attack.
 const NOTES_MAX_BYTES: usize = 6 * 1024 * 1024;

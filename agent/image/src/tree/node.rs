@@ -3,11 +3,13 @@
 
 use std::os::fd::{AsRawFd, OwnedFd};
 
-use rustix::fs::{
-    AtFlags, Gid, Mode, OFlags, Timespec, Timestamps, Uid, XattrFlags, chmodat, chownat, fchmod,
-    fchown, fsetxattr, futimens, lsetxattr, openat, utimensat,
+use rustix::{
+    fs::{
+        AtFlags, Gid, Mode, OFlags, Timespec, Timestamps, Uid, XattrFlags, chmodat, chownat,
+        fchmod, fchown, fsetxattr, futimens, lsetxattr, openat, utimensat,
+    },
+    io::Errno,
 };
-use rustix::io::Errno;
 
 use super::{TreeError, failed};
 use crate::tar::{Attributes, Time};

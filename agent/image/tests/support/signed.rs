@@ -1,7 +1,9 @@
 //! A registry with signed images, and guests with signature policies.
 
-use std::fs;
-use std::path::{Path, PathBuf};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
 
 use agent_image::{
     Config, Image, Lookaside, Puller, Reference, Registry as RegistryConfig, SignaturePolicy,

@@ -1,9 +1,9 @@
 //! Elliptic-curve Diffie-Hellman as JWE uses it: ECDH-ES (RFC 7518, section 4.6).
 
-use aws_lc_rs::agreement::{
-    Algorithm, ECDH_P256, ECDH_P384, ECDH_P521, PrivateKey, UnparsedPublicKey, agree,
+use aws_lc_rs::{
+    agreement::{Algorithm, ECDH_P256, ECDH_P384, ECDH_P521, PrivateKey, UnparsedPublicKey, agree},
+    digest::{Context, SHA256},
 };
-use aws_lc_rs::digest::{Context, SHA256};
 use zeroize::Zeroizing;
 
 /// A curve of RFC 7518, section 6.2.1.1.
@@ -95,8 +95,7 @@ fn concat_kdf<const N: usize>(
 
 #[cfg(test)]
 mod tests {
-    use base64::Engine;
-    use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+    use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 
     use super::*;
 

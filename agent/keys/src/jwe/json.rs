@@ -4,8 +4,7 @@
 //! is signed or encrypted must read the same to everybody (RFC 7516, section 4: header
 //! parameter names must be unique). Its limit of depth, 128, holds here too.
 
-use std::collections::BTreeMap;
-use std::fmt;
+use std::{collections::BTreeMap, fmt};
 
 use serde::de::{Deserialize, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 

@@ -3,17 +3,20 @@
 //! A recipient's header is what the protected, the shared and its own header say
 //! together; a name that two of them have is refused (RFC 7516, section 7.2.1).
 
-use aws_lc_rs::agreement;
-use aws_lc_rs::key_wrap::{AES_256, AesKek, KeyWrap};
-use aws_lc_rs::rand;
-use aws_lc_rs::rsa::{
-    OAEP_SHA1_MGF1SHA1, OAEP_SHA256_MGF1SHA256, OaepAlgorithm, OaepPrivateDecryptingKey,
+use aws_lc_rs::{
+    agreement,
+    key_wrap::{AES_256, AesKek, KeyWrap},
+    rand,
+    rsa::{OAEP_SHA1_MGF1SHA1, OAEP_SHA256_MGF1SHA256, OaepAlgorithm, OaepPrivateDecryptingKey},
 };
 use zeroize::Zeroizing;
 
-use super::curve::{Curve, Parties, derive};
-use super::json::{Members, Node};
-use super::{JweError, RECIPIENTS_MAX, bytes, object, required, short, text};
+use super::{
+    JweError, RECIPIENTS_MAX, bytes,
+    curve::{Curve, Parties, derive},
+    json::{Members, Node},
+    object, required, short, text,
+};
 use crate::PrivateKey;
 
 /// Length of a content key of A256GCM.

@@ -4,22 +4,27 @@
 //! flattened serialisation with all headers protected, for several the general one with
 //! `enc` alone protected; RSA keys get `RSA-OAEP`, elliptic curves `ECDH-ES+A256KW`.
 
-use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
-use aws_lc_rs::agreement;
-use aws_lc_rs::error::Unspecified;
-use aws_lc_rs::key_wrap::{AES_256, AesKek, KeyWrap};
-use aws_lc_rs::rand;
-use aws_lc_rs::rsa::{OAEP_SHA1_MGF1SHA1, OaepPublicEncryptingKey};
-use base64::Engine;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use aws_lc_rs::{
+    aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey},
+    agreement,
+    error::Unspecified,
+    key_wrap::{AES_256, AesKek, KeyWrap},
+    rand,
+    rsa::{OAEP_SHA1_MGF1SHA1, OaepPublicEncryptingKey},
+};
+use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use serde_json::{Map, Value, json};
 use zeroize::Zeroizing;
 
-use super::curve::{Curve, Parties, derive};
-use super::recipient::{ContentKey, ECDH_ES_A256KW, RSA_OAEP, WRAPPED_KEY_BYTES};
-use super::{ENC, RECIPIENTS_MAX};
-use crate::SealError;
-use crate::public_key::{PublicKey, PublicKind};
+use super::{
+    ENC, RECIPIENTS_MAX,
+    curve::{Curve, Parties, derive},
+    recipient::{ContentKey, ECDH_ES_A256KW, RSA_OAEP, WRAPPED_KEY_BYTES},
+};
+use crate::{
+    SealError,
+    public_key::{PublicKey, PublicKind},
+};
 
 /// One recipient's header and wrapped key.
 struct Sealed {

@@ -3,8 +3,7 @@
 use std::error::Error;
 
 use super::CIPHER;
-use crate::packet::PacketError;
-use crate::{JweError, KeyError, PrivateKeyError, ResourceUri};
+use crate::{JweError, KeyError, PrivateKeyError, ResourceUri, packet::PacketError};
 
 /// Why a layer's key cannot be had.
 #[derive(Debug, thiserror::Error)]

@@ -1,6 +1,5 @@
 use super::*;
-use crate::packet::PacketError;
-use crate::{JweError, KeyError, OfflineKeys, PrivateKeyError};
+use crate::{JweError, KeyError, OfflineKeys, PrivateKeyError, packet::PacketError};
 
 /// Made for this project; Apache-2.0 like the rest of it.
 const VECTOR: &str = include_str!("../../tests/vectors/layer-key-annotation.json");

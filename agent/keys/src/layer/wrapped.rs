@@ -2,15 +2,16 @@
 
 use std::collections::BTreeMap;
 
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
+use base64::{Engine, engine::general_purpose::STANDARD};
 
 use super::{
     ANNOTATION_MAX_BYTES, JWE, JweKeyError, KEYS_PREFIX, LayerKeyError, PROVIDER_PREFIX,
     PrivateOptions, WRAPPED_MAX,
 };
-use crate::packet::{Packet, PacketError};
-use crate::{Jwe, JweError, KeyProvider, PrivateKey, ResourceUri};
+use crate::{
+    Jwe, JweError, KeyProvider, PrivateKey, ResourceUri,
+    packet::{Packet, PacketError},
+};
 
 /// All that is wrapped in ways that we have, still in base64.
 pub(super) struct Wrapped<'a> {

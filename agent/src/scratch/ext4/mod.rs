@@ -18,14 +18,12 @@ mod inodes;
 mod quota;
 mod superblock;
 
-use thiserror::Error;
-
 use bytes::put32;
 use crc32c::crc32c;
-use geometry::BLOCK_BYTES;
 pub(super) use geometry::BYTES_MAX;
-use geometry::{Extent, Geometry};
+use geometry::{BLOCK_BYTES, Extent, Geometry};
 use inodes::{Directory, FIRST_FREE_INODE, Owner};
+use thiserror::Error;
 
 /// Inodes that the start of the table holds.
 const USED_INODES: usize = FIRST_FREE_INODE as usize - 1;

@@ -57,9 +57,8 @@ mod structure;
 
 pub use compose::{ComposeError, Contents, compose};
 pub use id::IdBlockError;
-pub use measure::{Loader, LoaderError, ParseLoaderError};
-
 use id::SignedIdBlock;
+pub use measure::{Loader, LoaderError, ParseLoaderError};
 use page_list::Entry;
 
 use crate::id_block::IdBlock;

@@ -11,7 +11,9 @@ mod manifest;
 
 use agent_image::Digest;
 use agent_keys::{PacketVersion, PublicKey, ResourceUri, SealError, Secret};
+use cipher::Encrypting;
 use clap::{ArgGroup, Args, ValueEnum};
+use manifest::{Descriptor, ManifestError};
 use serde_json::Value;
 
 use crate::image::{
@@ -19,8 +21,6 @@ use crate::image::{
     place::{Document, Place, PlaceError, Source, Target},
     registry::RegistryOptions,
 };
-use cipher::Encrypting;
-use manifest::{Descriptor, ManifestError};
 
 /// Encrypt the layers of an image for the guests that a key is released to.
 ///

@@ -17,9 +17,9 @@ use tokio::{
     signal::unix::{SignalKind, signal},
 };
 use tonic::{Request, Response, Status, transport::Server};
+use wire::{Input, KeyProviderService, KeyProviderServiceServer, Output};
 
 use crate::image::keys::{KeyFiles, KeyOptionError};
-use wire::{Input, KeyProviderService, KeyProviderServiceServer, Output};
 
 /// Largest request; ocicrypt's hold one layer's options.
 const REQUEST_MAX_BYTES: usize = 1024 * 1024;

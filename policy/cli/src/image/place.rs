@@ -13,10 +13,10 @@ use std::{
 };
 
 use agent_image::{Digest, Reference, ReferenceError, Remote, RemoteError};
+use layout::{Layout, LayoutError};
 use tempfile::TempDir;
 
 use crate::image::registry::{OptionError, RegistryOptions};
-use layout::{Layout, LayoutError};
 
 /// A place as the user names it.
 #[derive(Debug, Clone)]

@@ -29,6 +29,7 @@ use std::{fs, io, path::PathBuf, time::Duration};
 
 use clap::Args;
 use k8s_cri::v1::DnsConfig;
+pub(crate) use lifecycle::Outcome;
 use tempfile::TempDir;
 
 use crate::run::{
@@ -42,8 +43,6 @@ use crate::run::{
     progress::Progress,
     volumes::{VolumeError, Volumes},
 };
-
-pub(crate) use lifecycle::Outcome;
 
 /// The handler of both RuntimeClasses of this project.
 const HANDLER: &str = "kata-cc";

@@ -21,9 +21,9 @@ use std::path::PathBuf;
 use agent_evidence::{HostData, Timestamp};
 use anyhow::Result;
 use clap::Args;
+use inputs::{Bytes, Inputs};
 
 use crate::measure::Launches;
-use inputs::{Bytes, Inputs};
 
 /// Exit code for evidence that was refused.
 const REFUSED: u8 = 1;

@@ -6,13 +6,12 @@ mod place;
 use std::{fs, path::PathBuf};
 
 use anyhow::{Context, ensure};
-use serde_json::Value;
-use tests_harness::{REGISTRY, run, run_ok, wait_until};
-
 use place::{
     DEADLINE, DECRYPT, KEY, KEY_FILE, OTHER_KEY_FILE, TRUST, digests, private_key, public_key,
     registry, with_place,
 };
+use serde_json::Value;
+use tests_harness::{REGISTRY, run, run_ok, wait_until};
 
 #[test]
 fn what_skopeo_encrypts_through_our_key_provider_is_pulled() {

@@ -23,6 +23,14 @@ use std::{
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
+#[cfg(feature = "hardware")]
+pub use device::TpmDevice;
+
+pub use self::{
+    command::Command,
+    error::TpmError,
+    response::{MAX_RESPONSE_LEN, ResponseError, SignedAttest},
+};
 use self::{
     command::{CAPABILITY_PCRS, RSASSA, SHA_256, SHA_384, selection, sized},
     exchange::{ask, malformed},
@@ -33,14 +41,6 @@ use crate::{
     field::Sha256Digest,
     log::EventDigests,
 };
-
-pub use self::{
-    command::Command,
-    error::TpmError,
-    response::{MAX_RESPONSE_LEN, ResponseError, SignedAttest},
-};
-#[cfg(feature = "hardware")]
-pub use device::TpmDevice;
 
 /// PCR of the measurement log: the highest that software of the guest can extend and
 /// nobody can reset before the guest ends. CoCo's default, 17, takes extensions from a

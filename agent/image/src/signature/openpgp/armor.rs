@@ -4,8 +4,7 @@
 //! checksum only. The checksum is skipped, as RFC 9580 says: it protects nothing that
 //! the keys' own signatures do not.
 
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
+use base64::{Engine, engine::general_purpose::STANDARD};
 
 /// The bytes of the only block of this name; `None` if there is none, several, or a broken one.
 ///

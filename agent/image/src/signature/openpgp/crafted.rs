@@ -1,12 +1,16 @@
 //! Keys and messages that GnuPG would not make, put together by hand.
 
-use aws_lc_rs::digest::{SHA256, digest};
-use aws_lc_rs::rand::SystemRandom;
-use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair};
+use aws_lc_rs::{
+    digest::{SHA256, digest},
+    rand::SystemRandom,
+    signature::{Ed25519KeyPair, KeyPair},
+};
 
-use super::error::{KeyFlaw, OpenPgpError};
-use super::key::Key;
-use super::keyring::Keyring;
+use super::{
+    error::{KeyFlaw, OpenPgpError},
+    key::Key,
+    keyring::Keyring,
+};
 
 const MADE: u32 = 1_717_200_000;
 const NOW: u64 = MADE as u64 + 1000;

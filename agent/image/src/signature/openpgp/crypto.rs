@@ -1,15 +1,17 @@
 //! Digest and public-key algorithms by their OpenPGP numbers, computed by *aws-lc-rs*
 //! (RFC 9580, sections 9.1, 9.2, 9.5 and 5.2.3).
 
-use aws_lc_rs::digest::{self, digest};
-use aws_lc_rs::signature::{
-    self as algorithms, ECDSA_P256_SHA256_ASN1, ECDSA_P256_SHA384_ASN1, ECDSA_P384_SHA256_ASN1,
-    ECDSA_P384_SHA384_ASN1, ED25519, RSA_PKCS1_2048_8192_SHA256, RSA_PKCS1_2048_8192_SHA384,
-    RSA_PKCS1_2048_8192_SHA512, RsaPublicKeyComponents, UnparsedPublicKey, VerificationAlgorithm,
+use aws_lc_rs::{
+    digest::{self, digest},
+    signature::{
+        self as algorithms, ECDSA_P256_SHA256_ASN1, ECDSA_P256_SHA384_ASN1, ECDSA_P384_SHA256_ASN1,
+        ECDSA_P384_SHA384_ASN1, ED25519, RSA_PKCS1_2048_8192_SHA256, RSA_PKCS1_2048_8192_SHA384,
+        RSA_PKCS1_2048_8192_SHA512, RsaPublicKeyComponents, UnparsedPublicKey,
+        VerificationAlgorithm,
+    },
 };
 
-use super::cursor::Cursor;
-use super::error::OpenPgpError;
+use super::{cursor::Cursor, error::OpenPgpError};
 
 const RSA: u8 = 1;
 const RSA_SIGN_ONLY: u8 = 3;

@@ -2,10 +2,7 @@
 
 use aws_lc_rs::digest::{SHA1_FOR_LEGACY_USE_ONLY, digest};
 
-use super::crypto::Public;
-use super::cursor::Cursor;
-use super::error::OpenPgpError;
-use super::signature::Issuer;
+use super::{crypto::Public, cursor::Cursor, error::OpenPgpError, signature::Issuer};
 
 /// A primary key or subkey.
 #[derive(Debug, Clone)]

@@ -6,17 +6,19 @@
 //! is the owner's, and nobody adds revocations for fun; of the signatures that bind
 //! a user id or subkey, the newest alone decides.
 
-use super::armor;
-use super::crypto::Public;
-use super::error::{Day, KeyFlaw, OpenPgpError};
-use super::key::Key;
-use super::packet::{
-    PUBLIC_KEY, PUBLIC_SUBKEY, Packets, SECRET_KEY, SECRET_SUBKEY, SIGNATURE, TRUST,
-    USER_ATTRIBUTE, USER_ID,
-};
-use super::signature::{
-    CERTIFICATION_REVOCATION, CERTIFICATIONS, DIRECT_KEY, Issuer, KEY_REVOCATION, PRIMARY_BINDING,
-    SUBKEY_BINDING, SUBKEY_REVOCATION, Signature, version_3_issuer,
+use super::{
+    armor,
+    crypto::Public,
+    error::{Day, KeyFlaw, OpenPgpError},
+    key::Key,
+    packet::{
+        PUBLIC_KEY, PUBLIC_SUBKEY, Packets, SECRET_KEY, SECRET_SUBKEY, SIGNATURE, TRUST,
+        USER_ATTRIBUTE, USER_ID,
+    },
+    signature::{
+        CERTIFICATION_REVOCATION, CERTIFICATIONS, DIRECT_KEY, Issuer, KEY_REVOCATION,
+        PRIMARY_BINDING, SUBKEY_BINDING, SUBKEY_REVOCATION, Signature, version_3_issuer,
+    },
 };
 
 /// Popular keys carry thousands of other people's signatures.

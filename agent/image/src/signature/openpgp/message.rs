@@ -1,18 +1,19 @@
 //! Signed messages: one signature around literal content, perhaps compressed
 //! (RFC 9580, sections 5.4, 5.6, 5.9 and 10.3).
 
-use std::borrow::Cow;
-use std::io::Read;
+use std::{borrow::Cow, io::Read};
 
 use flate2::bufread::{DeflateDecoder, ZlibDecoder};
 
-use super::crypto::Hash;
-use super::cursor::Cursor;
-use super::error::{Day, OpenPgpError};
-use super::key::hex;
-use super::keyring::{Keyring, Signer};
-use super::packet::{COMPRESSED, LITERAL, ONE_PASS, Packet, Packets, SIGNATURE};
-use super::signature::{BINARY, Signature};
+use super::{
+    crypto::Hash,
+    cursor::Cursor,
+    error::{Day, OpenPgpError},
+    key::hex,
+    keyring::{Keyring, Signer},
+    packet::{COMPRESSED, LITERAL, ONE_PASS, Packet, Packets, SIGNATURE},
+    signature::{BINARY, Signature},
+};
 
 /// Payloads of simple signing have a few hundred bytes.
 const UNPACKED_MAX_BYTES: u64 = 256 * 1024;

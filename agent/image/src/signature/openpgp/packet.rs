@@ -2,8 +2,7 @@
 
 use std::borrow::Cow;
 
-use super::cursor::Cursor;
-use super::error::OpenPgpError;
+use super::{cursor::Cursor, error::OpenPgpError};
 
 pub(super) const SIGNATURE: u8 = 2;
 pub(super) const ONE_PASS: u8 = 4;

@@ -3,9 +3,11 @@
 //! Only hashed subpackets are believed. Who issued a signature is also read from the
 //! others: it only selects the key, and a wrong one selects a key that does not verify.
 
-use super::crypto::{Hash, Proof, Public};
-use super::cursor::Cursor;
-use super::error::OpenPgpError;
+use super::{
+    crypto::{Hash, Proof, Public},
+    cursor::Cursor,
+    error::OpenPgpError,
+};
 
 /// Over a document's bytes.
 pub(super) const BINARY: u8 = 0x00;

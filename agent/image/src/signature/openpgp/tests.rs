@@ -2,9 +2,11 @@
 
 use std::path::Path;
 
-use super::error::{KeyFlaw, OpenPgpError};
-use super::keyring::Keyring;
-use super::message::Signed;
+use super::{
+    error::{KeyFlaw, OpenPgpError},
+    keyring::Keyring,
+    message::Signed,
+};
 
 /// Some days after the vectors were made.
 const NOW: u64 = 1_717_200_000 + 5 * 86_400;
