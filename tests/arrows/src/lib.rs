@@ -10,17 +10,13 @@ use std::{collections::BTreeSet, path::Path};
 use serde::Deserialize;
 
 /// Each crate's folder and the folders it may depend on.
-pub const ALLOWED: [(&str, &[&str]); 15] = [
+pub const ALLOWED: &[(&str, &[&str])] = &[
     ("agent/protocol", &[]),
     ("policy/engine", &["agent/protocol"]),
-    ("policy/generator", &["policy/engine", "agent/protocol"]),
-    ("policy/broker", &["agent/evidence"]),
     (
         "policy/cli",
         &[
             "policy/engine",
-            "policy/generator",
-            "policy/broker",
             // Initdata, which the owner writes in the format that the guest reads.
             "agent/protocol",
             "agent/evidence",
@@ -128,7 +124,7 @@ mod tests {
     #[test]
     fn each_allowed_arrow_passes() {
         for (from, allowed) in ALLOWED {
-            for to in allowed {
+            for to in *allowed {
                 assert!(
                     forbidden(&metadata(from, to)).unwrap().is_empty(),
                     "{from} -> {to}"
@@ -142,7 +138,7 @@ mod tests {
         for (from, to) in [
             ("agent", "shim"),
             ("shim", "agent"),
-            ("agent", "policy/generator"),
+            ("agent", "policy/cli"),
         ] {
             let found = forbidden(&metadata(from, to)).unwrap();
             assert_eq!(
