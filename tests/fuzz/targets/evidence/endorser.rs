@@ -8,7 +8,7 @@ use agent_evidence::{
     snp::{ReferenceValues, Roots, UnverifiedReport},
 };
 
-static REPORT: &[u8] = include_bytes!("../../tests/vectors/snp/genoa-v3.report.bin");
+static REPORT: &[u8] = include_bytes!("../../../../agent/evidence/tests/vectors/snp/genoa-v3.report.bin");
 static ROOTS: LazyLock<Roots> = LazyLock::new(Roots::amd);
 static REFERENCES: LazyLock<ReferenceValues> = LazyLock::new(|| {
     let text = r#"{"products": {}, "refused_products": [], "revocation": "optional",

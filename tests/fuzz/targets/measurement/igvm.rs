@@ -11,7 +11,7 @@ use guest_image_measurement::{
 use libfuzzer_sys::fuzz_target;
 
 #[allow(dead_code)]
-#[path = "../../tests/igvm/raw.rs"]
+#[path = "../../../../guest-image/measurement/tests/igvm/raw.rs"]
 mod raw;
 
 /// Where the headers begin.
