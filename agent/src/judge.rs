@@ -19,12 +19,11 @@ use agent_evidence::{
     HostData, Sha256Digest,
     log::{DenialEntry, PolicyEntry, PolicySource},
 };
+use agent_measured::{Measured, NoteError};
 use agent_protocol::initdata::PolicyText;
 use policy_engine::{Denied, Engine, Permit, Request};
 use thiserror::Error;
 use tracing::{info, warn};
-
-use crate::measured::{Measured, NoteError};
 
 /// Why a guest with a policy does nothing.
 pub(crate) const NOT_EVALUATED: &str = "the pod has a policy, and this build of the guest does not evaluate policies: \

@@ -8,37 +8,25 @@
 //! A call's way, in the order to read it:
 //!
 //! 1. [`rpc`]: the services; every call is parsed, judged, done, answered;
-//! 2. [`request`]: messages become types that cannot be invalid;
+//! 2. [`agent_requests`]: messages become types that cannot be invalid;
 //! 3. [`judge`] and `policy_engine`: a request becomes a permit, or is denied;
-//! 4. [`container`], [`sandbox`], [`network`], [`copy_file`]: what acts, on permits only.
+//! 4. [`agent_containers`], [`sandbox`], [`network`]: what acts, on permits only.
 //!
 //! What the owner gave is settled before the first call ([`initdata`]), what is done is
-//! measured before it is done ([`measured`]), and workloads prove it to others ([`rest`]).
+//! measured before it is done ([`agent_measured`]), and workloads prove it to others
+//! ([`rest`]).
 //!
-//! Around it: [`boot`] makes a guest out of a bare kernel, [`scratch`] a disk that the
-//! host cannot read, [`run`] holds the parts
-//! together, [`reaper`] waits for every process there is, and [`container::job`]
-//! says why the container library works in processes of its own.
+//! Around it: [`boot`] makes a guest out of a bare kernel, [`agent_scratch_disk`] a disk
+//! that the host cannot read, and [`run`] holds the parts together.
 
 pub mod boot;
 pub mod config;
-pub mod container;
-pub mod copy_file;
-mod image_settings;
-pub mod images;
 pub mod initdata;
 pub mod judge;
 pub mod log;
-pub mod measured;
 pub mod network;
-pub mod paths;
-pub mod pause;
 pub mod program;
-pub mod reaper;
-pub mod request;
 pub mod rest;
 pub mod rpc;
 pub mod run;
 pub mod sandbox;
-pub mod scratch;
-mod watched;

@@ -30,15 +30,6 @@ pub fn uptime() -> Duration {
         .unwrap_or_default()
 }
 
-/// Memory that the agent has in use, in KiB, code that is in memory included.
-#[must_use]
-pub fn resident_kib() -> u64 {
-    const PAGE_KIB: u64 = 4;
-    let pages = std::fs::read_to_string("/proc/self/statm").ok();
-    let pages = pages.and_then(|text| text.split_whitespace().nth(1)?.parse::<u64>().ok());
-    pages.unwrap_or_default().saturating_mul(PAGE_KIB)
-}
-
 struct Uptime;
 
 impl FormatTime for Uptime {

@@ -4,12 +4,12 @@
 
 use std::{env, process::ExitCode};
 
+use agent_containers::{helper, job::HELPER_ARGUMENT, pause};
 use anyhow::Context;
 
 use crate::{
     boot::{self, BOOTED_ARGUMENT},
-    container::{helper, job::HELPER_ARGUMENT},
-    log, pause,
+    log,
     run::{self, Role},
 };
 

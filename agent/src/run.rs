@@ -3,7 +3,13 @@
 
 use std::{fs, sync::Arc, time::Duration};
 
+use agent_containers::{
+    Containers, ImageConfig, Images, OomEvents, Reaper, Storages, Surroundings,
+};
 use agent_evidence::tee::tpm::{Register, Tpm, TpmDevice, TpmError};
+use agent_measured::{Measured, NoteError};
+use agent_requests::paths;
+use agent_scratch_disk::Scratch;
 use nix::sys::reboot::{RebootMode, reboot};
 use rustix::process::{Resource, Rlimit};
 use thiserror::Error;
@@ -17,18 +23,12 @@ use tracing::{error, info, warn};
 
 use crate::{
     config::{Config, ConfigError},
-    container::{Containers, OomEvents, Surroundings},
-    images::{ImageConfig, Images},
     initdata::{self, Owner},
     log,
-    measured::{Measured, NoteError},
     network::{Network, NetworkError},
-    paths,
-    reaper::Reaper,
     rest,
     rpc::{self, Guest},
-    sandbox::{Sandbox, Storages},
-    scratch::Scratch,
+    sandbox::Sandbox,
 };
 
 /// Requests are short; what takes long waits for others or runs beside.

@@ -20,7 +20,7 @@ use std::{
 
 use thiserror::Error;
 
-use crate::{log, scratch};
+use crate::log;
 
 /// First argument of the agent once it runs from its own root.
 pub const BOOTED_ARGUMENT: &str = "booted";
@@ -75,7 +75,7 @@ fn prepare() -> Result<(), BootError> {
     mounts::kernel()?;
     modules::load(Path::new("/lib/modules/load-order"));
     // The modules are gone with the initial root, so it is now or never.
-    for (feature, parameters) in scratch::modules() {
+    for (feature, parameters) in agent_scratch_disk::modules() {
         let list = Path::new("/lib/modules/on-demand");
         modules::load_feature(list, feature, &parameters);
     }

@@ -63,8 +63,8 @@ pub(super) fn rest(root: &Path) -> Result<(), BootError> {
 /// Offers every controller to the containers. One the kernel lacks only means that
 /// its limits cannot be set, which is reported when a container asks for them.
 pub(super) fn delegate_cgroups() {
-    let root = Path::new(crate::paths::CGROUP_ROOT);
-    let parent = root.join(crate::container::CGROUP_PARENT);
+    let root = Path::new(agent_requests::paths::CGROUP_ROOT);
+    let parent = root.join(agent_requests::paths::CGROUP_PARENT);
     let _ = fs::create_dir_all(&parent);
     let controllers = fs::read_to_string(root.join("cgroup.controllers")).unwrap_or_default();
     for directory in [root, &parent] {

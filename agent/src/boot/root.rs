@@ -59,7 +59,7 @@ pub(super) fn build() -> Result<(), BootError> {
     )?;
     for (link, target) in [
         ("var/run", "/run"),
-        ("etc/resolv.conf", crate::paths::RESOLV_CONF),
+        ("etc/resolv.conf", agent_requests::paths::RESOLV_CONF),
         ("etc/mtab", "/proc/self/mounts"),
     ] {
         let path = root.join(link);

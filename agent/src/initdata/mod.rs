@@ -22,12 +22,12 @@ use agent_evidence::{
         tpm::{Tpm, TpmDevice},
     },
 };
+use agent_measured::{Measured, NoteError};
 use settle::Bound;
 use tracing::{error, info, warn};
 
 use crate::{
     judge::{Judge, Standing},
-    measured::{Measured, NoteError},
     rpc,
 };
 

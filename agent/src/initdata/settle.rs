@@ -8,16 +8,14 @@ use agent_evidence::{
     snp::OwnReportError,
     tee::tpm::TpmError,
 };
+use agent_measured::{Measured, NoteError};
 use agent_protocol::initdata::{
     Algorithm, Digest, Initdata, POLICY_ENTRY, PolicyError, PolicyText,
 };
 use thiserror::Error;
 
 use super::disks::ScanError;
-use crate::{
-    judge::{NOT_EVALUATED, Standing},
-    measured::{Measured, NoteError},
-};
+use crate::judge::{NOT_EVALUATED, Standing};
 
 /// Why the guest does not know what its launch binds.
 #[derive(Debug, Error)]

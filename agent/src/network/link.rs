@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use agent_requests::{Interface, MacAddress, UpdateInterface};
 use futures::TryStreamExt;
 use policy_engine::Permit;
 use rtnetlink::{
@@ -14,7 +15,6 @@ use rtnetlink::{
 use tokio::time::{Instant, sleep};
 
 use super::{Network, NetworkError, refused};
-use crate::request::{Interface, MacAddress, UpdateInterface};
 
 /// How long a card may take to appear after the guest has started.
 const CARD_TIME_MAX: Duration = Duration::from_secs(5);

@@ -3,6 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use agent_protocol::rpc::{agent, types};
+use agent_requests::{ListInterfaces, ListRoutes, UpdateRoutes};
 use futures::TryStreamExt;
 use policy_engine::Permit;
 use rtnetlink::{
@@ -14,7 +15,6 @@ use rtnetlink::{
 };
 
 use super::{Network, NetworkError, refused};
-use crate::request::{ListInterfaces, ListRoutes, UpdateRoutes};
 
 impl Network {
     /// All interfaces.

@@ -2,6 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+use agent_requests::{AddArpNeighbors, Neighbor, Route, UpdateRoutes};
 use policy_engine::Permit;
 use rtnetlink::{
     Error, RouteMessageBuilder,
@@ -12,7 +13,6 @@ use rtnetlink::{
 };
 
 use super::{Network, NetworkError, refused};
-use crate::request::{AddArpNeighbors, Neighbor, Route, UpdateRoutes};
 
 const EEXIST: i32 = -17;
 

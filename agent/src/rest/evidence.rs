@@ -3,12 +3,13 @@
 use std::{fmt, sync::Arc};
 
 use agent_evidence::tee::{Tee, TeeError, TeeKind};
+use agent_measured::Measured;
 use serde::Serialize;
 use tokio::task::spawn_blocking;
 use tracing::warn;
 
 use super::request::Answer;
-use crate::{initdata::Hardware, measured::Measured, rpc};
+use crate::{initdata::Hardware, rpc};
 
 /// What evidence is made of.
 pub(super) struct Source {

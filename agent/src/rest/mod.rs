@@ -18,6 +18,7 @@ mod request;
 
 use std::{io, net::Ipv4Addr, sync::Arc, time::Duration};
 
+use agent_measured::Measured;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::{TcpListener, TcpStream},
@@ -30,7 +31,7 @@ use self::{
     evidence::Source,
     request::{Answer, Ask, HEAD_BYTES_MAX, Progress},
 };
-use crate::{initdata::Hardware, measured::Measured};
+use crate::initdata::Hardware;
 
 const ADDRESS: (Ipv4Addr, u16) = (Ipv4Addr::LOCALHOST, 8006);
 /// Connections that are served at once; others wait in the kernel's queue.

@@ -6,15 +6,12 @@ use agent_protocol::{
     path::GuestPath,
     rpc::{agent, csi},
 };
+use agent_requests::{GetGuestDetails, GetVolumeStats, paths::STATE_ROOT};
 use policy_engine::Permit;
 use protobuf::MessageField;
 use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, openat2};
 
 use super::VERSION;
-use crate::{
-    paths::STATE_ROOT,
-    request::{GetGuestDetails, GetVolumeStats},
-};
 
 const BLOCK_SIZE: &str = "/sys/devices/system/memory/block_size_bytes";
 const PROBE: &str = "/sys/devices/system/memory/probe";

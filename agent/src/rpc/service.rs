@@ -6,9 +6,11 @@
 
 use std::sync::Arc;
 
+use agent_containers::{Containers, OomEvents, Output};
 use agent_protocol::rpc::{
     agent as wire, agent_ttrpc::AgentService, csi, empty::Empty, health, health_ttrpc, types,
 };
+use agent_requests::{self as request, Parse};
 use async_trait::async_trait;
 use policy_engine::Permit;
 use tokio::{sync::Notify, task::spawn_blocking};
@@ -19,14 +21,7 @@ use super::{
     VERSION, answers,
     status::{CallError, sentence, to_wire},
 };
-use crate::{
-    container::{Containers, OomEvents, Output},
-    copy_file,
-    judge::Judge,
-    network::Network,
-    request::{self, Parse},
-    sandbox::Sandbox,
-};
+use crate::{judge::Judge, network::Network, sandbox::Sandbox};
 
 /// All that calls act on.
 #[derive(Debug)]
@@ -287,7 +282,7 @@ agent_service! {
 
     copy_file(wire::CopyFileRequest) -> Empty = "CopyFile" |guest, message| {
         let permit = guest.permit::<request::CopyFile>(message)?;
-        blocking(move || copy_file::copy(permit)).await?;
+        blocking(move || agent_containers::copy(permit)).await?;
         Ok(Empty::new())
     }
 

@@ -6,18 +6,15 @@
 
 use std::error::Error;
 
+use agent_containers::{
+    ContainerError, CopyError, CreateError, ExecError, LookupError, RemoveError, StreamError,
+};
+use agent_requests::RequestError;
 use policy_engine::Denied;
 use thiserror::Error;
 use ttrpc::Code;
 
-use crate::{
-    container::{ContainerError, CreateError, ExecError, LookupError, RemoveError, StreamError},
-    copy_file::CopyError,
-    judge::SetPolicyError,
-    network::NetworkError,
-    request::RequestError,
-    sandbox::SandboxError,
-};
+use crate::{judge::SetPolicyError, network::NetworkError, sandbox::SandboxError};
 
 /// Most bytes of a message that leaves the guest.
 const MESSAGE_BYTES_MAX: usize = 1024;

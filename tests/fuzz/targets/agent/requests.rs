@@ -2,7 +2,7 @@
 
 #![no_main]
 
-use agent::request::{self, Parse};
+use agent_requests::{self as request, Parse};
 use protobuf::Message;
 
 fn parse<R: Parse<Message: Message>>(bytes: &[u8]) {

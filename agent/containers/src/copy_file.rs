@@ -1,0 +1,282 @@
+//! Files that the host puts into the guest: configuration, secrets, name servers.
+//!
+//! All of it lands below [`SHARED_ROOT`]. Names are resolved there with
+//! `openat2` and no links, whatever links the host has made before. A regular file
+//! is written beside its place and renamed when all its bytes are there, so a
+//! reader sees the old content or the new, and a copy that stops half-way changes
+//! nothing.
+
+use std::{
+    ffi::OsString,
+    fs::File,
+    io,
+    os::{fd::OwnedFd, unix::fs::FileExt},
+    path::Path,
+};
+
+use agent_requests::{CopyFile, FileKind, FileOwner, paths::SHARED_ROOT};
+use policy_engine::Permit;
+use rustix::{
+    fs::{AtFlags, Mode, OFlags, chownat, fchmod, mkdirat, openat2, renameat, symlinkat, unlinkat},
+    io::Errno,
+};
+use thiserror::Error;
+
+use crate::shared_root::{
+    Step, StepError, ids, make_parents, open_directory, open_root, resolve, set_owner, step,
+};
+
+/// Ends the name of a file that is not complete; no name from a shim does.
+const PART_SUFFIX: &str = ".kata-part";
+
+/// A file cannot be put into the guest.
+#[derive(Debug, Error)]
+#[error("cannot {step} {path}")]
+pub struct CopyError {
+    step: &'static str,
+    path: String,
+    #[source]
+    source: io::Error,
+}
+
+/// Puts a file, or a piece of one, in its place.
+///
+/// # Errors
+///
+/// [`CopyError`] names the step that failed; what was there before is still there.
+pub fn copy(permit: Permit<CopyFile>) -> Result<(), CopyError> {
+    let request = permit.into_request();
+    let path = request.path.clone();
+    copy_below(Path::new(SHARED_ROOT), request).map_err(|StepError { step, source }| CopyError {
+        step,
+        path: path.to_string(),
+        source,
+    })
+}
+
+fn copy_below(root: &Path, request: CopyFile) -> Step<()> {
+    let relative = request.path.below(SHARED_ROOT).unwrap_or_default();
+    let (parents, name) = relative.rsplit_once('/').unwrap_or(("", relative));
+    let root = step("open the root of", open_root(root))?;
+    let parent = make_parents(root, parents, request.directory_mode, request.owner)?;
+    match request.kind {
+        FileKind::Directory { mode } => directory(&parent, name, mode, request.owner),
+        FileKind::Symlink { target } => link(&parent, name, &target, request.owner),
+        FileKind::Regular {
+            mode,
+            offset,
+            size,
+            bytes,
+        } => {
+            let chunk = Chunk {
+                offset,
+                size,
+                bytes: &bytes,
+            };
+            regular(&parent, name, mode, request.owner, &chunk)
+        }
+    }
+}
+
+fn directory(parent: &OwnedFd, name: &str, mode: u32, owner: FileOwner) -> Step<()> {
+    match mkdirat(parent, name, Mode::from(0o700)) {
+        Ok(()) | Err(Errno::EXIST) => {}
+        Err(error) => return step("make directory", Err(error)),
+    }
+    let directory = step("open directory", open_directory(parent, name))?;
+    step("set the owner of", set_owner(&directory, owner))?;
+    step("set the mode of", fchmod(&directory, Mode::from(mode)))
+}
+
+/// A link is complete from the start, so it replaces the old one by a rename.
+fn link(parent: &OwnedFd, name: &str, target: &str, owner: FileOwner) -> Step<()> {
+    let part = part_of(name);
+    remove(parent, &part)?;
+    step("make link", symlinkat(target, parent, &part))?;
+    let (uid, gid) = ids(owner);
+    step(
+        "set the owner of",
+        chownat(parent, &part, uid, gid, AtFlags::SYMLINK_NOFOLLOW),
+    )?;
+    step("put in place", renameat(parent, &part, parent, name))
+}
+
+struct Chunk<'a> {
+    offset: u64,
+    size: u64,
+    bytes: &'a [u8],
+}
+
+fn regular(
+    parent: &OwnedFd,
+    name: &str,
+    mode: u32,
+    owner: FileOwner,
+    chunk: &Chunk<'_>,
+) -> Step<()> {
+    let part = part_of(name);
+    let mut flags = OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    if chunk.offset == 0 {
+        remove(parent, &part)?;
+        flags |= OFlags::CREATE | OFlags::EXCL;
+    }
+    let opened = openat2(parent, &part, flags, create_mode(flags), resolve());
+    let file = File::from(step("open", opened)?);
+    let len = step("look at", file.metadata())?.len();
+    if len != chunk.offset {
+        return step(
+            "continue",
+            Err(io::Error::other("the piece does not follow the one before")),
+        );
+    }
+    step("write", file.write_all_at(chunk.bytes, chunk.offset))?;
+    let end = chunk.offset.saturating_add(chunk.bytes.len() as u64);
+    if end < chunk.size {
+        return Ok(());
+    }
+    step("set the owner of", set_owner(&file, owner))?;
+    step("set the mode of", fchmod(&file, Mode::from(mode)))?;
+    step("put in place", renameat(parent, &part, parent, name))
+}
+
+/// `openat2` refuses a mode when nothing is made.
+fn create_mode(flags: OFlags) -> Mode {
+    if flags.contains(OFlags::CREATE) {
+        Mode::from(0o600)
+    } else {
+        Mode::empty()
+    }
+}
+
+fn part_of(name: &str) -> OsString {
+    let mut part = OsString::from(name);
+    part.push(PART_SUFFIX);
+    part
+}
+
+fn remove(parent: &OwnedFd, name: &OsString) -> Step<()> {
+    match unlinkat(parent, name, AtFlags::empty()) {
+        Ok(()) | Err(Errno::NOENT) => Ok(()),
+        Err(error) => step("clear the place of", Err(error)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        fs,
+        os::unix::fs::{PermissionsExt, symlink},
+    };
+
+    use agent_protocol::path::GuestPath;
+
+    use super::*;
+
+    const NOBODY: FileOwner = FileOwner {
+        uid: None,
+        gid: None,
+    };
+
+    fn put(root: &Path, name: &str, kind: FileKind) -> Step<()> {
+        let path = GuestPath::parse(&format!("{SHARED_ROOT}/{name}")).unwrap();
+        copy_below(
+            root,
+            CopyFile {
+                path,
+                kind,
+                directory_mode: Some(0o750),
+                owner: NOBODY,
+            },
+        )
+    }
+
+    fn piece(offset: u64, size: u64, bytes: &[u8]) -> FileKind {
+        FileKind::Regular {
+            mode: 0o640,
+            offset,
+            size,
+            bytes: bytes.into(),
+        }
+    }
+
+    #[test]
+    fn a_file_appears_when_its_last_piece_arrives() {
+        let root = tempfile::tempdir().unwrap();
+        let place = root.path().join("a/b/hosts");
+        put(root.path(), "a/b/hosts", piece(0, 6, b"abc")).unwrap();
+        assert!(!place.exists());
+        put(root.path(), "a/b/hosts", piece(3, 6, b"def")).unwrap();
+        assert_eq!(fs::read(&place).unwrap(), b"abcdef");
+        assert_eq!(
+            fs::metadata(&place).unwrap().permissions().mode() & 0o777,
+            0o640
+        );
+    }
+
+    #[test]
+    fn the_old_content_stays_until_the_new_is_complete() {
+        let root = tempfile::tempdir().unwrap();
+        put(root.path(), "f", piece(0, 3, b"old")).unwrap();
+        put(root.path(), "f", piece(0, 6, b"new")).unwrap();
+        assert_eq!(fs::read(root.path().join("f")).unwrap(), b"old");
+        assert!(put(root.path(), "f", piece(5, 6, b"x")).is_err());
+        put(root.path(), "f", piece(3, 6, b"er!")).unwrap();
+        assert_eq!(fs::read(root.path().join("f")).unwrap(), b"newer!");
+    }
+
+    #[test]
+    fn an_empty_file_is_a_file() {
+        let root = tempfile::tempdir().unwrap();
+        put(root.path(), "empty", piece(0, 0, b"")).unwrap();
+        assert_eq!(fs::read(root.path().join("empty")).unwrap(), b"");
+    }
+
+    #[test]
+    fn links_on_the_way_are_not_followed() {
+        let root = tempfile::tempdir().unwrap();
+        let outside = tempfile::tempdir().unwrap();
+        symlink(outside.path(), root.path().join("way")).unwrap();
+        symlink(outside.path().join("f"), root.path().join("f")).unwrap();
+        assert!(put(root.path(), "way/f", piece(0, 1, b"x")).is_err());
+        assert!(put(root.path(), "way", FileKind::Directory { mode: 0o755 }).is_err());
+        put(root.path(), "f", piece(0, 1, b"x")).unwrap();
+        assert!(fs::read_dir(outside.path()).unwrap().next().is_none());
+        assert!(
+            fs::symlink_metadata(root.path().join("f"))
+                .unwrap()
+                .is_file()
+        );
+    }
+
+    #[test]
+    fn a_link_replaces_the_one_before() {
+        let root = tempfile::tempdir().unwrap();
+        for target in ["..one", "..two"] {
+            put(
+                root.path(),
+                "..data",
+                FileKind::Symlink {
+                    target: target.into(),
+                },
+            )
+            .unwrap();
+        }
+        assert_eq!(
+            fs::read_link(root.path().join("..data")).unwrap(),
+            Path::new("..two")
+        );
+    }
+
+    #[test]
+    fn a_directory_may_be_there_already() {
+        let root = tempfile::tempdir().unwrap();
+        for mode in [0o700, 0o755] {
+            put(root.path(), "d", FileKind::Directory { mode }).unwrap();
+            let found = fs::metadata(root.path().join("d"))
+                .unwrap()
+                .permissions()
+                .mode();
+            assert_eq!(found & 0o777, mode);
+        }
+    }
+}

@@ -1,0 +1,174 @@
+//! The helper's side of a [`Job`]: one thread, one call of the container library.
+//!
+//! It gets the job and the workload's streams over its standard input, a socket
+//! to the agent, and answers there. It logs nothing: what the library would log
+//! includes arguments and environments.
+
+use std::{
+    error::Error,
+    fmt::Write as _,
+    io::IoSliceMut,
+    mem::MaybeUninit,
+    os::fd::{AsFd, OwnedFd},
+    path::Path,
+};
+
+use agent_requests::paths::{RUNTIME_ROOT, STATE_ROOT};
+use libcontainer::{
+    container::{Container, builder::ContainerBuilder},
+    error::LibcontainerError,
+    oci_spec::runtime::Spec,
+    syscall::syscall::SyscallType,
+};
+use rustix::{
+    net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendFlags},
+    process::{Resource, Rlimit},
+};
+
+use crate::{
+    dispositions, filter,
+    job::{Job, MESSAGE_BYTES_MAX, Outcome},
+};
+
+/// Most bytes of a reason; the rest adds nothing for its reader.
+const REASON_BYTES_MAX: usize = 1024;
+
+/// Does the job on standard input and answers there.
+#[must_use]
+pub fn run() -> std::process::ExitCode {
+    let socket = std::io::stdin();
+    let outcome = match receive(socket.as_fd()) {
+        Ok((job, streams)) => match perform(job, streams) {
+            Ok(pid) => Outcome::Done { pid },
+            Err(error) => Outcome::Failed {
+                message: reason(&error),
+            },
+        },
+        Err(message) => Outcome::Failed { message },
+    };
+    let sent = serde_json::to_vec(&outcome)
+        .is_ok_and(|text| rustix::net::send(socket.as_fd(), &text, SendFlags::NOSIGNAL).is_ok());
+    if sent {
+        std::process::ExitCode::SUCCESS
+    } else {
+        std::process::ExitCode::FAILURE
+    }
+}
+
+type Streams = [OwnedFd; 3];
+
+fn receive(socket: impl AsFd) -> Result<(Job, Option<Streams>), String> {
+    let mut bytes = vec![0; MESSAGE_BYTES_MAX];
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(3))];
+    let mut control = RecvAncillaryBuffer::new(&mut space);
+    let mut parts = [IoSliceMut::new(&mut bytes)];
+    let message = rustix::net::recvmsg(socket, &mut parts, &mut control, RecvFlags::CMSG_CLOEXEC)
+        .map_err(|error| format!("helper cannot read its job: {error}"))?;
+    let fds: Vec<OwnedFd> = control
+        .drain()
+        .filter_map(|part| match part {
+            RecvAncillaryMessage::ScmRights(fds) => Some(fds),
+            _ => None,
+        })
+        .flatten()
+        .collect();
+    let text = bytes.get(..message.bytes).unwrap_or_default();
+    let job = serde_json::from_slice(text).map_err(|_| "helper cannot read its job".to_owned())?;
+    Ok((job, fds.try_into().ok()))
+}
+
+fn perform(job: Job, streams: Option<Streams>) -> Result<i32, LibcontainerError> {
+    workload_limits();
+    // Answers go out with NOSIGNAL, so the helper itself does not need SIGPIPE ignored.
+    dispositions::reset();
+    match job {
+        Job::Create {
+            id,
+            bundle,
+            console,
+        } => create(id, &bundle, console.as_deref(), streams),
+        Job::Start { id } => {
+            Container::load(Path::new(RUNTIME_ROOT).join(id))?.start()?;
+            Ok(0)
+        }
+        Job::Exec {
+            id,
+            process,
+            console,
+        } => exec(id, &process, console.as_deref(), streams),
+    }
+}
+
+fn builder(id: String, streams: Option<Streams>) -> Result<ContainerBuilder, LibcontainerError> {
+    let builder = ContainerBuilder::new(id, SyscallType::default()).with_root_path(RUNTIME_ROOT)?;
+    Ok(match streams {
+        Some([stdin, stdout, stderr]) => builder
+            .with_stdin(stdin)
+            .with_stdout(stdout)
+            .with_stderr(stderr),
+        None => builder,
+    })
+}
+
+fn create(
+    id: String,
+    bundle: &Path,
+    console: Option<&Path>,
+    streams: Option<Streams>,
+) -> Result<i32, LibcontainerError> {
+    let container = builder(id, streams)?
+        .with_console_socket(console)
+        .as_init(bundle)
+        .with_systemd(false)
+        .build()?;
+    Ok(container.pid().map_or(0, |pid| pid.as_raw()))
+}
+
+fn exec(
+    id: String,
+    process: &Path,
+    console: Option<&Path>,
+    streams: Option<Streams>,
+) -> Result<i32, LibcontainerError> {
+    let bundle = Path::new(STATE_ROOT).join(&id);
+    let container = Spec::load(bundle.join("config.json"))?;
+    let mut builder = builder(id, streams)?.with_console_socket(console);
+    if let Some(filtered) = filter::executor(&container) {
+        builder = builder.with_executor(filtered);
+    }
+    let pid = builder
+        .as_tenant()
+        .with_detach(true)
+        .with_process(Some(process))
+        .build()?;
+    Ok(pid.as_raw())
+}
+
+/// What workloads start with unless their spec says otherwise, as under systemd.
+fn workload_limits() {
+    let files = Rlimit {
+        current: Some(1024),
+        maximum: Some(524_288),
+    };
+    let _ = rustix::process::setrlimit(Resource::Nofile, files);
+}
+
+/// The innermost cause says what the user can mend; the outer layers only say
+/// through which of the library's processes it came.
+fn reason(error: &LibcontainerError) -> String {
+    let mut text = error.to_string();
+    let mut cause: Option<&dyn Error> = error.source();
+    while let Some(error) = cause {
+        let part = error.to_string();
+        if !text.contains(&part) {
+            let _ = write!(text, ": {part}");
+        }
+        cause = error.source();
+    }
+    let mut end = text.len().min(REASON_BYTES_MAX);
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    text.truncate(end);
+    text
+}

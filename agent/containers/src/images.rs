@@ -1,0 +1,124 @@
+//! The one puller of the pod, made when the first image is asked for: reading the
+//! certificates costs time and memory that a pod should not pay before.
+
+use std::{
+    fmt,
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use agent_image::{Config, ConfigError, Puller};
+use agent_requests::paths;
+use agent_scratch_disk::{Place, Scratch, ScratchError};
+use thiserror::Error;
+
+use crate::image_settings::{self, SettingsError};
+
+/// Images cannot be had at all.
+#[derive(Debug, Error)]
+pub enum ImagesError {
+    /// The guest image or its command line holds what the puller cannot use.
+    #[error("images cannot be pulled")]
+    Config(#[from] ConfigError),
+    /// The owner's initdata says how, and cannot be followed.
+    #[error(transparent)]
+    Settings(#[from] SettingsError),
+    /// There is no place for them.
+    #[error(transparent)]
+    Scratch(#[from] Arc<ScratchError>),
+}
+
+/// How images are pulled.
+#[derive(Debug, Clone)]
+pub struct ImageConfig {
+    /// Proxy for registries with TLS.
+    pub https_proxy: Option<String>,
+    /// Hosts that are reached without the proxy.
+    pub no_proxy: Option<String>,
+    /// How long a pull may take.
+    pub pull_deadline: Duration,
+}
+
+/// Gets images.
+pub struct Images {
+    config: ImageConfig,
+    scratch: Arc<Scratch>,
+    puller: Mutex<Option<Arc<Puller>>>,
+}
+
+impl fmt::Debug for Images {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Images")
+            .field("config", &self.config)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Images {
+    /// Pulls as configured, to where the scratch disk says.
+    #[must_use]
+    pub fn new(config: ImageConfig, scratch: Arc<Scratch>) -> Self {
+        Self {
+            config,
+            scratch,
+            puller: Mutex::default(),
+        }
+    }
+
+    /// Where images lie; waits until that is known.
+    ///
+    /// # Errors
+    ///
+    /// When the scratch disk cannot be used.
+    pub(crate) fn place(&self) -> Result<Place, Arc<ScratchError>> {
+        self.scratch.place()
+    }
+
+    /// The puller.
+    ///
+    /// # Errors
+    ///
+    /// [`ImagesError`].
+    pub fn puller(&self) -> Result<Arc<Puller>, ImagesError> {
+        let place = self.place()?;
+        let mut slot = self.puller.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(puller) = &*slot {
+            return Ok(Arc::clone(puller));
+        }
+        let certificates = std::fs::read(paths::CERTIFICATES).ok();
+        let mut config = Config::default();
+        config.store = image_store(&place);
+        config.root_certificates = certificates.into_iter().collect();
+        config.https_proxy = self.config.https_proxy.clone();
+        config.no_proxy = self.config.no_proxy.clone();
+        config.resolv_conf = PathBuf::from(paths::RESOLV_CONF);
+        config.pull_deadline = self.config.pull_deadline;
+        image_settings::apply(Path::new(agent_protocol::initdata::DIRECTORY), &mut config)?;
+        let puller = Arc::new(Puller::build(config)?);
+        *slot = Some(Arc::clone(&puller));
+        Ok(puller)
+    }
+}
+
+/// Where the puller keeps images and containers' changes.
+fn image_store(place: &Place) -> PathBuf {
+    match place {
+        Place::Disk { .. } => Path::new(agent_scratch_disk::ROOT).join("image"),
+        Place::Memory => paths::IMAGE_STORE.into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn images_lie_where_the_place_is() {
+        let scratch = Scratch::memory();
+        let memory = scratch.place().unwrap();
+        assert_eq!(image_store(&memory), Path::new(paths::IMAGE_STORE));
+        let disk = Place::Disk { mib: 1 };
+        assert!(image_store(&disk).starts_with(agent_scratch_disk::ROOT));
+    }
+}

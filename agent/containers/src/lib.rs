@@ -1,0 +1,61 @@
+//! The pod's containers: their root file systems, processes, streams and volumes, and
+//! the files that the host puts beside them.
+//!
+//! It takes parsed requests ([`agent_requests`]) in permits: what nobody judged cannot be
+//! done. It distrusts the images that it runs and the workloads in them, and the host
+//! where a permit says less than everything; it knows nothing of RPC, of the network or
+//! of who judges.
+//!
+//! Where to start reading: [`Containers::create`] makes a container, [`Containers::exec`]
+//! a further process, [`Containers::remove`] ends one. [`job`] says why the container
+//! library works in processes of its own, [`helper`] is such a process, and [`Reaper`]
+//! waits for every process that there is.
+
+mod cgroup;
+mod console;
+mod copy_file;
+mod create;
+mod dispositions;
+mod exec;
+mod filter;
+mod full;
+pub mod helper;
+mod image_settings;
+mod images;
+mod inside;
+pub mod job;
+mod memory;
+pub mod namespaces;
+mod oom;
+mod parts;
+pub mod pause;
+mod process;
+mod process_digest;
+mod reaper;
+mod remove;
+mod root;
+mod shared_root;
+mod signal;
+mod spec;
+mod stats;
+mod stdio;
+mod table;
+mod volumes;
+mod watched;
+mod wiring;
+
+pub use cgroup::Cgroup;
+pub use copy_file::{CopyError, copy};
+pub use create::CreateError;
+pub use exec::ExecError;
+pub use image_settings::SettingsError;
+pub use images::{ImageConfig, Images, ImagesError};
+pub use inside::UserError;
+pub use oom::OomEvents;
+pub use process::{Process, StreamError};
+pub use reaper::{Exit, ExitStatus, Expecting, Reaper};
+pub use remove::RemoveError;
+pub use root::RootError;
+pub use stdio::{Output, WorkloadEnds};
+pub use table::{Container, ContainerError, Containers, LookupError, Surroundings};
+pub use volumes::{StorageError, Storages};

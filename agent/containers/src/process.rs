@@ -1,0 +1,133 @@
+//! One process that the host asked for, and its streams.
+
+use std::{
+    io,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
+
+use agent_requests::{CloseStdin, ReadStream, TtyWinResize, WaitProcess, WriteStdin};
+use policy_engine::Permit;
+use thiserror::Error;
+
+use crate::{
+    reaper::{Exit, ExitStatus},
+    stdio::{Output, Stdio},
+};
+
+/// A process in a container.
+#[derive(Debug)]
+pub struct Process {
+    pub(super) pid: i32,
+    pub(super) exit: Exit,
+    stdio: Stdio,
+    discarding: [AtomicBool; 2],
+}
+
+/// A stream cannot be used.
+#[derive(Debug, Error)]
+pub enum StreamError {
+    /// Nobody reads it any more.
+    #[error("standard input is closed")]
+    Closed,
+    /// The process has no terminal.
+    #[error("process has no terminal")]
+    NoTerminal,
+    /// The kernel refused.
+    #[error("stream cannot be used")]
+    Kernel(#[source] io::Error),
+}
+
+impl From<io::Error> for StreamError {
+    fn from(error: io::Error) -> Self {
+        match error.kind() {
+            io::ErrorKind::BrokenPipe => Self::Closed,
+            _ => Self::Kernel(error),
+        }
+    }
+}
+
+impl Process {
+    pub(super) fn new(pid: i32, exit: Exit, stdio: Stdio) -> Self {
+        Self {
+            pid,
+            exit,
+            stdio,
+            discarding: Default::default(),
+        }
+    }
+
+    /// Sets the size that its terminal starts with; without one the kernel's is as good.
+    pub(super) fn set_size(&self, (rows, columns): (u16, u16)) {
+        let _ = self.stdio.resize(rows, columns);
+    }
+
+    /// Waits for its end.
+    pub async fn wait(&self, _: &Permit<WaitProcess>) -> ExitStatus {
+        self.exit.wait().await
+    }
+
+    /// Writes to its standard input; no bytes close it.
+    ///
+    /// # Errors
+    ///
+    /// When the input is closed.
+    pub async fn write(&self, permit: &Permit<WriteStdin>) -> Result<usize, StreamError> {
+        let bytes = &permit.request().bytes;
+        if bytes.is_empty() {
+            self.stdio.close_stdin().await;
+        } else {
+            self.stdio.write(bytes).await?;
+        }
+        Ok(bytes.len())
+    }
+
+    /// Closes its standard input.
+    pub async fn close_stdin(&self, _: &Permit<CloseStdin>) {
+        self.stdio.close_stdin().await;
+    }
+
+    /// Reads some of its output; no bytes mean the end.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel refuses.
+    pub async fn read(
+        &self,
+        permit: &Permit<ReadStream>,
+        output: Output,
+    ) -> Result<Vec<u8>, StreamError> {
+        Ok(self
+            .stdio
+            .read(output, permit.request().len, &self.exit)
+            .await?)
+    }
+
+    /// Lets its output run dry, so that it does not block on a reader who may not
+    /// read.
+    pub fn discard(self: Arc<Self>, output: Output) {
+        let [stdout, stderr] = &self.discarding;
+        let flag = match output {
+            Output::Stdout => stdout,
+            Output::Stderr => stderr,
+        };
+        if !flag.swap(true, Ordering::Relaxed) {
+            tokio::spawn(async move { self.stdio.discard(output, &self.exit).await });
+        }
+    }
+
+    /// Sets the size of its terminal.
+    ///
+    /// # Errors
+    ///
+    /// When it has none.
+    pub fn resize(&self, permit: &Permit<TtyWinResize>) -> Result<(), StreamError> {
+        let request = permit.request();
+        match self.stdio.resize(request.rows, request.columns)? {
+            true => Ok(()),
+            false => Err(StreamError::NoTerminal),
+        }
+    }
+}

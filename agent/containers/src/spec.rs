@@ -1,0 +1,130 @@
+//! The spec that a container runs by: completed, measured, written.
+
+use std::{
+    fs, io,
+    os::unix::fs::OpenOptionsExt as _,
+    path::{Path, PathBuf},
+};
+
+use agent_evidence::{Sha256Digest, log::ContainerEntry};
+use agent_measured::Measured;
+use agent_protocol::id::ContainerId;
+use agent_requests::paths;
+use oci_spec::runtime::{
+    Capabilities, LinuxCapabilities, LinuxNamespace, LinuxNamespaceType, Process as SpecProcess,
+    Spec,
+};
+
+use crate::{create::CreateError, namespaces, process_digest::process_digest};
+
+/// Measures the spec, with the digest of the image's manifest, and writes it into the
+/// container's directory for the container library: the very bytes that were measured.
+pub(super) fn settle_spec(
+    log: &Measured,
+    id: &ContainerId,
+    image: Option<&str>,
+    spec: &Spec,
+) -> Result<(), CreateError> {
+    let prepare = |source| CreateError::Prepare {
+        what: "the spec",
+        container: id.clone(),
+        source,
+    };
+    let json = |error: serde_json::Error| prepare(error.into());
+    let text = serde_json::to_vec(spec).map_err(json)?;
+    let process = spec.process().clone().unwrap_or_default();
+    log.note(ContainerEntry {
+        container: id.to_string(),
+        image: image.map(str::to_owned),
+        spec: Sha256Digest::of(&[&text]),
+        process: process_digest(&process).map_err(json)?,
+    })?;
+    write_private(&paths::bundle(id).join("config.json"), &text).map_err(prepare)
+}
+
+/// What a process keeps when its request names no capabilities: none. The library
+/// leaves a set alone that is not named, so each is named.
+pub(super) fn no_capabilities() -> LinuxCapabilities {
+    let mut none = LinuxCapabilities::default();
+    none.set_bounding(Some(Capabilities::new()));
+    none.set_effective(Some(Capabilities::new()));
+    none.set_inheritable(Some(Capabilities::new()));
+    none.set_permitted(Some(Capabilities::new()));
+    none.set_ambient(Some(Capabilities::new()));
+    none
+}
+
+/// Adds what the guest decides: the process, and every namespace but the network's.
+pub(super) fn complete_spec(spec: &mut Spec, mut process: SpecProcess, join: Option<i32>) {
+    if process.capabilities().is_none() {
+        process.set_capabilities(Some(no_capabilities()));
+    }
+    spec.set_process(Some(process));
+    let namespaces = [
+        (LinuxNamespaceType::Mount, None),
+        (LinuxNamespaceType::Cgroup, None),
+        (
+            LinuxNamespaceType::Pid,
+            join.map(|pid| format!("/proc/{pid}/ns/pid").into()),
+        ),
+        (LinuxNamespaceType::Ipc, Some(namespaces::ipc())),
+        (LinuxNamespaceType::Uts, Some(namespaces::uts())),
+    ];
+    let namespaces = namespaces.map(|(kind, path): (_, Option<PathBuf>)| {
+        let mut namespace = LinuxNamespace::default();
+        namespace.set_typ(kind);
+        namespace.set_path(path);
+        namespace
+    });
+    if let Some(linux) = spec.linux_mut() {
+        linux.set_namespaces(Some(namespaces.into()));
+    }
+}
+
+/// Writes a file that only the agent can read.
+pub(super) fn write_private(path: &Path, text: &[u8]) -> io::Result<()> {
+    let mut options = fs::OpenOptions::new();
+    let mut file = options
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(path)?;
+    io::Write::write_all(&mut file, text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_process_without_capabilities_names_every_set_and_none_has_any() {
+        let mut spec = Spec::default();
+        let mut process = SpecProcess::default();
+        process.set_capabilities(None);
+        complete_spec(&mut spec, process, None);
+        let json = serde_json::to_value(&spec).unwrap();
+        let sets = json["process"]["capabilities"].as_object().unwrap();
+        assert_eq!(sets.len(), 5, "{sets:?}");
+        assert!(
+            sets.values().all(|set| set == &serde_json::json!([])),
+            "{sets:?}"
+        );
+    }
+
+    #[test]
+    fn a_container_has_its_own_mounts_and_never_its_own_network() {
+        let mut spec = Spec::default();
+        complete_spec(&mut spec, SpecProcess::default(), Some(7));
+        let linux = spec.linux().as_ref().unwrap();
+        let kinds: Vec<_> = linux
+            .namespaces()
+            .iter()
+            .flatten()
+            .map(|one| one.typ())
+            .collect();
+        assert!(kinds.contains(&LinuxNamespaceType::Mount));
+        assert!(!kinds.contains(&LinuxNamespaceType::Network));
+        assert_eq!(kinds.len(), 5);
+    }
+}

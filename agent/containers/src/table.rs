@@ -1,0 +1,282 @@
+//! The pod's containers and their processes.
+//!
+//! Each container has its own values; the table that names them is locked only to
+//! look something up. [`Containers::create`] and its siblings take a
+//! [`Permit`]: what nobody judged cannot be done.
+
+use std::{
+    collections::BTreeMap,
+    io,
+    path::PathBuf,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+};
+
+use agent_measured::Measured;
+use agent_protocol::{
+    id::{ContainerId, ExecId, ProcessId},
+    rpc::agent::StatsContainerResponse,
+};
+use agent_requests::{
+    ContainerRequest, GetDiagnosticData, PauseContainer, ProcessRequest, ProcessSpec,
+    ResumeContainer, StatsContainer, UpdateContainer, paths,
+};
+use policy_engine::Permit;
+use thiserror::Error;
+
+use crate::{
+    cgroup::Cgroup, images::Images, inside::Inside, oom::OomEvents, parts::Parts, process::Process,
+    reaper::Reaper, stats, volumes::Storages,
+};
+
+/// Most bytes of a container's last message that leave the guest (Kubernetes' limit).
+const TERMINATION_BYTES_MAX: u64 = 4096;
+/// Most containers of one pod, the removed ones left out.
+pub(crate) const CONTAINERS_MAX: usize = 512;
+/// Most processes of one container that were started by request and not yet forgotten.
+pub(crate) const EXECS_MAX: usize = 1024;
+
+/// One container.
+#[derive(Debug)]
+pub struct Container {
+    pub(crate) id: ContainerId,
+    pub(crate) cgroup: Cgroup,
+    pub(crate) init: Arc<Process>,
+    /// Nothing while the process is being made.
+    pub(crate) execs: Mutex<BTreeMap<ExecId, Option<Arc<Process>>>>,
+    /// What execs inherit where their request says nothing.
+    pub(crate) defaults: ProcessSpec,
+    pub(crate) shared_processes: bool,
+    pub(crate) pause: bool,
+    pub(crate) termination: Option<PathBuf>,
+    pub(crate) started: AtomicBool,
+    pub(crate) parts: Mutex<Parts>,
+}
+
+/// All containers of the pod, and what they share.
+#[derive(Debug)]
+pub struct Containers {
+    pub(crate) table: Mutex<BTreeMap<ContainerId, Option<Arc<Container>>>>,
+    pub(crate) first_pid: Mutex<Option<i32>>,
+    pub(crate) reaper: Reaper,
+    pub(crate) oom: Arc<OomEvents>,
+    pub(crate) storages: Arc<Storages>,
+    pub(crate) images: Arc<Images>,
+    pub(crate) log: Arc<Measured>,
+    pub(crate) pipe_size: Option<usize>,
+    pub(crate) serial: AtomicU64,
+}
+
+/// A request names something that is not there.
+#[derive(Debug, Error)]
+pub enum LookupError {
+    /// No such container.
+    #[error("Invalid container id {0}: the pod has no such container")]
+    Container(ContainerId),
+    /// No such process; it may have ended and been forgotten.
+    #[error("process {0} has ended")]
+    Process(ExecId),
+}
+
+/// A container cannot be looked at or changed as asked.
+#[derive(Debug, Error)]
+pub enum ContainerError {
+    /// It is not there.
+    #[error(transparent)]
+    Lookup(#[from] LookupError),
+    /// The kernel refused.
+    #[error("cannot {action} container {container}")]
+    Kernel {
+        /// What was tried.
+        action: &'static str,
+        /// With which container.
+        container: ContainerId,
+        /// Why not.
+        #[source]
+        source: io::Error,
+    },
+}
+
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// What containers need of the rest of the agent.
+#[derive(Debug)]
+pub struct Surroundings {
+    /// Waits for processes.
+    pub reaper: Reaper,
+    /// Hears of containers out of memory.
+    pub oom: Arc<OomEvents>,
+    /// Volumes of the pod.
+    pub storages: Arc<Storages>,
+    /// Gets images.
+    pub images: Arc<Images>,
+    /// Where everything is noted before it is done.
+    pub log: Arc<Measured>,
+    /// Size of the streams' pipes, if not the kernel's default.
+    pub pipe_size: Option<usize>,
+}
+
+impl Containers {
+    /// No containers yet.
+    #[must_use]
+    pub fn new(surroundings: Surroundings) -> Self {
+        Self {
+            table: Mutex::default(),
+            first_pid: Mutex::default(),
+            reaper: surroundings.reaper,
+            oom: surroundings.oom,
+            storages: surroundings.storages,
+            images: surroundings.images,
+            log: surroundings.log,
+            pipe_size: surroundings.pipe_size,
+            serial: AtomicU64::new(0),
+        }
+    }
+
+    pub(crate) fn serial(&self) -> u64 {
+        self.serial.fetch_add(1, Ordering::Relaxed)
+    }
+
+    pub(crate) fn find(&self, id: &ContainerId) -> Result<Arc<Container>, LookupError> {
+        let table = lock(&self.table);
+        let found = table.get(id).and_then(Option::as_ref).map(Arc::clone);
+        found.ok_or_else(|| LookupError::Container(id.clone()))
+    }
+
+    /// The ids of all containers, the youngest id last.
+    #[must_use]
+    pub fn ids(&self) -> Vec<ContainerId> {
+        lock(&self.table).keys().cloned().collect()
+    }
+
+    /// The process that a request names.
+    ///
+    /// # Errors
+    ///
+    /// When there is no such container or process.
+    pub fn process<R: ProcessRequest>(
+        &self,
+        permit: &Permit<R>,
+    ) -> Result<Arc<Process>, LookupError> {
+        self.named(permit.request())
+    }
+
+    /// The process whose output the policy keeps from the host. Only for draining
+    /// it: the bytes go nowhere.
+    ///
+    /// # Errors
+    ///
+    /// When there is no such container or process.
+    pub fn named<R: ProcessRequest>(&self, request: &R) -> Result<Arc<Process>, LookupError> {
+        let (container, process) = request.names();
+        let container = self.find(container)?;
+        match process {
+            ProcessId::Init => Ok(Arc::clone(&container.init)),
+            ProcessId::Exec(exec) => lock(&container.execs)
+                .get(exec)
+                .and_then(Option::clone)
+                .ok_or_else(|| LookupError::Process(exec.clone())),
+        }
+    }
+
+    fn with_cgroup<R: ContainerRequest>(
+        &self,
+        permit: &Permit<R>,
+        action: &'static str,
+        act: impl FnOnce(&Cgroup) -> io::Result<()>,
+    ) -> Result<(), ContainerError> {
+        let container = self.find(permit.request().container())?;
+        act(&container.cgroup).map_err(|source| ContainerError::Kernel {
+            action,
+            container: container.id.clone(),
+            source,
+        })
+    }
+
+    /// Freezes a container.
+    ///
+    /// # Errors
+    ///
+    /// When it is not there or the kernel refuses.
+    pub fn pause(&self, permit: &Permit<PauseContainer>) -> Result<(), ContainerError> {
+        self.with_cgroup(permit, "pause", |cgroup| cgroup.freeze(true))
+    }
+
+    /// Thaws a container.
+    ///
+    /// # Errors
+    ///
+    /// When it is not there or the kernel refuses.
+    pub fn resume(&self, permit: &Permit<ResumeContainer>) -> Result<(), ContainerError> {
+        self.with_cgroup(permit, "resume", |cgroup| cgroup.freeze(false))
+    }
+
+    /// Changes a container's limits.
+    ///
+    /// # Errors
+    ///
+    /// When it is not there or the kernel refuses.
+    pub fn update(&self, permit: &Permit<UpdateContainer>) -> Result<(), ContainerError> {
+        let request = permit.request();
+        let container = self.find(&request.container)?;
+        container
+            .cgroup
+            .update(&request.limits)
+            .map_err(|source| ContainerError::Kernel {
+                action: "change the limits of",
+                container: container.id.clone(),
+                source,
+            })
+    }
+
+    /// Reads what a container uses.
+    ///
+    /// # Errors
+    ///
+    /// When it is not there.
+    pub fn stats(
+        &self,
+        permit: &Permit<StatsContainer>,
+    ) -> Result<StatsContainerResponse, ContainerError> {
+        let container = self.find(permit.request().container())?;
+        stats::read(&container.cgroup).map_err(|source| ContainerError::Kernel {
+            action: "read the statistics of",
+            container: container.id.clone(),
+            source,
+        })
+    }
+
+    /// The message that a container left at its end; empty if it left none.
+    ///
+    /// # Errors
+    ///
+    /// When the container is not there or its file cannot be read.
+    pub fn termination_message(
+        &self,
+        permit: &Permit<GetDiagnosticData>,
+    ) -> Result<String, ContainerError> {
+        let container = self.find(&permit.request().container)?;
+        let Some(path) = &container.termination else {
+            return Ok(String::new());
+        };
+        let read = match path.strip_prefix(paths::SHARED_ROOT) {
+            Ok(rest) => Inside::open(paths::SHARED_ROOT.as_ref())
+                .and_then(|root| root.read(rest, TERMINATION_BYTES_MAX)),
+            Err(_) => Inside::open(&paths::bundle(&container.id).join("rootfs"))
+                .and_then(|root| root.read(path, TERMINATION_BYTES_MAX)),
+        };
+        match read {
+            Ok(bytes) => Ok(String::from_utf8_lossy(&bytes).into_owned()),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(String::new()),
+            Err(source) => Err(ContainerError::Kernel {
+                action: "read the termination message of",
+                container: container.id.clone(),
+                source,
+            }),
+        }
+    }
+}

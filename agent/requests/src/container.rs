@@ -1,0 +1,240 @@
+//! Requests about whole containers.
+
+use std::time::Duration;
+
+use agent_protocol::{id::ContainerId, rpc::agent};
+
+use crate::{
+    error::{RequestError, Unsupported},
+    limits::Limits,
+    parse::{Parse, at_most, container_id, process_id, rule},
+    spec::ContainerSpec,
+    storage,
+    storage::ContainerStorage,
+};
+
+const STORAGES_MAX: usize = 64;
+/// What lies beside the containers' directories below the state root.
+const RESERVED_IDS: [&str; 3] = ["image", "sandbox", "shared"];
+
+/// A container to create.
+#[derive(Debug)]
+pub struct CreateContainer {
+    /// Its id.
+    pub container: ContainerId,
+    /// What it runs and how.
+    pub spec: ContainerSpec,
+    /// Where its root file system and its volumes come from.
+    pub storages: Vec<ContainerStorage>,
+    /// Whether it joins the process namespace of the pod's first container.
+    pub shared_processes: bool,
+}
+
+/// New limits of a container.
+#[derive(Debug)]
+pub struct UpdateContainer {
+    /// The container.
+    pub container: ContainerId,
+    /// What it may use from now on.
+    pub limits: Limits,
+}
+
+/// A container to remove.
+#[derive(Debug)]
+pub struct RemoveContainer {
+    /// The container.
+    pub container: ContainerId,
+    /// How long its end may take; the agent has its own limit as well.
+    pub timeout: Option<Duration>,
+}
+
+impl Parse for CreateContainer {
+    type Message = agent::CreateContainerRequest;
+
+    fn parse(message: Self::Message) -> Result<Self, RequestError> {
+        let container = container_id(&message.container_id)?;
+        process_id(&container, &message.exec_id)?;
+        if RESERVED_IDS.contains(&container.as_str()) {
+            return Err(Unsupported::ReservedId(container).into());
+        }
+        if let Some(device) = message.devices.first() {
+            let path = device.container_path.chars().take(256).collect();
+            return Err(Unsupported::Device(path).into());
+        }
+        if !message.shared_mounts.is_empty() {
+            return Err(Unsupported::SharedMounts.into());
+        }
+        if (message.stdin_port, message.stdout_port, message.stderr_port) != (0, 0, 0) {
+            return Err(Unsupported::StdioPorts.into());
+        }
+        at_most("storages", message.storages.len(), STORAGES_MAX)?;
+        let storages: Vec<_> = message
+            .storages
+            .into_iter()
+            .map(|entry| storage::parse(&container, entry))
+            .collect::<Result<_, _>>()?;
+        let images = |storage: &&ContainerStorage| matches!(storage, ContainerStorage::Image(_));
+        match storages.iter().filter(images).count() {
+            0 => return Err(Unsupported::NoImage.into()),
+            1 => {}
+            _ => return Err(RequestError::Invalid("second image_guest_pull storage")),
+        }
+        let oci = message
+            .OCI
+            .into_option()
+            .ok_or(RequestError::Missing("OCI spec"))?;
+        Ok(Self {
+            spec: ContainerSpec::parse(&container, oci)?,
+            container,
+            storages,
+            shared_processes: message.sandbox_pidns,
+        })
+    }
+}
+
+impl Parse for UpdateContainer {
+    type Message = agent::UpdateContainerRequest;
+
+    fn parse(message: Self::Message) -> Result<Self, RequestError> {
+        Ok(Self {
+            container: container_id(&message.container_id)?,
+            limits: Limits::parse(message.resources.get_or_default())?,
+        })
+    }
+}
+
+impl Parse for RemoveContainer {
+    type Message = agent::RemoveContainerRequest;
+
+    fn parse(message: Self::Message) -> Result<Self, RequestError> {
+        let seconds = u64::from(message.timeout);
+        Ok(Self {
+            container: container_id(&message.container_id)?,
+            timeout: (seconds != 0).then(|| Duration::from_secs(seconds)),
+        })
+    }
+}
+
+/// A request that names a container and nothing else.
+pub trait ContainerRequest {
+    /// The container.
+    fn container(&self) -> &ContainerId;
+}
+
+macro_rules! container_requests {
+    ($($(#[$doc:meta])* $name:ident($message:ty);)*) => {$(
+        $(#[$doc])*
+        #[derive(Debug)]
+        pub struct $name {
+            /// The container.
+            pub container: ContainerId,
+        }
+
+        impl ContainerRequest for $name {
+            fn container(&self) -> &ContainerId {
+                &self.container
+            }
+        }
+
+        impl Parse for $name {
+            type Message = $message;
+
+            fn parse(message: Self::Message) -> Result<Self, RequestError> {
+                Ok(Self { container: container_id(&message.container_id)? })
+            }
+        }
+    )*};
+}
+
+container_requests! {
+    /// A created container whose process may run.
+    StartContainer(agent::StartContainerRequest);
+    /// A container whose use of resources is asked for.
+    StatsContainer(agent::StatsContainerRequest);
+    /// A container to freeze.
+    PauseContainer(agent::PauseContainerRequest);
+    /// A frozen container to thaw.
+    ResumeContainer(agent::ResumeContainerRequest);
+}
+
+rule! {
+    CreateContainer => "CreateContainerRequest",
+    StartContainer => "StartContainerRequest",
+    RemoveContainer => "RemoveContainerRequest",
+    UpdateContainer => "UpdateContainerRequest",
+    StatsContainer => "StatsContainerRequest",
+    PauseContainer => "PauseContainerRequest",
+    ResumeContainer => "ResumeContainerRequest",
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use agent_protocol::rpc::oci;
+    use protobuf::MessageField;
+
+    use super::*;
+    use crate::paths;
+
+    fn message(id: &str) -> agent::CreateContainerRequest {
+        agent::CreateContainerRequest {
+            container_id: id.into(),
+            storages: vec![agent::Storage {
+                driver: "image_guest_pull".into(),
+                source: "r.example/a:1".into(),
+                mount_point: format!("/run/kata-containers/{id}/rootfs"),
+                ..Default::default()
+            }],
+            OCI: MessageField::some(oci::Spec {
+                Process: MessageField::some(oci::Process {
+                    Args: vec!["sh".into()],
+                    ..Default::default()
+                }),
+                ..Default::default()
+            }),
+            ..Default::default()
+        }
+    }
+
+    #[test]
+    fn a_container_does_not_take_a_directory_of_the_pod() {
+        assert!(CreateContainer::parse(message("c1")).is_ok());
+        for path in [paths::SHARED_ROOT, paths::SANDBOX_ROOT, paths::IMAGE_STORE] {
+            let below = Path::new(path).strip_prefix(paths::STATE_ROOT).unwrap();
+            let name = below.iter().next().unwrap().to_str().unwrap();
+            assert!(CreateContainer::parse(message(name)).is_err(), "{name}");
+        }
+    }
+
+    #[test]
+    fn a_container_has_one_image_and_no_devices() {
+        let none = agent::CreateContainerRequest {
+            storages: vec![],
+            ..message("c1")
+        };
+        let mut two = message("c1");
+        two.storages.extend(two.storages.clone());
+        let device = agent::CreateContainerRequest {
+            devices: vec![agent::Device::default()],
+            ..message("c1")
+        };
+        for bad in [none, two, device] {
+            assert!(CreateContainer::parse(bad).is_err());
+        }
+    }
+
+    #[test]
+    fn limits_have_no_negative_values_but_minus_one() {
+        let with = |limit| oci::LinuxResources {
+            Memory: MessageField::some(oci::LinuxMemory {
+                Limit: limit,
+                ..Default::default()
+            }),
+            ..Default::default()
+        };
+        assert_eq!(Limits::parse(&with(0)).unwrap().memory.limit, None);
+        assert_eq!(Limits::parse(&with(-1)).unwrap().memory.limit, Some(-1));
+        assert!(Limits::parse(&with(-2)).is_err());
+    }
+}
