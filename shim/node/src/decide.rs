@@ -225,7 +225,7 @@ impl Findings {
 }
 
 /// The first `major.minor` in a text.
-fn version(text: &str) -> Option<(u32, u32)> {
+pub(crate) fn version(text: &str) -> Option<(u32, u32)> {
     let mut words = text.split(|c: char| !c.is_ascii_digit() && c != '.');
     words.find_map(|word| {
         let (major, rest) = word.split_once('.')?;

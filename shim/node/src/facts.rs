@@ -12,11 +12,11 @@ use std::{
 use clap::Args;
 use shim_hypervisor::node;
 
-/// How long `qemu --version` may take.
-const VERSION_MAX: Duration = Duration::from_secs(10);
+/// How long a program may take to print its version or its default configuration.
+const ANSWER_MAX: Duration = Duration::from_secs(10);
 const PAUSE: Duration = Duration::from_millis(10);
-/// More is no version.
-const MAX_VERSION_LEN: u64 = 4096;
+/// What a pipe holds: a program that prints more does not end before it is read.
+const MAX_ANSWER_LEN: u64 = 64 << 10;
 
 /// Where the node's parts are installed; as in `configuration.toml`.
 #[derive(Args, Clone, Debug)]
@@ -122,30 +122,36 @@ fn part(name: &str, opened: io::Result<()>) -> Part {
 
 /// The first line of what a program says with `--version`.
 fn version(program: &Path) -> Part {
+    let text = said(program, &["--version"])?;
+    let line = text.lines().next().unwrap_or_default();
+    Ok(line.to_owned())
+}
+
+/// What a program prints, or why it does not.
+pub(crate) fn said(program: &Path, arguments: &[&str]) -> Result<String, String> {
     let failed = |error: io::Error| format!("{}: {error}", program.display());
     let mut child = Command::new(program)
-        .arg("--version")
+        .args(arguments)
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::null())
         .spawn()
         .map_err(failed)?;
-    let end = Instant::now() + VERSION_MAX;
+    let end = Instant::now() + ANSWER_MAX;
     while child.try_wait().map_err(failed)?.is_none() {
         if Instant::now() > end {
             // It is our own child, so both find it.
             child.kill().and_then(|()| child.wait()).map_err(failed)?;
-            return Err(format!("{} does not say its version", program.display()));
+            return Err(format!("{} does not answer", program.display()));
         }
         thread::sleep(PAUSE);
     }
     let mut text = String::new();
     if let Some(output) = child.stdout.take() {
-        let mut bounded = output.take(MAX_VERSION_LEN);
+        let mut bounded = output.take(MAX_ANSWER_LEN);
         bounded.read_to_string(&mut text).map_err(failed)?;
     }
-    let line = text.lines().next().unwrap_or_default();
-    Ok(line.to_owned())
+    Ok(text)
 }
 
 #[cfg(test)]

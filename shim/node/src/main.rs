@@ -4,17 +4,20 @@
 //! protection guests can have and what is missing for it. It changes nothing. What it finds is
 //! read in [`facts`]; what follows from it is decided in [`mod@decide`], without looking again.
 //!
+//! [`mod@containerd`] puts the runtime into containerd's configuration and takes it out again.
+//!
 //! | exit code | meaning |
 //! |---|---|
-//! | 0 | guests with the protection that was asked for can start |
-//! | 1 | something is missing |
+//! | 0 | guests with the protection that was asked for can start; the configuration is as asked |
+//! | 1 | something is missing; the configuration could not be changed |
 //! | 2 | wrong usage |
 #![forbid(unsafe_code)]
 
+mod containerd;
 mod decide;
 mod facts;
 
-use std::process::ExitCode;
+use std::{error::Error as _, process::ExitCode};
 
 use clap::{Parser, Subcommand};
 use decide::{Wanted, decide};
@@ -43,11 +46,25 @@ enum Commands {
         #[arg(long)]
         json: bool,
     },
+    /// Put the runtime into containerd's configuration
+    ///
+    /// For containerd 2.x it writes the drop-in conf.d/kata-cc.toml beside the configuration
+    /// and imports it; for 1.7 it adds to the configuration itself. What was there is kept in
+    /// FILE.before-kata-cc. Restart containerd afterwards.
+    ///
+    /// Exit codes: 0 done, 1 the configuration could not be changed, 2 wrong usage.
+    Containerd(containerd::Arguments),
 }
 
 fn main() -> ExitCode {
-    let Commands::Check { places, tee, json } = Cli::parse().command;
-    let decision = decide(&Facts::probe(&places), tee);
+    match Cli::parse().command {
+        Commands::Check { places, tee, json } => check(&places, tee, json),
+        Commands::Containerd(arguments) => configure(arguments),
+    }
+}
+
+fn check(places: &Places, tee: Wanted, json: bool) -> ExitCode {
+    let decision = decide(&Facts::probe(places), tee);
     if json {
         let text = serde_json::to_string_pretty(&decision);
         println!("{}", text.expect("texts and flags are JSON"));
@@ -58,5 +75,26 @@ fn main() -> ExitCode {
         ExitCode::SUCCESS
     } else {
         ExitCode::FAILURE
+    }
+}
+
+fn configure(arguments: containerd::Arguments) -> ExitCode {
+    match arguments.run() {
+        Ok(changed) => {
+            for path in changed {
+                println!("{}", path.display());
+            }
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            eprint!("kata-cc-node: {error}");
+            let mut cause = error.source();
+            while let Some(error) = cause {
+                eprint!(": {}", error.to_string().trim_end());
+                cause = error.source();
+            }
+            eprintln!();
+            ExitCode::FAILURE
+        }
     }
 }

@@ -13,14 +13,14 @@ use anyhow::{Context, Result, bail};
 
 use crate::{
     authority::Authority,
-    containerd::{Containerd, KataRuntime, registry_hosts},
+    containerd::{Containerd, registry_hosts},
     cri::Cri,
     guest,
     images::TestImages,
     network,
     node::Node,
     registry::{REGISTRY, Registry},
-    run::{Ran, run},
+    run::{Ran, run, run_ok},
     tools::{Prefix, built},
 };
 
@@ -112,18 +112,21 @@ impl Bed {
     /// Points the bed at our runtime and starts its snapshotter.
     fn install(&self, authority: &Authority) -> Result<()> {
         let Some(prefix) = self.prefix.clone() else {
-            return self.node.write(CONFIG, self.containerd.config(None));
+            return self.node.write(CONFIG, self.containerd.config());
         };
         let guest = guest::trusting(authority, &built("kata-agent")?)?;
         let config = prefix.configuration_for(&guest)?;
         self.node.write(KATA_CONFIG, config)?;
         self.node.write(KATA_DROP_IN, SMALL_PODS)?;
-        let runtime = KataRuntime {
-            shim: prefix.bin("containerd-shim-kata-cc-v2"),
-            config: KATA_CONFIG.into(),
-        };
-        self.node
-            .write(CONFIG, self.containerd.config(Some(&runtime)))?;
+        self.node.write(CONFIG, self.containerd.config())?;
+        let mut configure = self.node.command(prefix.bin("kata-cc-node"));
+        configure
+            .args(["containerd", "--config", CONFIG])
+            .args(["--configuration", KATA_CONFIG, "--prefix"])
+            .arg(prefix.path())
+            .arg("--containerd")
+            .arg(self.containerd.program("containerd"));
+        run_ok(configure, START_DEADLINE)?;
         self.start_snapshotter()
     }
 

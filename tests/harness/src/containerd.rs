@@ -163,11 +163,12 @@ impl Containerd {
         self.directory.join(name)
     }
 
-    pub(crate) fn config(&self, kata: Option<&KataRuntime>) -> String {
+    /// The bed's configuration; `kata-cc-node containerd` adds our runtime to it.
+    pub(crate) fn config(&self) -> String {
         if self.version.starts_with("1.") {
-            version_2(kata)
+            version_2()
         } else {
-            version_3(kata)
+            version_3()
         }
     }
 }
@@ -181,32 +182,19 @@ fn version(text: &str) -> Option<&str> {
     word.get(..end)
 }
 
-/// Where containerd finds our runtime.
-#[derive(Debug, Clone)]
-pub(crate) struct KataRuntime {
-    pub(crate) shim: PathBuf,
-    pub(crate) config: PathBuf,
-}
-
 const COMMON: &str = r#"
 disabled_plugins = ["io.containerd.snapshotter.v1.aufs", "io.containerd.snapshotter.v1.btrfs", "io.containerd.snapshotter.v1.zfs", "io.containerd.snapshotter.v1.devmapper", "io.containerd.snapshotter.v1.blockfile", "io.containerd.snapshotter.v1.erofs", "io.containerd.nri.v1.nri", "io.containerd.internal.v1.tracing", "io.containerd.tracing.processor.v1.otlp"]
 [debug]
   level = "info"
 "#;
-const PROXY: &str = r#"
-[proxy_plugins.kata-cc]
-  type = "snapshot"
-  address = "/run/kata-cc/snapshotter.sock"
-"#;
 
 /// containerd 1.7.
-fn version_2(kata: Option<&KataRuntime>) -> String {
+fn version_2() -> String {
     let cri = "plugins.\"io.containerd.grpc.v1.cri\"";
-    let runtimes = runtimes(cri, kata);
-    let proxy = kata.map_or("", |_| PROXY);
+    let runc = runc(cri);
     format!(
         r#"version = 2
-{COMMON}{proxy}
+{COMMON}
 [{cri}]
   sandbox_image = "{REGISTRY}/pause:1"
   restrict_oom_score_adj = true
@@ -219,22 +207,18 @@ fn version_2(kata: Option<&KataRuntime>) -> String {
 [{cri}.containerd]
   snapshotter = "overlayfs"
   default_runtime_name = "runc"
-{runtimes}"#
+{runc}"#
     )
 }
 
 /// containerd 2.x.
-fn version_3(kata: Option<&KataRuntime>) -> String {
+fn version_3() -> String {
     let cri = "plugins.'io.containerd.cri.v1.runtime'";
     let images = "plugins.'io.containerd.cri.v1.images'";
-    let runtimes = runtimes(cri, kata);
-    let proxy = kata.map_or("", |_| PROXY);
-    let per_runtime = kata.map_or(String::new(), |_| {
-        format!("[{images}.runtime_platforms.kata-cc]\n  snapshotter = \"kata-cc\"\n")
-    });
+    let runc = runc(cri);
     format!(
         r#"version = 3
-{COMMON}{proxy}
+{COMMON}
 [{cri}]
   restrict_oom_score_adj = true
 [{cri}.cni]
@@ -242,7 +226,7 @@ fn version_3(kata: Option<&KataRuntime>) -> String {
   conf_dir = "/run/bed/cni"
 [{cri}.containerd]
   default_runtime_name = "runc"
-{runtimes}
+{runc}
 [{images}]
   snapshotter = "overlayfs"
   use_local_image_pull = true
@@ -250,31 +234,15 @@ fn version_3(kata: Option<&KataRuntime>) -> String {
   sandbox = "{REGISTRY}/pause:1"
 [{images}.registry]
   config_path = "/run/bed/certs.d"
-{per_runtime}
+
 [plugins.'io.containerd.grpc.v1.cri']
   stream_server_address = "127.0.0.1"
 "#
     )
 }
 
-fn runtimes(cri: &str, kata: Option<&KataRuntime>) -> String {
-    let runc =
-        format!("[{cri}.containerd.runtimes.runc]\n  runtime_type = \"io.containerd.runc.v2\"\n");
-    let Some(kata) = kata else {
-        return runc;
-    };
-    let (shim, config) = (kata.shim.display(), kata.config.display());
-    format!(
-        r#"{runc}[{cri}.containerd.runtimes.kata-cc]
-  runtime_type = "io.containerd.kata-cc.v2"
-  runtime_path = "{shim}"
-  snapshotter = "kata-cc"
-  pod_annotations = ["io.katacontainers.*"]
-  privileged_without_host_devices = true
-  [{cri}.containerd.runtimes.kata-cc.options]
-    ConfigPath = "{config}"
-"#
-    )
+fn runc(cri: &str) -> String {
+    format!("[{cri}.containerd.runtimes.runc]\n  runtime_type = \"io.containerd.runc.v2\"\n")
 }
 
 /// How containerd finds the registry's certificate.
@@ -295,22 +263,5 @@ mod tests {
         assert_eq!(version(debian), Some("1.7.24"));
         assert_eq!(version(go), Some("2.4.2"));
         assert_eq!(version("containerd"), None);
-    }
-
-    #[test]
-    fn each_version_gets_its_own_table_names() {
-        let kata = KataRuntime {
-            shim: "/p/bin/shim".into(),
-            config: "/p/configuration.toml".into(),
-        };
-        let (old, new) = (version_2(Some(&kata)), version_3(Some(&kata)));
-        assert!(
-            old.contains("[plugins.\"io.containerd.grpc.v1.cri\".containerd.runtimes.kata-cc]")
-        );
-        assert!(
-            new.contains("[plugins.'io.containerd.cri.v1.runtime'.containerd.runtimes.kata-cc]")
-        );
-        assert!(new.contains("runtime_platforms.kata-cc"));
-        assert!(!version_3(None).contains("kata-cc"));
     }
 }

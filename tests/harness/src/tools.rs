@@ -25,6 +25,7 @@ impl Prefix {
         for part in [
             "bin/containerd-shim-kata-cc-v2",
             "bin/kata-cc-snapshotter",
+            "bin/kata-cc-node",
             "bin/kata-cc",
             "guest/default/manifest.json",
             "configuration.toml",
