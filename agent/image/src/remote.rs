@@ -7,14 +7,12 @@
 
 use std::{io, sync::OnceLock, time::Duration};
 
-use crate::{
-    digest::Digest,
-    document::ACCEPT,
-    fetch::{Blob, Client, Deadline, FetchError, Request, Source},
-    reference::Reference,
-    registries::{RegistryError, sources},
-    settings::{Config, ConfigError, client},
+use agent_image_registry::{
+    ACCEPT, Blob, Client, Deadline, Digest, FetchError, Reference, RegistryError, Request, Source,
+    sources,
 };
+
+use crate::settings::{Config, ConfigError, client};
 
 /// Largest manifest that registries must accept.
 const MANIFEST_MAX_BYTES: u64 = 4 * 1024 * 1024;

@@ -2,14 +2,10 @@
 
 use std::{fs, io, path::PathBuf, sync::Arc, time::Duration};
 
+use agent_image_registry::{AgentConfig, AgentError, Agents, Client, Credentials, Registry};
+use agent_image_signatures::{Lookaside, SignaturePolicy};
+use agent_image_unpacking::StoreError;
 use agent_keys::{KeyProvider, ResourceUri};
-
-use crate::{
-    fetch::{AgentConfig, AgentError, Agents, Client, Credentials},
-    registries::Registry,
-    signature::{Lookaside, SignaturePolicy},
-    store::StoreError,
-};
 
 /// Where Debian and its relatives, and the guest image, keep root certificates.
 const SYSTEM_ROOTS: &str = "/etc/ssl/certs/ca-certificates.crt";

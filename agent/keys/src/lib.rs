@@ -12,6 +12,9 @@
 //! when dropped.
 
 mod cached;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 mod jwe;
 mod layer;
 mod offline;

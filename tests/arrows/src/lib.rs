@@ -27,7 +27,24 @@ pub const ALLOWED: &[(&str, &[&str])] = &[
         ],
     ),
     ("agent/evidence", &[]),
-    ("agent/image", &["agent/keys"]),
+    ("agent/image/registry", &[]),
+    (
+        "agent/image/signatures",
+        &["agent/image/registry", "agent/keys"],
+    ),
+    (
+        "agent/image/unpacking",
+        &["agent/image/registry", "agent/keys"],
+    ),
+    (
+        "agent/image",
+        &[
+            "agent/image/registry",
+            "agent/image/signatures",
+            "agent/image/unpacking",
+            "agent/keys",
+        ],
+    ),
     ("agent/keys", &["agent/evidence"]),
     (
         "agent",
