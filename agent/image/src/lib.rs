@@ -28,7 +28,6 @@
 //! crunched on plain threads, as many as there are CPUs to keep busy.
 
 mod puller;
-mod remote;
 mod settings;
 
 pub use agent_image_registry::{
@@ -40,5 +39,4 @@ pub use agent_image_signatures::{
 };
 pub use agent_image_unpacking::{AssembleError, LayerReport, Progress, RootFs, TreeError};
 pub use puller::{Image, LayerFailure, PullError, PullFailure, Puller};
-pub use remote::{RawManifest, Remote, RemoteError};
 pub use settings::{Config, ConfigError};

@@ -26,7 +26,7 @@ use agent_image_unpacking::{
 };
 use agent_keys::{KeyProvider, ResourceUri};
 
-use crate::settings::{Config, ConfigError, client};
+use crate::settings::{Config, ConfigError};
 
 /// Layers at once: more would not be faster, and each costs buffers.
 const PARALLEL_MAX: usize = 4;
@@ -157,7 +157,7 @@ impl Puller {
     pub fn build(config: Config) -> Result<Self, ConfigError> {
         let cpus = thread::available_parallelism().map_or(1, usize::from);
         Ok(Self {
-            client: client(&config)?,
+            client: config.client()?,
             store: Store::open(&config.store).map_err(ConfigError::Store)?,
             registries: config.registries,
             keys: config.keys,

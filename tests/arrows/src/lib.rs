@@ -20,11 +20,16 @@ pub const ALLOWED: &[(&str, &[&str])] = &[
             // Initdata, which the owner writes in the format that the guest reads.
             "agent/protocol",
             "agent/evidence",
-            // The owner pulls and encrypts with what the guest pulls and decrypts with.
+            // The owner pulls and decrypts with what the guest pulls and decrypts with.
             "agent/image",
             "agent/keys",
+            "policy/images",
             "guest-image/measurement",
         ],
+    ),
+    (
+        "policy/images",
+        &["agent/image", "agent/image/registry", "agent/keys"],
     ),
     ("agent/evidence", &[]),
     ("agent/image/registry", &[]),

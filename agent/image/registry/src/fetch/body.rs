@@ -4,7 +4,7 @@ use std::io::{self, Read};
 
 use ureq::{Body, http::Response};
 
-use super::{Deadline, FetchError, Origin, unreachable};
+use super::{Deadline, FetchError, Origin};
 
 /// Error bodies and redirects' bodies are read this far, no further.
 const NOTE_MAX: usize = 8 * 1024;
@@ -44,7 +44,7 @@ pub(super) fn note(mut response: Response<Body>) -> String {
 }
 
 /// Reads what little a redirect or challenge says, so that its connection can be used again.
-pub(super) fn drain(mut response: Response<Body>) {
+pub fn drain(mut response: Response<Body>) {
     let _ = io::copy(
         &mut response.body_mut().as_reader().take(NOTE_MAX as u64),
         &mut io::sink(),
@@ -65,7 +65,7 @@ pub(super) fn read_short(
         deadline.check()?;
         let length = reader
             .read(&mut chunk)
-            .map_err(|error| unreachable(origin, error))?;
+            .map_err(|error| FetchError::unreachable(origin, error))?;
         if length == 0 {
             return Ok(bytes);
         }

@@ -2,7 +2,7 @@
 
 use std::{io, time::Duration};
 
-use super::REDIRECTS_MAX;
+use super::{Origin, REDIRECTS_MAX};
 
 /// Why something could not be fetched.
 #[derive(Debug, thiserror::Error)]
@@ -126,6 +126,15 @@ pub enum FetchError {
 }
 
 impl FetchError {
+    /// No answer from this server.
+    #[must_use]
+    pub fn unreachable(origin: &Origin, source: io::Error) -> Self {
+        Self::Unreachable {
+            origin: origin.to_string(),
+            source,
+        }
+    }
+
     /// Whether asking again later may help.
     pub(super) fn is_transient(&self) -> bool {
         match self {

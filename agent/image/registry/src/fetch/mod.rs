@@ -20,7 +20,6 @@ mod deadline;
 mod dns;
 mod error;
 mod origin;
-mod push;
 mod resolve;
 mod url;
 
@@ -38,14 +37,15 @@ pub use agents::{AgentConfig, AgentError, Agents};
 pub use auth::Credential;
 use auth::{Authorization, Challenge, TokenQuery};
 pub use blob::Blob;
-use body::{drain, note, read_short};
+pub use body::drain;
+use body::{note, read_short};
 pub use credentials::{Credentials, CredentialsError};
 pub use deadline::Deadline;
 pub use error::FetchError;
-pub use origin::Origin;
+pub use origin::{Origin, locate};
 use ureq::{
-    Body,
-    http::{Response, Uri},
+    Body, SendBody,
+    http::{Request as HttpRequest, Response, Uri},
 };
 
 /// More redirects than any registry needs (one to its storage, one between regions).
@@ -180,21 +180,14 @@ impl Client {
         );
         let uri: Uri = uri
             .parse()
-            .map_err(|error| unreachable(&source.origin, io::Error::other(error)))?;
-        let mut known = self.token(source);
+            .map_err(|error| FetchError::unreachable(&source.origin, io::Error::other(error)))?;
+        let mut known = self.authorization(source);
         for _ in 0..2 {
             let response = self.follow(&uri, request, known.as_deref(), deadline)?;
             if response.status() != 401 {
-                return accept(response, request, self.advice(source));
+                return self.accept(response, request);
             }
-            let headers = response
-                .headers()
-                .get_all("www-authenticate")
-                .iter()
-                .filter_map(|v| v.to_str().ok());
-            let challenge = auth::challenge(headers);
-            drain(response);
-            match self.authorize(source, challenge, known.as_deref(), deadline)? {
+            match self.authorize(source, response, known.as_deref(), deadline)? {
                 Some(authorization) => known = Some(authorization),
                 None => break,
             }
@@ -214,7 +207,34 @@ impl Client {
         }
     }
 
-    fn token(&self, source: &Source) -> Option<String> {
+    /// Lets successes through and names failures.
+    ///
+    /// # Errors
+    /// The answer is none, or another one than the protocol has.
+    pub fn accept(
+        &self,
+        response: Response<Body>,
+        request: Request<'_>,
+    ) -> Result<Response<Body>, FetchError> {
+        accept(response, request, self.advice(request.source))
+    }
+
+    /// Sends a request that somebody else made; its answer is whatever came.
+    ///
+    /// # Errors
+    /// [`FetchError::Unreachable`].
+    pub fn run(
+        &self,
+        origin: &Origin,
+        request: HttpRequest<SendBody<'_>>,
+    ) -> Result<Response<Body>, FetchError> {
+        self.count();
+        let answer = self.agents.of(origin).run(request);
+        answer.map_err(|error| FetchError::unreachable(origin, error.into_io()))
+    }
+
+    /// The `Authorization` header that a source took before, if it is still fresh.
+    pub fn authorization(&self, source: &Source) -> Option<String> {
         let tokens = self.tokens.lock().unwrap_or_else(PoisonError::into_inner);
         tokens
             .get(source)
@@ -222,15 +242,22 @@ impl Client {
             .map(|token| token.header.clone())
     }
 
-    /// Gets an `Authorization` other than the one that was just refused. Layers
-    /// arrive here at once when a token expires; the first one fetches the next.
-    fn authorize(
+    /// Gets an `Authorization` header other than the one that was just refused with a 401;
+    /// `None` if there is no other. Layers arrive here at once when a token expires; the
+    /// first one fetches the next.
+    ///
+    /// # Errors
+    /// The token server.
+    pub fn authorize(
         &self,
         source: &Source,
-        challenge: Option<Challenge>,
+        refusal: Response<Body>,
         refused: Option<&str>,
         deadline: &Deadline,
     ) -> Result<Option<String>, FetchError> {
+        let headers = refusal.headers().get_all("www-authenticate").iter();
+        let challenge = auth::challenge(headers.filter_map(|value| value.to_str().ok()));
+        drain(refusal);
         let mut tokens = self.tokens.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(token) = tokens.get(source).filter(|token| token.is_fresh())
             && Some(token.header.as_str()) != refused
@@ -364,7 +391,7 @@ impl Client {
         self.count();
         builder
             .call()
-            .map_err(|error| unreachable(origin, error.into_io()))
+            .map_err(|error| FetchError::unreachable(origin, error.into_io()))
     }
 }
 
@@ -416,13 +443,6 @@ fn redirect(from: &Uri, origin: &Origin, response: &Response<Body>) -> Result<Ur
             Err(refuse("it leaves TLS"))
         }
         Some(uri) => Ok(uri),
-    }
-}
-
-fn unreachable(origin: &Origin, source: io::Error) -> FetchError {
-    FetchError::Unreachable {
-        origin: origin.to_string(),
-        source,
     }
 }
 

@@ -8,7 +8,8 @@ use ureq::http::Uri;
 /// Scheme, host and port, with the port always spelled.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Origin {
-    pub(crate) tls: bool,
+    /// Whether TLS protects it.
+    pub tls: bool,
     /// Lower case, without port; an IPv6 address in brackets.
     pub(crate) host: String,
     pub(crate) port: u16,
@@ -30,7 +31,8 @@ impl Origin {
     }
 
     /// The origin of an absolute `http` or `https` URL.
-    pub(crate) fn of_uri(uri: &Uri) -> Option<Self> {
+    #[must_use]
+    pub fn of_uri(uri: &Uri) -> Option<Self> {
         let tls = match uri.scheme_str()? {
             "https" => true,
             "http" => false,
@@ -57,7 +59,8 @@ impl fmt::Display for Origin {
 }
 
 /// What a `Location` header names, seen from the URL that sent it.
-pub(crate) fn locate(base: &Uri, location: &str) -> Option<Uri> {
+#[must_use]
+pub fn locate(base: &Uri, location: &str) -> Option<Uri> {
     let absolute = match location {
         _ if location.contains("://") => location.to_owned(),
         _ if location.starts_with("//") => format!("{}:{location}", base.scheme_str()?),

@@ -1,4 +1,5 @@
-//! Elliptic-curve Diffie-Hellman as JWE uses it: ECDH-ES (RFC 7518, section 4.6).
+//! Elliptic-curve Diffie-Hellman as JWE uses it: ECDH-ES (RFC 7518, section 4.6). Both
+//! sides need it, the guest that opens and the owner who seals.
 
 use aws_lc_rs::{
     agreement::{Algorithm, ECDH_P256, ECDH_P384, ECDH_P521, PrivateKey, UnparsedPublicKey, agree},
@@ -8,17 +9,22 @@ use zeroize::Zeroizing;
 
 /// A curve of RFC 7518, section 6.2.1.1.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Curve {
+pub enum Curve {
+    /// NIST P-256.
     P256,
+    /// NIST P-384.
     P384,
+    /// NIST P-521.
     P521,
 }
 
 impl Curve {
-    pub(crate) const ALL: [Self; 3] = [Self::P256, Self::P384, Self::P521];
+    /// All that are supported.
+    pub const ALL: [Self; 3] = [Self::P256, Self::P384, Self::P521];
 
     /// Its value of `crv`.
-    pub(crate) fn name(self) -> &'static str {
+    #[must_use]
+    pub fn name(self) -> &'static str {
         match self {
             Self::P256 => "P-256",
             Self::P384 => "P-384",
@@ -27,7 +33,8 @@ impl Curve {
     }
 
     /// Length of a coordinate: leading zeros are written (RFC 7518, section 6.2.1.2).
-    pub(crate) fn coordinate_bytes(self) -> usize {
+    #[must_use]
+    pub fn coordinate_bytes(self) -> usize {
         match self {
             Self::P256 => 32,
             Self::P384 => 48,
@@ -35,7 +42,9 @@ impl Curve {
         }
     }
 
-    pub(crate) fn algorithm(self) -> &'static Algorithm {
+    /// Its key agreement.
+    #[must_use]
+    pub fn algorithm(self) -> &'static Algorithm {
         match self {
             Self::P256 => &ECDH_P256,
             Self::P384 => &ECDH_P384,
@@ -46,16 +55,17 @@ impl Curve {
 
 /// What both sides put into the key derivation besides the shared secret.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Parties {
+pub struct Parties {
     /// `apu`, who sends.
-    pub(super) sender: Vec<u8>,
+    pub sender: Vec<u8>,
     /// `apv`, who receives.
-    pub(super) receiver: Vec<u8>,
+    pub receiver: Vec<u8>,
 }
 
 /// The key that a private key and somebody's public point (SEC 1, uncompressed) agree on;
 /// none for a point that is not on the curve.
-pub(super) fn derive<const N: usize>(
+#[must_use]
+pub fn derive<const N: usize>(
     own: &PrivateKey,
     point: &[u8],
     algorithm: &str,

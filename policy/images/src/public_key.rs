@@ -5,14 +5,13 @@
 
 use std::fmt;
 
+use agent_keys::{
+    ecdh::Curve,
+    pem::{self, Block},
+};
 use aws_lc_rs::{
     agreement::{ParsedPublicKey, UnparsedPublicKey},
     rsa::{OaepPublicEncryptingKey, PublicEncryptingKey},
-};
-
-use crate::{
-    jwe::Curve,
-    pem::{self, Block},
 };
 
 /// RSA of 2048 to 8192 bits, or a point on P-256, P-384 or P-521.
@@ -76,7 +75,7 @@ mod tests {
 
     macro_rules! vector {
         ($name:literal) => {
-            include_str!(concat!("../tests/vectors/jwe/", $name))
+            include_str!(concat!("../../../agent/keys/tests/vectors/jwe/", $name))
         };
     }
 

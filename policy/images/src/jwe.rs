@@ -1,9 +1,14 @@
-//! The owner's side: encrypts a secret for the holders of private keys.
+//! Encrypts a secret for the holders of private keys, as JWE, which the guest opens
+//! ([`agent_keys::Jwe`]).
 //!
 //! Written is what go-jose writes, so that skopeo opens it: for one recipient the
 //! flattened serialisation with all headers protected, for several the general one with
 //! `enc` alone protected; RSA keys get `RSA-OAEP`, elliptic curves `ECDH-ES+A256KW`.
 
+use agent_keys::{
+    Jwe,
+    ecdh::{Curve, Parties, derive},
+};
 use aws_lc_rs::{
     aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey},
     agreement,
@@ -16,15 +21,21 @@ use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use serde_json::{Map, Value, json};
 use zeroize::Zeroizing;
 
-use super::{
-    ENC, RECIPIENTS_MAX,
-    curve::{Curve, Parties, derive},
-    recipient::{ContentKey, ECDH_ES_A256KW, RSA_OAEP, WRAPPED_KEY_BYTES},
-};
 use crate::{
     SealError,
     public_key::{PublicKey, PublicKind},
 };
+
+const ENC: &str = "A256GCM";
+const RSA_OAEP: &str = "RSA-OAEP";
+const ECDH_ES_A256KW: &str = "ECDH-ES+A256KW";
+/// Length of a content key of A256GCM.
+const CONTENT_KEY_BYTES: usize = 32;
+/// RFC 3394 adds one block of 8 bytes.
+const WRAPPED_KEY_BYTES: usize = CONTENT_KEY_BYTES + 8;
+
+/// What encrypts the secret itself.
+type ContentKey = Zeroizing<[u8; CONTENT_KEY_BYTES]>;
 
 /// One recipient's header and wrapped key.
 struct Sealed {
@@ -33,8 +44,11 @@ struct Sealed {
 }
 
 /// Encrypts a secret under a fresh key; gives the JWE's JSON.
-pub(super) fn seal(plain: &[u8], recipients: &[PublicKey]) -> Result<Vec<u8>, SealError> {
-    if recipients.is_empty() || recipients.len() > RECIPIENTS_MAX {
+///
+/// # Errors
+/// See [`SealError`].
+pub fn seal(plain: &[u8], recipients: &[PublicKey]) -> Result<Vec<u8>, SealError> {
+    if recipients.is_empty() || recipients.len() > Jwe::RECIPIENTS_MAX {
         return Err(SealError::Recipients(recipients.len()));
     }
     let content_key = random().map_err(|_| SealError::Random)?;

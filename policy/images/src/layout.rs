@@ -9,12 +9,12 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use agent_image::Digest;
+use agent_image_registry::Digest;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use tempfile::NamedTempFile;
 
-use super::Document;
+use crate::document::Document;
 
 const MARKER: &str = r#"{"imageLayoutVersion":"1.0.0"}"#;
 const OCI_INDEX: &str = "application/vnd.oci.image.index.v1+json";
@@ -28,26 +28,42 @@ pub(crate) struct Layout(PathBuf);
 
 /// Why a layout cannot be read or written.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum LayoutError {
+pub enum LayoutError {
+    /// Not a layout.
     #[error("{} is no OCI layout: it has no index.json", .0.display())]
     NotOne(PathBuf),
+    /// A file operation.
     #[error("cannot {step} {}", path.display())]
     System {
+        /// Which.
         step: &'static str,
+        /// On what.
         path: PathBuf,
+        /// What happened.
         #[source]
         source: io::Error,
     },
+    /// A file that is not what it should be.
     #[error("{} cannot be read", path.display())]
     Json {
+        /// Which file.
         path: PathBuf,
+        /// What is wrong with it.
         #[source]
         source: serde_json::Error,
     },
+    /// More bytes than are read.
     #[error("{} is longer than any document", .0.display())]
     TooLong(PathBuf),
+    /// No tag, and more images than one.
     #[error("{} has {count} images, so the tag of one must be given", path.display())]
-    Several { path: PathBuf, count: usize },
+    Several {
+        /// The layout.
+        path: PathBuf,
+        /// How many images it has.
+        count: usize,
+    },
+    /// A blob that was changed.
     #[error("{} has other bytes than its name says", .0.display())]
     Digest(PathBuf),
 }

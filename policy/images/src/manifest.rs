@@ -6,10 +6,10 @@
 
 use std::collections::BTreeSet;
 
-use agent_image::Digest;
+use agent_image_registry::Digest;
 use serde_json::{Value, json};
 
-use crate::image::place::Document;
+use crate::document::Document;
 
 const OCI_MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 const OCI_INDEX: &str = "application/vnd.oci.image.index.v1+json";
@@ -31,19 +31,30 @@ pub(crate) struct Descriptor {
 
 /// Why a manifest is not one that can be encrypted.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum ManifestError {
+pub enum ManifestError {
+    /// Not JSON.
     #[error("it is not JSON")]
     Json(#[source] serde_json::Error),
+    /// Another document, or an old one.
     #[error("it is neither an image manifest nor an index of the current schema")]
     Schema,
+    /// A member without media type, digest or size.
     #[error("its member `{0}` is not a descriptor")]
     Descriptor(&'static str),
+    /// A layer that is to be encrypted and is not there.
     #[error(
         "it has {count} layers, so there is no layer {number}: 1 is at the bottom, -1 at the top"
     )]
-    NoLayer { number: i64, count: usize },
+    NoLayer {
+        /// The layer that was asked for.
+        number: i64,
+        /// How many there are.
+        count: usize,
+    },
+    /// A layer that is encrypted.
     #[error("it is encrypted already; decrypt it first, or choose others with --layer")]
     Encrypted,
+    /// No layer.
     #[error("its media type `{0}` is not a layer's")]
     MediaType(String),
 }

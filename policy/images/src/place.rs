@@ -3,8 +3,6 @@
 //! Named as skopeo names them. Digests of documents are checked, whatever the place
 //! says; those of blobs by registries and by whoever encrypts or pulls them.
 
-mod layout;
-
 use std::{
     fs::File,
     io::{self, Read as _, Seek as _, Write},
@@ -12,71 +10,86 @@ use std::{
     str::FromStr,
 };
 
-use agent_image::{Digest, Reference, ReferenceError, Remote, RemoteError};
-use layout::{Layout, LayoutError};
+use agent_image::Config;
+use agent_image_registry::{Digest, Reference, ReferenceError};
 use tempfile::TempDir;
 
-use crate::image::registry::{OptionError, RegistryOptions};
+use crate::{
+    document::Document,
+    layout::{Layout, LayoutError},
+    remote::{Remote, RemoteError},
+};
 
 /// A place as the user names it.
 #[derive(Debug, Clone)]
-pub(crate) enum Place {
+pub enum Place {
     /// `oci:DIR[:TAG]`
     Layout {
+        /// The layout.
         directory: PathBuf,
+        /// Which of its images.
         tag: Option<String>,
     },
     /// `oci-archive:FILE[:TAG]`
-    Archive { file: PathBuf, tag: Option<String> },
+    Archive {
+        /// The archive.
+        file: PathBuf,
+        /// Which of its images.
+        tag: Option<String>,
+    },
     /// `docker://REF`
     Registry(Box<Reference>),
 }
 
 /// Why a place cannot be read or written.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum PlaceError {
-    #[error(transparent)]
-    Option(#[from] OptionError),
+pub enum PlaceError {
+    /// A layout.
     #[error(transparent)]
     Layout(#[from] LayoutError),
+    /// A registry.
     #[error(transparent)]
     Remote(#[from] RemoteError),
+    /// No image of that name.
     #[error("{0} has no such image")]
     Absent(String),
+    /// An archive.
     #[error("cannot {step} the archive {}", path.display())]
     Archive {
+        /// What was being done.
         step: &'static str,
+        /// Which archive.
         path: PathBuf,
+        /// What happened.
         #[source]
         source: io::Error,
     },
+    /// A temporary file.
     #[error("cannot write a temporary file")]
     Temporary(#[source] io::Error),
+    /// A push to a name with a digest.
     #[error("a registry is pushed to by tag, and this reference has a digest: name a tag")]
     PushedByDigest,
 }
 
 /// Why a text names no place.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum PlaceNameError {
+pub enum PlaceNameError {
+    /// Another way of naming places.
     #[error("it must begin with `oci:`, `oci-archive:` or `docker://`")]
     Scheme,
+    /// Nothing after the scheme.
     #[error("it names no file")]
     Empty,
+    /// Not the name of an image.
     #[error(transparent)]
     Reference(#[from] ReferenceError),
 }
 
-/// A manifest or index, and what it is.
-#[derive(Debug, Clone)]
-pub(crate) struct Document {
-    pub(crate) media_type: Option<String>,
-    pub(crate) digest: Digest,
-    pub(crate) bytes: Vec<u8>,
-}
-
 /// A place opened to read from.
-pub(crate) enum Source {
+pub struct Source(Reading);
+
+enum Reading {
     Layout {
         layout: Layout,
         /// Where an archive was unpacked; goes when this does.
@@ -86,7 +99,9 @@ pub(crate) enum Source {
 }
 
 /// A place opened to write to.
-pub(crate) enum Target {
+pub struct Target(Writing);
+
+enum Writing {
     Layout(Layout),
     Archive {
         layout: Layout,
@@ -124,7 +139,8 @@ impl FromStr for Place {
 
 impl Place {
     /// The tag or digest, if one is given.
-    pub(crate) fn version(&self) -> Option<String> {
+    #[must_use]
+    pub fn version(&self) -> Option<String> {
         match self {
             Self::Layout { tag, .. } | Self::Archive { tag, .. } => tag.clone(),
             Self::Registry(reference) => reference
@@ -135,12 +151,15 @@ impl Place {
     }
 
     /// Opens it to read.
-    pub(crate) fn source(&self, options: &RegistryOptions) -> Result<Source, PlaceError> {
+    ///
+    /// # Errors
+    /// See [`PlaceError`].
+    pub fn source(&self, config: &Config) -> Result<Source, PlaceError> {
         match self {
-            Self::Layout { directory, .. } => Ok(Source::Layout {
+            Self::Layout { directory, .. } => Ok(Source(Reading::Layout {
                 layout: Layout::open(directory)?,
                 _unpacked: None,
-            }),
+            })),
             Self::Archive { file, .. } => {
                 let failed = |source| PlaceError::Archive {
                     step: "unpack",
@@ -152,113 +171,123 @@ impl Place {
                 tar::Archive::new(archive)
                     .unpack(directory.path())
                     .map_err(failed)?;
-                Ok(Source::Layout {
+                Ok(Source(Reading::Layout {
                     layout: Layout::open(directory.path())?,
                     _unpacked: Some(directory),
-                })
+                }))
             }
-            Self::Registry(reference) => Ok(Source::Registry(Box::new(Remote::open(
-                &options.config()?,
-                reference,
-            )?))),
+            Self::Registry(reference) => {
+                let remote = Remote::open(config, reference)?;
+                Ok(Source(Reading::Registry(Box::new(remote))))
+            }
         }
     }
 
     /// Opens it to write; a layout is made, or added to.
-    pub(crate) fn target(&self, options: &RegistryOptions) -> Result<Target, PlaceError> {
+    ///
+    /// # Errors
+    /// See [`PlaceError`].
+    pub fn target(&self, config: &Config) -> Result<Target, PlaceError> {
         match self {
-            Self::Layout { directory, .. } => Ok(Target::Layout(Layout::make(directory)?)),
+            Self::Layout { directory, .. } => Ok(Target(Writing::Layout(Layout::make(directory)?))),
             Self::Archive { file, .. } => {
                 let unpacked = tempfile::tempdir().map_err(PlaceError::Temporary)?;
-                Ok(Target::Archive {
+                Ok(Target(Writing::Archive {
                     layout: Layout::make(unpacked.path())?,
                     unpacked,
                     file: file.clone(),
-                })
+                }))
             }
             Self::Registry(reference) if reference.digest().is_some() => {
                 Err(PlaceError::PushedByDigest)
             }
-            Self::Registry(reference) => Ok(Target::Registry(Box::new(Remote::open(
-                &options.config()?,
-                reference,
-            )?))),
+            Self::Registry(reference) => {
+                let remote = Remote::open(config, reference)?;
+                Ok(Target(Writing::Registry(Box::new(remote))))
+            }
         }
     }
 }
 
 impl Source {
     /// The image's manifest or index, by tag or digest; a layout with one image needs neither.
-    pub(crate) fn root(&self, version: Option<&str>) -> Result<Document, PlaceError> {
+    ///
+    /// # Errors
+    /// See [`PlaceError`].
+    pub fn root(&self, version: Option<&str>) -> Result<Document, PlaceError> {
         let absent = || PlaceError::Absent(version.unwrap_or("the source").to_owned());
-        match self {
-            Self::Layout { layout, .. } => layout.root(version)?.ok_or_else(absent),
-            Self::Registry(_) => self
+        match &self.0 {
+            Reading::Layout { layout, .. } => layout.root(version)?.ok_or_else(absent),
+            Reading::Registry(_) => self
                 .document(version.unwrap_or("latest"))?
                 .ok_or_else(absent),
         }
     }
 
     /// A document by tag or digest, if there is one.
-    pub(crate) fn document(&self, version: &str) -> Result<Option<Document>, PlaceError> {
-        match self {
-            Self::Layout { layout, .. } => Ok(layout.document(version)?),
-            Self::Registry(remote) => Ok(remote.manifest(version)?.map(|found| Document {
-                media_type: found.media_type,
-                digest: found.digest,
-                bytes: found.bytes,
-            })),
+    ///
+    /// # Errors
+    /// See [`PlaceError`].
+    pub fn document(&self, version: &str) -> Result<Option<Document>, PlaceError> {
+        match &self.0 {
+            Reading::Layout { layout, .. } => Ok(layout.document(version)?),
+            Reading::Registry(remote) => Ok(remote.manifest(version)?),
         }
     }
 
     /// The documents that refer to a digest, as an index, if the place keeps any.
-    pub(crate) fn referrers(&self, digest: &Digest) -> Result<Option<Document>, PlaceError> {
-        match self {
+    ///
+    /// # Errors
+    /// See [`PlaceError`].
+    pub fn referrers(&self, digest: &Digest) -> Result<Option<Document>, PlaceError> {
+        match &self.0 {
             // As registries without the referrers API keep them.
-            Self::Layout { .. } => self.document(&digest.as_str().replacen(':', "-", 1)),
-            Self::Registry(remote) => Ok(remote.referrers(digest)?.map(|found| Document {
-                media_type: found.media_type,
-                digest: found.digest,
-                bytes: found.bytes,
-            })),
+            Reading::Layout { .. } => self.document(&digest.as_str().replacen(':', "-", 1)),
+            Reading::Registry(remote) => Ok(remote.referrers(digest)?),
         }
     }
 
     /// Copies a blob; what arrived is to be thrown away if this fails.
-    pub(crate) fn blob(
-        &self,
-        digest: &Digest,
-        size: u64,
-        sink: &mut dyn Write,
-    ) -> Result<(), PlaceError> {
-        match self {
-            Self::Layout { layout, .. } => Ok(layout.copy(digest, sink)?),
-            Self::Registry(remote) => Ok(remote.blob(digest, size, sink)?),
+    ///
+    /// # Errors
+    /// See [`PlaceError`].
+    pub fn blob(&self, digest: &Digest, size: u64, sink: &mut dyn Write) -> Result<(), PlaceError> {
+        match &self.0 {
+            Reading::Layout { layout, .. } => Ok(layout.copy(digest, sink)?),
+            Reading::Registry(remote) => Ok(remote.blob(digest, size, sink)?),
         }
     }
 }
 
 impl Target {
     /// A file for a blob that is not complete yet, where it can be taken from.
-    pub(crate) fn draft(&self) -> Result<tempfile::NamedTempFile, PlaceError> {
-        match self {
-            Self::Layout(layout) | Self::Archive { layout, .. } => {
+    ///
+    /// # Errors
+    /// See [`PlaceError`].
+    pub fn draft(&self) -> Result<tempfile::NamedTempFile, PlaceError> {
+        match &self.0 {
+            Writing::Layout(layout) | Writing::Archive { layout, .. } => {
                 tempfile::NamedTempFile::new_in(layout.path())
             }
-            Self::Registry(_) => tempfile::NamedTempFile::new(),
+            Writing::Registry(_) => tempfile::NamedTempFile::new(),
         }
         .map_err(PlaceError::Temporary)
     }
 
     /// Takes a complete blob.
-    pub(crate) fn put(
+    ///
+    /// # Errors
+    /// See [`PlaceError`].
+    pub fn put(
         &self,
         digest: &Digest,
         mut draft: tempfile::NamedTempFile,
     ) -> Result<(), PlaceError> {
-        match self {
-            Self::Layout(layout) | Self::Archive { layout, .. } => Ok(layout.put(digest, draft)?),
-            Self::Registry(remote) => {
+        match &self.0 {
+            Writing::Layout(layout) | Writing::Archive { layout, .. } => {
+                Ok(layout.put(digest, draft)?)
+            }
+            Writing::Registry(remote) => {
                 let file = draft.as_file_mut();
                 let size = file.seek(io::SeekFrom::End(0));
                 let size = size.map_err(PlaceError::Temporary)?;
@@ -269,31 +298,37 @@ impl Target {
     }
 
     /// Takes a manifest or index that is part of another one.
-    pub(crate) fn put_document(&self, media_type: &str, bytes: &[u8]) -> Result<(), PlaceError> {
+    ///
+    /// # Errors
+    /// See [`PlaceError`].
+    pub fn put_document(&self, media_type: &str, bytes: &[u8]) -> Result<(), PlaceError> {
         let digest = Digest::sha256(bytes);
-        match self {
-            Self::Layout(layout) | Self::Archive { layout, .. } => {
+        match &self.0 {
+            Writing::Layout(layout) | Writing::Archive { layout, .. } => {
                 Ok(layout.put_bytes(&digest, bytes)?)
             }
-            Self::Registry(remote) => {
+            Writing::Registry(remote) => {
                 Ok(remote.push_manifest(digest.as_str(), media_type, bytes)?)
             }
         }
     }
 
     /// Takes the manifest or index that is the image, and so ends the work.
-    pub(crate) fn finish(
+    ///
+    /// # Errors
+    /// See [`PlaceError`].
+    pub fn finish(
         self,
         tag: Option<&str>,
         media_type: &str,
         bytes: &[u8],
     ) -> Result<(), PlaceError> {
-        match self {
-            Self::Layout(layout) => Ok(layout.name(tag, media_type, bytes)?),
-            Self::Registry(remote) => {
+        match self.0 {
+            Writing::Layout(layout) => Ok(layout.name(tag, media_type, bytes)?),
+            Writing::Registry(remote) => {
                 Ok(remote.push_manifest(tag.unwrap_or("latest"), media_type, bytes)?)
             }
-            Self::Archive {
+            Writing::Archive {
                 layout,
                 unpacked,
                 file,

@@ -1,41 +1,31 @@
 //! Manifests and blobs as a registry has them, for the owner's tools that look at
 //! images or change them.
 //!
-//! The guest never uses this: what it pulls goes through [`crate::Puller`], which
+//! The guest has none of this: what it pulls goes through [`agent_image::Puller`], which
 //! verifies. Here only the digests of what is fetched are checked, so that a tool
 //! works on the bytes that were named. Mirrors are read from but not written to.
 
 use std::{io, sync::OnceLock, time::Duration};
 
+use agent_image::{Config, ConfigError};
 use agent_image_registry::{
     ACCEPT, Blob, Client, Deadline, Digest, FetchError, Reference, RegistryError, Request, Source,
     sources,
 };
 
-use crate::settings::{Config, ConfigError, client};
+use crate::{document::Document, push::Upload};
 
 /// Largest manifest that registries must accept.
 const MANIFEST_MAX_BYTES: u64 = 4 * 1024 * 1024;
 const BUFFER_BYTES: usize = 256 * 1024;
 
 /// One repository of a registry.
-pub struct Remote {
+pub(crate) struct Remote {
     client: Client,
     sources: Vec<Source>,
     /// Which of the sources has what is asked for; known after the first document.
     chosen: OnceLock<usize>,
     deadline: Duration,
-}
-
-/// A manifest, index or other document under `/manifests/`.
-#[derive(Debug, Clone)]
-pub struct RawManifest {
-    /// What it is, as far as the registry says so.
-    pub media_type: Option<String>,
-    /// The digest of its bytes.
-    pub digest: Digest,
-    /// Its bytes.
-    pub bytes: Vec<u8>,
 }
 
 /// Why a registry does not give what was asked for.
@@ -70,10 +60,10 @@ impl Remote {
     ///
     /// # Errors
     /// The configuration, or a name that is not to be asked for.
-    pub fn open(config: &Config, reference: &Reference) -> Result<Self, RemoteError> {
+    pub(crate) fn open(config: &Config, reference: &Reference) -> Result<Self, RemoteError> {
         Ok(Self {
             sources: sources(&config.registries, reference)?,
-            client: client(config)?,
+            client: config.client()?,
             chosen: OnceLock::new(),
             deadline: config.pull_deadline,
         })
@@ -83,7 +73,7 @@ impl Remote {
     ///
     /// # Errors
     /// The transfer, or bytes that are not those of the digest asked for.
-    pub fn manifest(&self, version: &str) -> Result<Option<RawManifest>, RemoteError> {
+    pub(crate) fn manifest(&self, version: &str) -> Result<Option<Document>, RemoteError> {
         let found = self.document(&format!("manifests/{version}"), Some(ACCEPT))?;
         let expected = Digest::parse(version).ok();
         match (&found, expected) {
@@ -99,18 +89,14 @@ impl Remote {
     ///
     /// # Errors
     /// The transfer.
-    pub fn referrers(&self, digest: &Digest) -> Result<Option<RawManifest>, RemoteError> {
+    pub(crate) fn referrers(&self, digest: &Digest) -> Result<Option<Document>, RemoteError> {
         if let Some(found) = self.document(&format!("referrers/{digest}"), None)? {
             return Ok(Some(found));
         }
         self.manifest(&digest.as_str().replacen(':', "-", 1))
     }
 
-    fn document(
-        &self,
-        path: &str,
-        accept: Option<&str>,
-    ) -> Result<Option<RawManifest>, RemoteError> {
+    fn document(&self, path: &str, accept: Option<&str>) -> Result<Option<Document>, RemoteError> {
         let deadline = Deadline::within(self.deadline);
         let mut failure = None;
         for (index, source) in self.sources.iter().enumerate() {
@@ -127,7 +113,7 @@ impl Remote {
             match self.client.get(request, MANIFEST_MAX_BYTES, &deadline) {
                 Ok(answer) => {
                     let _ = self.chosen.set(index);
-                    return Ok(Some(RawManifest {
+                    return Ok(Some(Document {
                         media_type: answer.content_type,
                         digest: Digest::sha256(&answer.body),
                         bytes: answer.body,
@@ -150,7 +136,7 @@ impl Remote {
     ///
     /// # Errors
     /// The transfer, what the sink says, or other bytes than those named.
-    pub fn blob(
+    pub(crate) fn blob(
         &self,
         digest: &Digest,
         size: u64,
@@ -169,9 +155,10 @@ impl Remote {
             hasher.update(bytes);
             sink.write_all(bytes).map_err(RemoteError::Local)?;
         }
-        match hasher.finish() == *digest {
-            true => Ok(()),
-            false => Err(RemoteError::Digest(digest.clone())),
+        if hasher.finish() == *digest {
+            Ok(())
+        } else {
+            Err(RemoteError::Digest(digest.clone()))
         }
     }
 
@@ -179,15 +166,15 @@ impl Remote {
     ///
     /// # Errors
     /// The transfer; a registry that finds other bytes than those named says so.
-    pub fn push_blob(
+    pub(crate) fn push_blob(
         &self,
         digest: &Digest,
         size: u64,
         bytes: &mut dyn io::Read,
     ) -> Result<(), RemoteError> {
         let deadline = Deadline::within(self.deadline);
-        self.client
-            .push_blob(self.own(), digest, size, bytes, &deadline)
+        self.upload(&deadline)
+            .blob(digest, size, bytes)
             .map_err(transfer(digest))
     }
 
@@ -195,21 +182,25 @@ impl Remote {
     ///
     /// # Errors
     /// The transfer.
-    pub fn push_manifest(
+    pub(crate) fn push_manifest(
         &self,
         version: &str,
         media_type: &str,
         bytes: &[u8],
     ) -> Result<(), RemoteError> {
         let deadline = Deadline::within(self.deadline);
-        self.client
-            .push_manifest(self.own(), version, media_type, bytes, &deadline)
+        self.upload(&deadline)
+            .manifest(version, media_type, bytes)
             .map_err(transfer(version))
     }
 
-    /// The registry itself, which comes after its mirrors.
-    fn own(&self) -> &Source {
-        &self.sources[self.sources.len() - 1]
+    /// To the registry itself, which comes after its mirrors.
+    fn upload<'a>(&'a self, deadline: &'a Deadline) -> Upload<'a> {
+        Upload {
+            client: &self.client,
+            source: &self.sources[self.sources.len() - 1],
+            deadline,
+        }
     }
 }
 

@@ -9,8 +9,8 @@ use aes::{
     Aes256,
     cipher::{KeyIvInit, StreamCipher},
 };
-use agent_image::Digest;
-use agent_keys::{LayerKey, SealError};
+use agent_image_registry::Digest;
+use agent_keys::LayerKey;
 use aws_lc_rs::{
     digest, hmac,
     rand::{SecureRandom, SystemRandom},
@@ -18,6 +18,8 @@ use aws_lc_rs::{
 use ctr::Ctr128BE;
 use tempfile::NamedTempFile;
 use zeroize::Zeroizing;
+
+use crate::SealError;
 
 /// A sink that writes ciphertext, and remembers what it takes to read it.
 pub(super) struct Encrypting {
