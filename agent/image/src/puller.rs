@@ -12,27 +12,21 @@ use std::{
     time::{Duration, Instant},
 };
 
+use agent_image_registry::{
+    Blob, Client, Deadline, Digest, FetchError, ImageConfig, Reference, Registry, RegistryError,
+    ResolveError, Resolved, resolve, sentence, sources,
+};
+use agent_image_signatures::{
+    Accepted, AcceptedSignature, Judge, Lookaside, SignatureError, SignaturePolicy,
+};
+use agent_image_unpacking::{
+    AssembleError, Claim, ClaimError, Expected, Found, Key, Layer, LayerError, LayerReport, Meter,
+    Notes, Progress, RootFs, SettleError, Staging, Store, StoreError, assemble, chain_ids,
+    open_root, parse_media_type, settle, unpack,
+};
 use agent_keys::{KeyProvider, ResourceUri};
 
-use crate::{
-    assemble::{AssembleError, RootFs, assemble},
-    config::ImageConfig,
-    digest::Digest,
-    fetch::{Blob, Client, Deadline, FetchError},
-    layer::{self, Expected, LayerError},
-    reference::Reference,
-    registries::{Registry, RegistryError, sources},
-    report::{LayerReport, Meter, Progress},
-    resolved::{ResolveError, Resolved, resolve},
-    sentence::sentence,
-    settings::{Config, ConfigError, client},
-    signature::{Accepted, AcceptedSignature, Judge, Lookaside, SignatureError, SignaturePolicy},
-    store::{
-        Claim, ClaimError, Found, Key, Layer, SettleError, Staging, Store, StoreError, chain_ids,
-        settle,
-    },
-    tree::{Notes, open_root},
-};
+use crate::settings::{Config, ConfigError};
 
 /// Layers at once: more would not be faster, and each costs buffers.
 const PARALLEL_MAX: usize = 4;
@@ -163,7 +157,7 @@ impl Puller {
     pub fn build(config: Config) -> Result<Self, ConfigError> {
         let cpus = thread::available_parallelism().map_or(1, usize::from);
         Ok(Self {
-            client: client(&config)?,
+            client: config.client()?,
             store: Store::open(&config.store).map_err(ConfigError::Store)?,
             registries: config.registries,
             keys: config.keys,
@@ -391,7 +385,7 @@ impl<'a> LayerPull<'a> {
         let descriptor = &self.resolved.manifest.layers[position];
         let diff_id = &self.resolved.config.diff_ids[position];
         let media_type = &descriptor.media_type;
-        let form = layer::parse_media_type(media_type)
+        let form = parse_media_type(media_type)
             .ok_or_else(|| LayerError::MediaType(media_type.chars().take(200).collect()))?;
         let mut report = LayerReport {
             digest: descriptor.digest.clone(),
@@ -436,7 +430,7 @@ impl<'a> LayerPull<'a> {
             meter: &meter,
         };
         let begin = Instant::now();
-        let notes = layer::unpack(blob, &expected, root)?;
+        let notes = unpack(blob, &expected, root)?;
         report.duration = begin.elapsed();
         report.unpacked_bytes = Some(meter.unpacked());
         tracing::debug!(

@@ -2,14 +2,10 @@
 
 use std::{fs, io, path::PathBuf, sync::Arc, time::Duration};
 
+use agent_image_registry::{AgentConfig, AgentError, Agents, Client, Credentials, Registry};
+use agent_image_signatures::{Lookaside, SignaturePolicy};
+use agent_image_unpacking::StoreError;
 use agent_keys::{KeyProvider, ResourceUri};
-
-use crate::{
-    fetch::{AgentConfig, AgentError, Agents, Client, Credentials},
-    registries::Registry,
-    signature::{Lookaside, SignaturePolicy},
-    store::StoreError,
-};
 
 /// Where Debian and its relatives, and the guest image, keep root certificates.
 const SYSTEM_ROOTS: &str = "/etc/ssl/certs/ca-certificates.crt";
@@ -82,6 +78,26 @@ impl Default for Config {
     }
 }
 
+impl Config {
+    /// Connections as configured; talks to nobody yet.
+    ///
+    /// # Errors
+    /// The root certificates, or the proxies.
+    pub fn client(&self) -> Result<Client, ConfigError> {
+        let agents = Agents::build(&AgentConfig {
+            root_certificates: &root_certificates(self)?,
+            https_proxy: self.https_proxy.as_deref(),
+            http_proxy: self.http_proxy.as_deref(),
+            no_proxy: self.no_proxy.as_deref(),
+            silence: self.silence,
+            hosts: self.hosts.clone(),
+            resolv_conf: self.resolv_conf.clone(),
+        })
+        .map_err(ConfigError::Agent)?;
+        Ok(Client::new(agents, self.credentials.clone()))
+    }
+}
+
 /// Why a configuration gives no [`Puller`](crate::Puller).
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -101,21 +117,6 @@ pub enum ConfigError {
     /// The store.
     #[error("the image store cannot be opened")]
     Store(#[source] StoreError),
-}
-
-/// Connections as configured; talks to nobody yet.
-pub(crate) fn client(config: &Config) -> Result<Client, ConfigError> {
-    let agents = Agents::build(&AgentConfig {
-        root_certificates: &root_certificates(config)?,
-        https_proxy: config.https_proxy.as_deref(),
-        http_proxy: config.http_proxy.as_deref(),
-        no_proxy: config.no_proxy.as_deref(),
-        silence: config.silence,
-        hosts: config.hosts.clone(),
-        resolv_conf: config.resolv_conf.clone(),
-    })
-    .map_err(ConfigError::Agent)?;
-    Ok(Client::new(agents, config.credentials.clone()))
 }
 
 /// All roots in PEM.

@@ -14,10 +14,7 @@ use std::{
 
 use aes::cipher::{KeyIvInit, StreamCipher};
 use agent_image::{Digest, Puller};
-use agent_keys::{
-    Cached, KeyError, KeyProvider, LayerKey, OfflineKeys, PacketVersion, PublicKey, ResourceUri,
-    Secret,
-};
+use agent_keys::{Cached, KeyError, KeyProvider, OfflineKeys, ResourceUri, Secret};
 use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
 use base64::{Engine, engine::general_purpose::STANDARD};
 use support::*;
@@ -82,24 +79,23 @@ fn encrypt(layer: &Layer, seed: u8, change: impl FnOnce(&mut [u8; 32], &mut Stri
 }
 
 const PRIVATE_KEY: &str = include_str!("../../keys/tests/vectors/jwe/p521.pem");
-const PUBLIC_KEY: &str = include_str!("../../keys/tests/vectors/jwe/p521.pub.pem");
+/// Keys and nonces of layers with the seeds 1, 2 and 3, sealed by `policy-images` for the
+/// public key that belongs to [`PRIVATE_KEY`].
+const JWES: [&str; 3] = [
+    include_str!("vectors/jwe/layer-1.json"),
+    include_str!("vectors/jwe/layer-2.json"),
+    include_str!("vectors/jwe/layer-3.json"),
+];
 
 /// The same layer with its key wrapped for a public key instead, as JWE.
 fn for_public_key(layer: &Layer, seed: u8) -> Encrypted {
-    let mut key = LayerKey {
-        symkey: [seed; 32].into(),
-        nonce: [seed ^ 0xff; 16],
-        hmac: [0; 32],
-        digest: Some(Digest::sha256(&layer.stored).to_string()),
-        nonce_was_wrapped: true,
-    };
-    let encrypted = encrypt(layer, seed, |mac, _| key.hmac = *mac);
-    let public = PublicKey::parse(PUBLIC_KEY.as_bytes()).unwrap();
-    let annotations = key.wrap(&[], PacketVersion::One, &[public]).unwrap();
-    Encrypted {
-        annotations,
-        ..encrypted
-    }
+    let mut encrypted = encrypt(layer, seed, |_, _| {});
+    let of_packet = format!("{PREFIX}keys.provider.attestation-agent");
+    encrypted.annotations.remove(&of_packet);
+    let jwe = STANDARD.encode(JWES[usize::from(seed) - 1].trim_end());
+    let name = format!("{PREFIX}keys.jwe");
+    encrypted.annotations.insert(name, jwe);
+    encrypted
 }
 
 /// Puts the nonce where everybody can change it, so that only the wrapped digest proves it.

@@ -14,26 +14,22 @@
 //! Refused though valid: `crit` and `zip`, which nobody here understands (a compressed
 //! plaintext tells of itself by its length), and an `enc` that is not protected.
 
-mod curve;
 mod json;
 mod recipient;
-mod seal;
 
 use std::collections::BTreeSet;
 
 use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
-pub(crate) use curve::Curve;
 use json::{Members, Node};
 pub use recipient::JweRecipient;
 use recipient::{ContentKey, recipients};
 use zeroize::Zeroizing;
 
-use crate::{PrivateKey, PublicKey, SealError};
+use crate::PrivateKey;
 
 /// Longer ones are not looked into.
 const BYTES_MAX: usize = 4 << 20;
-const RECIPIENTS_MAX: usize = 64;
 const ENC: &str = "A256GCM";
 
 /// A secret and whom it is encrypted for.
@@ -76,7 +72,7 @@ pub enum JweError {
     #[error("it mixes the general and the flattened serialisation")]
     Mixed,
     /// None, or more than any honest one.
-    #[error("it has {0} recipients, but 1 to {RECIPIENTS_MAX} are supported")]
+    #[error("it has {0} recipients, but 1 to {max} are supported", max = Jwe::RECIPIENTS_MAX)]
     Recipients(usize),
     /// All recipients are of algorithms that we have not.
     #[error(
@@ -90,6 +86,9 @@ pub enum JweError {
 }
 
 impl Jwe {
+    /// Most recipients that are read.
+    pub const RECIPIENTS_MAX: usize = 64;
+
     /// Parses a JWE in JSON serialisation.
     ///
     /// # Errors
@@ -128,14 +127,6 @@ impl Jwe {
             iv: iv.try_into().map_err(|_| JweError::Member("iv"))?,
             ciphertext,
         })
-    }
-
-    /// Encrypts a secret for the holders of these keys; gives the JWE's JSON.
-    ///
-    /// # Errors
-    /// See [`SealError`].
-    pub fn seal(plain: &[u8], recipients: &[PublicKey]) -> Result<Vec<u8>, SealError> {
-        seal::seal(plain, recipients)
     }
 
     /// Whom it is for, also those whose algorithm is not supported.

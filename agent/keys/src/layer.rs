@@ -16,12 +16,13 @@
 use std::collections::BTreeMap;
 
 use base64::{Engine, engine::general_purpose::STANDARD};
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 use zeroize::{Zeroize, Zeroizing};
 
 use crate::{
-    Jwe, KeyProvider, PublicKey, ResourceUri, Secret,
-    packet::{Packet, PacketVersion, SealError},
+    Jwe, KeyProvider, ResourceUri,
+    annotations::{CIPHER, JWE, KEYS_PREFIX, NONCE, PROVIDER_PREFIX, PUBLIC_OPTIONS},
+    packet::Packet,
 };
 
 mod error;
@@ -29,15 +30,6 @@ mod wrapped;
 
 pub use error::{JweKeyError, LayerKeyError};
 use wrapped::Wrapped;
-
-const PUBLIC_OPTIONS: &str = "org.opencontainers.image.enc.pubopts";
-const KEYS_PREFIX: &str = "org.opencontainers.image.enc.keys.";
-const JWE: &str = "org.opencontainers.image.enc.keys.jwe";
-const PROVIDER_PREFIX: &str = "org.opencontainers.image.enc.keys.provider.";
-/// The one that Confidential Containers use; readers take any.
-const PROVIDER: &str = "attestation-agent";
-const NONCE: &str = "nonce";
-const CIPHER: &str = "AES_256_CTR_HMAC_SHA256";
 
 /// Annotations longer than this are not looked into.
 const ANNOTATION_MAX_BYTES: usize = 256 * 1024;
@@ -82,7 +74,7 @@ pub enum Recipient {
     Other(String),
 }
 
-#[derive(Serialize, Deserialize)]
+#[derive(Deserialize)]
 struct PublicOptions {
     cipher: String,
     #[serde(default)]
@@ -91,12 +83,12 @@ struct PublicOptions {
     cipheroptions: Option<BTreeMap<String, String>>,
 }
 
-#[derive(Serialize, Deserialize)]
+#[derive(Deserialize)]
 struct PrivateOptions {
     symkey: String,
     #[serde(default)]
     cipheroptions: Option<BTreeMap<String, String>>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default)]
     digest: Option<String>,
 }
 
@@ -147,47 +139,6 @@ impl LayerKey {
             digest,
             nonce_was_wrapped,
         })
-    }
-
-    /// The annotations of the encrypted layer, its key wrapped for each of these
-    /// key-encryption keys and public keys. The nonce is wrapped with it, whatever `self` says.
-    ///
-    /// # Errors
-    /// See [`SealError`].
-    pub fn wrap(
-        &self,
-        recipients: &[(ResourceUri, Secret)],
-        version: PacketVersion,
-        public_keys: &[PublicKey],
-    ) -> Result<BTreeMap<String, String>, SealError> {
-        let private = PrivateOptions {
-            symkey: STANDARD.encode(*self.symkey),
-            cipheroptions: Some([(NONCE.to_owned(), STANDARD.encode(self.nonce))].into()),
-            digest: self.digest.clone(),
-        };
-        let private = serde_json::to_vec(&private).map(Zeroizing::new);
-        let private = private.expect("options are an object of texts");
-        let mut packets = Vec::with_capacity(recipients.len());
-        for (id, key) in recipients {
-            let packet = Packet::seal(&private, id, key, version)?;
-            packets.push(STANDARD.encode(packet.to_json()));
-        }
-        let public = PublicOptions {
-            cipher: CIPHER.to_owned(),
-            hmac: STANDARD.encode(self.hmac),
-            cipheroptions: Some(BTreeMap::new()),
-        };
-        let public = serde_json::to_vec(&public).expect("options are an object of texts");
-        let mut annotations = BTreeMap::new();
-        annotations.insert(PUBLIC_OPTIONS.to_owned(), STANDARD.encode(public));
-        if !packets.is_empty() {
-            annotations.insert(format!("{PROVIDER_PREFIX}{PROVIDER}"), packets.join(","));
-        }
-        if !public_keys.is_empty() {
-            let jwe = Jwe::seal(&private, public_keys)?;
-            annotations.insert(JWE.to_owned(), STANDARD.encode(jwe));
-        }
-        Ok(annotations)
     }
 }
 

@@ -11,14 +11,18 @@
 //! authentically is no key. Keys themselves are never printed, and are zeroised
 //! when dropped.
 
+pub mod annotations;
 mod cached;
+pub mod ecdh;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 mod jwe;
 mod layer;
 mod offline;
 mod packet;
-mod pem;
+pub mod pem;
 mod private_key;
-mod public_key;
 mod resource;
 mod secret;
 
@@ -26,9 +30,8 @@ pub use cached::Cached;
 pub use jwe::{Jwe, JweError, JweRecipient};
 pub use layer::{JweKeyError, LayerKey, LayerKeyError, Recipient};
 pub use offline::{OfflineError, OfflineKeys};
-pub use packet::{Packet, PacketError, PacketVersion, SealError};
+pub use packet::{Packet, PacketError};
 pub use private_key::{PrivateKey, PrivateKeyError};
-pub use public_key::{PublicKey, PublicKeyError};
 pub use resource::{ResourceUri, ResourceUriError};
 pub use secret::Secret;
 

@@ -2,19 +2,15 @@
 //!
 //! A JSON object that names a key-encryption key and holds, wrapped with it, the
 //! private options of one layer. Versions 1 and 2 differ only in members that
-//! default. The owner's side seals packets and the guest's side opens them; both
-//! are here, so that neither can drift from the other. Packets come with images
-//! and are hostile until their authentication tag has matched.
+//! default. Packets are opened here and sealed by the owner's tools. They come with
+//! images and are hostile until their authentication tag has matched.
 //!
 //! Format: the annotation packet of the Confidential Containers key provider;
 //! AES-256-GCM with a 12-byte nonce, the 16-byte tag at the end, no further data.
 
-use aws_lc_rs::{
-    aead::{AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey},
-    rand::{SecureRandom, SystemRandom},
-};
+use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
 use base64::{Engine, engine::general_purpose::STANDARD};
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 use zeroize::Zeroizing;
 
 use crate::{KeyError, KeyProvider, ResourceUri, ResourceUriError, Secret};
@@ -59,53 +55,24 @@ pub enum PacketError {
     Options,
 }
 
-/// Why a secret cannot be wrapped.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum SealError {
-    /// A key of another length.
-    #[error("key `{0}` has not 32 bytes, so it cannot wrap a layer's key")]
-    KeyLength(ResourceUri),
-    /// Nobody, or more than any reader takes.
-    #[error("a JWE has 1 to 64 recipients, not {0}")]
-    Recipients(usize),
-    /// The system's random numbers.
-    #[error("the system gives no random numbers")]
-    Random,
-}
-
-/// The form of a packet; readers of the second read the first too, not the other way round.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum PacketVersion {
-    /// What every guest reads.
-    #[default]
-    One,
-    /// With version and provider spelled out.
-    Two,
-}
-
 /// A wrapped secret.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Deserialize)]
 pub struct Packet {
     kid: String,
     wrapped_data: String,
-    #[serde(skip_serializing_if = "Option::is_none")]
     iv: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
     wrap_type: Option<String>,
     // Version 2 from here on.
-    #[serde(skip_serializing_if = "Option::is_none")]
     version: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
     provider: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    provider_settings: Option<Empty>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    annotations: Option<Empty>,
+    #[serde(rename = "provider_settings")]
+    _provider_settings: Option<Empty>,
+    #[serde(rename = "annotations")]
+    _annotations: Option<Empty>,
 }
 
 /// An object whose members are of no interest.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Deserialize)]
 struct Empty {}
 
 impl Packet {
@@ -126,47 +93,6 @@ impl Packet {
     #[must_use]
     pub fn key_id(&self) -> &str {
         &self.kid
-    }
-
-    /// Wraps a secret under a fresh nonce.
-    ///
-    /// # Errors
-    /// See [`SealError`].
-    pub fn seal(
-        plain: &[u8],
-        id: &ResourceUri,
-        key: &Secret,
-        version: PacketVersion,
-    ) -> Result<Self, SealError> {
-        let key = UnboundKey::new(&AES_256_GCM, key.expose())
-            .map_err(|_| SealError::KeyLength(id.clone()))?;
-        let mut iv = [0; 12];
-        SystemRandom::new()
-            .fill(&mut iv)
-            .map_err(|_| SealError::Random)?;
-        // Encrypted in place: what it grows into is no secret any more.
-        let mut wrapped = Vec::with_capacity(plain.len() + AES_256_GCM.tag_len());
-        wrapped.extend_from_slice(plain);
-        LessSafeKey::new(key)
-            .seal_in_place_append_tag(Nonce::assume_unique_for_key(iv), Aad::empty(), &mut wrapped)
-            .expect("options are far shorter than what AES-GCM can take");
-        let second = version == PacketVersion::Two;
-        Ok(Self {
-            kid: id.to_string(),
-            wrapped_data: STANDARD.encode(wrapped),
-            iv: Some(STANDARD.encode(iv)),
-            wrap_type: Some(WRAP_TYPE.to_owned()),
-            version: second.then(|| VERSION.to_owned()),
-            provider: second.then(|| PROVIDER.to_owned()),
-            provider_settings: second.then_some(Empty {}),
-            annotations: second.then_some(Empty {}),
-        })
-    }
-
-    /// The packet's JSON.
-    #[must_use]
-    pub fn to_json(&self) -> Vec<u8> {
-        serde_json::to_vec(self).expect("a packet is an object of texts")
     }
 
     /// Unwraps the secret with a key from `keys`.

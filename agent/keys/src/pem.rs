@@ -1,4 +1,4 @@
-//! The one block of a PEM file that matters (RFC 7468).
+//! The one block of a PEM file that matters (RFC 7468), of private and of public keys.
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 use zeroize::Zeroizing;
@@ -9,20 +9,23 @@ const DASHES: &str = "-----";
 const PARAMETERS: &str = "EC PARAMETERS";
 
 /// What stands between two lines of dashes.
-pub(crate) struct Block<'a> {
-    pub(crate) label: &'a str,
+pub struct Block<'a> {
+    /// What it says that it is.
+    pub label: &'a str,
     body: &'a str,
 }
 
 /// Whether these bytes mean to be PEM.
-pub(crate) fn text(bytes: &[u8]) -> Option<&str> {
+#[must_use]
+pub fn text(bytes: &[u8]) -> Option<&str> {
     let text = std::str::from_utf8(bytes).ok()?;
     text.contains(BEGIN).then_some(text)
 }
 
 impl<'a> Block<'a> {
     /// The only block of a text, but for an elliptic curve's parameters.
-    pub(crate) fn only(text: &'a str) -> Option<Self> {
+    #[must_use]
+    pub fn only(text: &'a str) -> Option<Self> {
         let mut blocks = text.split(BEGIN).skip(1);
         let mut one = || blocks.find(|block| !block.starts_with(PARAMETERS));
         let (block, None) = (one()?, one()) else {
@@ -34,12 +37,14 @@ impl<'a> Block<'a> {
     }
 
     /// Whether its content is encrypted with a password, the newer or the older way.
-    pub(crate) fn is_encrypted(&self) -> bool {
+    #[must_use]
+    pub fn is_encrypted(&self) -> bool {
         self.label.starts_with("ENCRYPTED") || self.body.contains("Proc-Type:")
     }
 
     /// Its content, which may be a secret.
-    pub(crate) fn der(&self) -> Option<Zeroizing<Vec<u8>>> {
+    #[must_use]
+    pub fn der(&self) -> Option<Zeroizing<Vec<u8>>> {
         let mut base64 = Zeroizing::new(Vec::with_capacity(self.body.len()));
         let bytes = self.body.bytes();
         base64.extend(bytes.filter(|byte| !byte.is_ascii_whitespace()));

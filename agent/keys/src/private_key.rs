@@ -18,7 +18,7 @@ use aws_lc_rs::{
 use zeroize::Zeroizing;
 
 use crate::{
-    jwe::Curve,
+    ecdh::Curve,
     pem::{self, Block},
 };
 

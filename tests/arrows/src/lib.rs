@@ -20,14 +20,36 @@ pub const ALLOWED: &[(&str, &[&str])] = &[
             // Initdata, which the owner writes in the format that the guest reads.
             "agent/protocol",
             "agent/evidence",
-            // The owner pulls and encrypts with what the guest pulls and decrypts with.
+            // The owner pulls and decrypts with what the guest pulls and decrypts with.
             "agent/image",
             "agent/keys",
+            "policy/images",
             "guest-image/measurement",
         ],
     ),
+    (
+        "policy/images",
+        &["agent/image", "agent/image/registry", "agent/keys"],
+    ),
     ("agent/evidence", &[]),
-    ("agent/image", &["agent/keys"]),
+    ("agent/image/registry", &[]),
+    (
+        "agent/image/signatures",
+        &["agent/image/registry", "agent/keys"],
+    ),
+    (
+        "agent/image/unpacking",
+        &["agent/image/registry", "agent/keys"],
+    ),
+    (
+        "agent/image",
+        &[
+            "agent/image/registry",
+            "agent/image/signatures",
+            "agent/image/unpacking",
+            "agent/keys",
+        ],
+    ),
     ("agent/keys", &["agent/evidence"]),
     ("agent/measured", &["agent/evidence"]),
     ("agent/scratch-disk", &["agent/protocol"]),

@@ -14,7 +14,7 @@ use super::*;
 pub const HOST: &str = "registry.example:5000";
 
 pub fn vectors() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/vectors/signatures")
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("signatures/tests/vectors")
 }
 
 pub fn vector(name: &str) -> Vec<u8> {

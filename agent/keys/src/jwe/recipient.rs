@@ -12,23 +12,25 @@ use aws_lc_rs::{
 use zeroize::Zeroizing;
 
 use super::{
-    JweError, RECIPIENTS_MAX, bytes,
-    curve::{Curve, Parties, derive},
+    Jwe, JweError, bytes,
     json::{Members, Node},
     object, required, short, text,
 };
-use crate::PrivateKey;
+use crate::{
+    PrivateKey,
+    ecdh::{Curve, Parties, derive},
+};
 
 /// Length of a content key of A256GCM.
 const CONTENT_KEY_BYTES: usize = 32;
 /// RFC 3394 adds one block of 8 bytes.
-pub(super) const WRAPPED_KEY_BYTES: usize = CONTENT_KEY_BYTES + 8;
+const WRAPPED_KEY_BYTES: usize = CONTENT_KEY_BYTES + 8;
 /// RSA of 2048 to 8192 bits.
 const RSA_BYTES: std::ops::RangeInclusive<usize> = 256..=1024;
 
-pub(super) const RSA_OAEP: &str = "RSA-OAEP";
+const RSA_OAEP: &str = "RSA-OAEP";
 const RSA_OAEP_256: &str = "RSA-OAEP-256";
-pub(super) const ECDH_ES_A256KW: &str = "ECDH-ES+A256KW";
+const ECDH_ES_A256KW: &str = "ECDH-ES+A256KW";
 
 /// What encrypts the secret itself.
 pub(super) type ContentKey = Zeroizing<[u8; CONTENT_KEY_BYTES]>;
@@ -128,7 +130,7 @@ pub(super) fn recipients(
     let Node::Array(list) = list else {
         return Err(JweError::Member("recipients"));
     };
-    if list.is_empty() || list.len() > RECIPIENTS_MAX {
+    if list.is_empty() || list.len() > Jwe::RECIPIENTS_MAX {
         return Err(JweError::Recipients(list.len()));
     }
     let list = list.iter().map(|node| match node {

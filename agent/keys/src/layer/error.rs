@@ -2,8 +2,9 @@
 
 use std::error::Error;
 
-use super::CIPHER;
-use crate::{JweError, KeyError, PrivateKeyError, ResourceUri, packet::PacketError};
+use crate::{
+    JweError, KeyError, PrivateKeyError, ResourceUri, annotations::CIPHER, packet::PacketError,
+};
 
 /// Why a layer's key cannot be had.
 #[derive(Debug, thiserror::Error)]

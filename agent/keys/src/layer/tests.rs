@@ -194,46 +194,6 @@ fn options_without_mac_or_with_another_cipher_are_refused() {
 }
 
 #[test]
-fn what_the_owner_wraps_the_guest_unwraps_in_both_versions() {
-    let uri = |text: &str| ResourceUri::parse(text).unwrap();
-    let recipients = [
-        (uri("kbs:///other/key/1"), Secret::new(vec![9; 32])),
-        (uri("/default/key/1"), Secret::new(kek())),
-    ];
-    let layer = LayerKey {
-        symkey: [1; 32].into(),
-        nonce: [2; 16],
-        hmac: [3; 32],
-        digest: Some("sha256:00".to_owned()),
-        nonce_was_wrapped: true,
-    };
-    for version in [PacketVersion::One, PacketVersion::Two] {
-        let wrapped = layer.wrap(&recipients, version, &[]).unwrap();
-        assert_eq!(
-            Recipient::of(&wrapped),
-            ["kbs:///other/key/1", "kbs:///default/key/1"].map(|id| Recipient::Key {
-                provider: "attestation-agent".to_owned(),
-                id: id.to_owned()
-            })
-        );
-        let key = LayerKey::unwrap(&wrapped, &keys(&kek()), &[]).unwrap();
-        assert_eq!(
-            (*key.symkey, key.nonce, key.hmac),
-            ([1; 32], [2; 16], [3; 32])
-        );
-        assert_eq!(key.digest.as_deref(), Some("sha256:00"));
-        assert!(key.nonce_was_wrapped);
-        let again = layer.wrap(&recipients, version, &[]).unwrap();
-        assert_ne!(wrapped, again, "nonces are fresh");
-    }
-    let short = [(uri("/default/key/1"), Secret::new(vec![9; 16]))];
-    assert!(matches!(
-        layer.wrap(&short, PacketVersion::One, &[]),
-        Err(SealError::KeyLength(_))
-    ));
-}
-
-#[test]
 fn a_nonce_in_the_open_is_used_and_told() {
     let packet = encoded(&vector().packet_v1);
     let public = format!(
@@ -290,31 +250,6 @@ fn a_layer_that_skopeo_encrypted_for_a_public_key_unwraps_with_its_private_key()
     *list = format!("AAAA,{}, {list}", STANDARD.encode(r#"{"protected":"e30"}"#));
     let (keys, uris) = private_keys(&[RSA]);
     assert!(LayerKey::unwrap(&annotations, &keys, &uris).is_ok());
-}
-
-#[test]
-fn what_the_owner_wraps_for_public_keys_their_private_keys_unwrap() {
-    let public = [include_str!("../../tests/vectors/jwe/p256.pub.pem")];
-    let public = public.map(|pem| PublicKey::parse(pem.as_bytes()).unwrap());
-    let layer = LayerKey {
-        symkey: [1; 32].into(),
-        nonce: [2; 16],
-        hmac: [3; 32],
-        digest: None,
-        nonce_was_wrapped: true,
-    };
-    let wrapped = layer.wrap(&[], PacketVersion::One, &public).unwrap();
-    assert_eq!(wrapped.len(), 2, "no list of packets without packets");
-    let (keys, uris) = private_keys(&[RSA, P256]);
-    let key = LayerKey::unwrap(&wrapped, &keys, &uris).unwrap();
-    assert_eq!(
-        (*key.symkey, key.nonce, key.hmac),
-        ([1; 32], [2; 16], [3; 32])
-    );
-    assert!(matches!(
-        jwe_refusal(&wrapped, &[RSA]),
-        LayerKeyError::Jwe { .. }
-    ));
 }
 
 #[test]

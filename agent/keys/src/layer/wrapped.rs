@@ -4,12 +4,10 @@ use std::collections::BTreeMap;
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 
-use super::{
-    ANNOTATION_MAX_BYTES, JWE, JweKeyError, KEYS_PREFIX, LayerKeyError, PROVIDER_PREFIX,
-    PrivateOptions, WRAPPED_MAX,
-};
+use super::{ANNOTATION_MAX_BYTES, JweKeyError, LayerKeyError, PrivateOptions, WRAPPED_MAX};
 use crate::{
     Jwe, JweError, KeyProvider, PrivateKey, ResourceUri,
+    annotations::{JWE, KEYS_PREFIX, PROVIDER_PREFIX},
     packet::{Packet, PacketError},
 };
 

@@ -6,13 +6,11 @@
 use agent_image::Digest;
 use agent_keys::Recipient;
 use clap::Args;
+use policy_images::{Document, Place, PlaceError, Source};
 use serde::Serialize;
 use serde_json::Value;
 
-use crate::image::{
-    place::{Document, Place, PlaceError, Source},
-    registry::RegistryOptions,
-};
+use crate::image::registry::{OptionError, RegistryOptions};
 
 /// Annotation of a cosign signature (cosign signature specification).
 const COSIGN_SIGNATURE: &str = "dev.cosignproject.cosign/signature";
@@ -38,6 +36,8 @@ pub(crate) struct Options {
 /// Why an image cannot be shown.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum InspectError {
+    #[error(transparent)]
+    Option(#[from] OptionError),
     #[error(transparent)]
     Place(#[from] PlaceError),
     #[error("manifest {0} is not JSON")]
@@ -93,7 +93,7 @@ struct Signature {
 
 /// Prints what there is.
 pub(crate) fn run(options: &Options) -> Result<(), InspectError> {
-    let source = options.source.source(&options.registry)?;
+    let source = options.source.source(&options.registry.config()?)?;
     let root = source.root(options.source.version().as_deref())?;
     let report = inspect(&source, &root)?;
     if options.json {

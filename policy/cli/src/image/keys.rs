@@ -8,10 +8,11 @@ use std::{
 };
 
 use agent_keys::{
-    KeyError, KeyProvider, OfflineError, OfflineKeys, PrivateKey, PrivateKeyError, PublicKey,
-    PublicKeyError, ResourceUri, ResourceUriError, Secret,
+    KeyError, KeyProvider, OfflineError, OfflineKeys, PrivateKey, PrivateKeyError, ResourceUri,
+    ResourceUriError, Secret,
 };
 use clap::Args;
+use policy_images::{PublicKey, PublicKeyError};
 use zeroize::Zeroizing;
 
 use crate::image::registry::{OptionError, read};

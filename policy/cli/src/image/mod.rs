@@ -8,7 +8,6 @@ mod encrypt;
 mod inspect;
 mod key_provider;
 mod keys;
-mod place;
 mod pull;
 mod registry;
 mod signatures;
@@ -38,7 +37,7 @@ pub(crate) enum ImageError {
     #[error(transparent)]
     Pull(#[from] pull::PullError),
     #[error(transparent)]
-    Encrypt(#[from] encrypt::EncryptError),
+    Encrypt(#[from] encrypt::EncryptCommandError),
     #[error(transparent)]
     Inspect(#[from] inspect::InspectError),
     #[error(transparent)]

@@ -1,3 +1,3 @@
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|bytes: &[u8]| agent_image::fuzzing::annotations(bytes));
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| agent_keys::fuzzing::annotations(bytes));

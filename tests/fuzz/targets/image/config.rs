@@ -1,3 +1,3 @@
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|bytes: &[u8]| agent_image::fuzzing::config(bytes));
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| agent_image_registry::fuzzing::config(bytes));

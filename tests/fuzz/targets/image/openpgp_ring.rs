@@ -1,3 +1,3 @@
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|bytes: &[u8]| agent_image::fuzzing::openpgp_ring(bytes));
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| agent_image_signatures::fuzzing::openpgp_ring(bytes));

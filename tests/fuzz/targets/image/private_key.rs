@@ -1,3 +1,3 @@
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|bytes: &[u8]| agent_image::fuzzing::private_key(bytes));
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| agent_keys::fuzzing::private_key(bytes));

@@ -7,8 +7,9 @@
 
 use std::{collections::BTreeMap, path::PathBuf};
 
-use agent_keys::{OfflineKeys, Packet, PacketError, PacketVersion, SealError};
+use agent_keys::{OfflineKeys, Packet, PacketError};
 use base64::{Engine as _, engine::general_purpose::STANDARD};
+use policy_images::{PacketVersion, SealError, seal_packet};
 use serde::{Deserialize, Deserializer, Serialize};
 use zeroize::Zeroizing;
 
@@ -128,11 +129,9 @@ pub(crate) fn wrap(json: &[u8], keys: &OfflineKeys) -> Result<Vec<u8>, ProtocolE
         .key_id
         .ok_or(ProtocolError::Missing("key id; say keyid=kbs:///…"))?;
     let (id, key) = find(keys, &id, parameters.key_path.as_deref())?;
-    let packet = Packet::seal(&options.0, &id, &key, PacketVersion::One)?;
+    let packet = seal_packet(&options.0, &id, &key, PacketVersion::One)?;
     Ok(json_of(&WrapResponse {
-        keywrapresults: Annotation {
-            annotation: packet.to_json(),
-        },
+        keywrapresults: Annotation { annotation: packet },
         keyunwrapresults: Empty {},
     }))
 }

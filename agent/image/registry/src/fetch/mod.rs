@@ -1,0 +1,508 @@
+//! The registry's side of a pull: the distribution protocol over HTTP.
+//!
+//! Everything that answers here is hostile: the network (TLS authenticates the
+//! registry where it is not configured as insecure), the registry, and whoever it
+//! redirects to. So each wait has a deadline, each body a limit, redirects are
+//! counted and never lead from TLS to plain text, and credentials stay with the
+//! origin they are for. Nothing fetched here is believed: digests are checked by
+//! the callers.
+//!
+//! `ureq` does HTTP and TLS: blocking, small, without a runtime of its own; this
+//! module keeps redirects, authentication and retries to itself, because their
+//! rules are ours. Protocol: OCI distribution specification 1.1.
+
+mod agents;
+mod auth;
+mod blob;
+mod body;
+mod credentials;
+mod deadline;
+mod dns;
+mod error;
+mod origin;
+mod resolve;
+mod url;
+
+use std::{
+    collections::BTreeMap,
+    io,
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+pub use agents::{AgentConfig, AgentError, Agents};
+pub use auth::Credential;
+use auth::{Authorization, Challenge, TokenQuery};
+pub use blob::Blob;
+pub use body::drain;
+use body::{note, read_short};
+pub use credentials::{Credentials, CredentialsError};
+pub use deadline::Deadline;
+pub use error::FetchError;
+pub use origin::{Origin, locate};
+use ureq::{
+    Body, SendBody,
+    http::{Request as HttpRequest, Response, Uri},
+};
+
+/// More redirects than any registry needs (one to its storage, one between regions).
+const REDIRECTS_MAX: usize = 5;
+const TOKEN_MAX: usize = 256 * 1024;
+const RETRIES_MAX: u32 = 5;
+const RETRY_FIRST: Duration = Duration::from_millis(250);
+const RETRY_LONGEST: Duration = Duration::from_secs(30);
+
+/// Where an image is asked for: a repository at an origin.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Source {
+    /// The server.
+    pub origin: Origin,
+    /// Its name on that server.
+    pub repository: String,
+    /// `registry/repository` under which credentials are looked up.
+    pub credentials_name: String,
+}
+
+/// How long to wait before try number `failures`.
+fn back_off(failures: u32, error: &FetchError) -> Duration {
+    let own = RETRY_FIRST.saturating_mul(2u32.saturating_pow(failures.saturating_sub(1)));
+    match error {
+        FetchError::Status {
+            retry_after: Some(asked),
+            ..
+        } => own.max(*asked).min(RETRY_LONGEST),
+        _ => own.min(RETRY_LONGEST),
+    }
+}
+
+/// One thing to get from a source.
+#[derive(Clone, Copy)]
+pub struct Request<'a> {
+    /// Where it is.
+    pub source: &'a Source,
+    /// Below `/v2/<repository>/`.
+    pub path: &'a str,
+    /// What it is, for messages: `manifest`, `blob` and so on.
+    pub what: &'static str,
+    /// Media types that are asked for.
+    pub accept: Option<&'a str>,
+    /// Continue at this byte.
+    pub offset: u64,
+}
+
+/// A short answer, read whole.
+pub struct Answer {
+    /// The whole body.
+    pub body: Vec<u8>,
+    /// `Content-Type`.
+    pub content_type: Option<String>,
+    /// `Docker-Content-Digest`.
+    pub digest: Option<String>,
+    /// `Link`, which leads to the next page of a list.
+    pub link: Option<String>,
+}
+
+/// Talks to registries; shared by all pulls, so that connections and tokens are.
+pub struct Client {
+    agents: Agents,
+    credentials: Credentials,
+    tokens: Mutex<BTreeMap<Source, Authorization>>,
+    requests: AtomicU64,
+}
+
+impl Client {
+    /// With these connections and credentials; talks to nobody yet.
+    pub fn new(agents: Agents, credentials: Credentials) -> Self {
+        Self {
+            agents,
+            credentials,
+            tokens: Mutex::default(),
+            requests: AtomicU64::new(0),
+        }
+    }
+
+    /// Requests sent so far.
+    #[must_use]
+    pub fn requests(&self) -> u64 {
+        self.requests.load(Ordering::Relaxed)
+    }
+
+    fn count(&self) {
+        self.requests.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Fetches something short, trying again where that may help.
+    ///
+    /// # Errors
+    /// See [`FetchError`].
+    pub fn get(
+        &self,
+        request: Request<'_>,
+        limit: u64,
+        deadline: &Deadline,
+    ) -> Result<Answer, FetchError> {
+        self.retrying(deadline, || {
+            short(self.open(request, deadline)?, request, limit, deadline)
+        })
+    }
+
+    fn retrying(
+        &self,
+        deadline: &Deadline,
+        mut once: impl FnMut() -> Result<Answer, FetchError>,
+    ) -> Result<Answer, FetchError> {
+        let mut failures = 0;
+        loop {
+            match once() {
+                Err(error) if error.is_transient() && failures < RETRIES_MAX => {
+                    failures += 1;
+                    tracing::debug!(%error, failures, "request failed, trying again");
+                    deadline.pause(back_off(failures, &error))?;
+                }
+                result => return result,
+            }
+        }
+    }
+
+    /// Sends a request, authenticating if asked to; returns a successful answer, its body unread.
+    fn open(
+        &self,
+        request: Request<'_>,
+        deadline: &Deadline,
+    ) -> Result<Response<Body>, FetchError> {
+        let source = request.source;
+        let uri = format!(
+            "{}/v2/{}/{}",
+            source.origin, source.repository, request.path
+        );
+        let uri: Uri = uri
+            .parse()
+            .map_err(|error| FetchError::unreachable(&source.origin, io::Error::other(error)))?;
+        let mut known = self.authorization(source);
+        for _ in 0..2 {
+            let response = self.follow(&uri, request, known.as_deref(), deadline)?;
+            if response.status() != 401 {
+                return self.accept(response, request);
+            }
+            match self.authorize(source, response, known.as_deref(), deadline)? {
+                Some(authorization) => known = Some(authorization),
+                None => break,
+            }
+        }
+        let advice = self.advice(source);
+        Err(FetchError::Denied {
+            origin: source.origin.to_string(),
+            note: String::new(),
+            advice,
+        })
+    }
+
+    fn advice(&self, source: &Source) -> &'static str {
+        match self.credentials.find(&source.credentials_name) {
+            Some(_) => "check the credentials given for it",
+            None => "give credentials for it, or check the image's name",
+        }
+    }
+
+    /// Lets successes through and names failures.
+    ///
+    /// # Errors
+    /// The answer is none, or another one than the protocol has.
+    pub fn accept(
+        &self,
+        response: Response<Body>,
+        request: Request<'_>,
+    ) -> Result<Response<Body>, FetchError> {
+        accept(response, request, self.advice(request.source))
+    }
+
+    /// Sends a request that somebody else made; its answer is whatever came.
+    ///
+    /// # Errors
+    /// [`FetchError::Unreachable`].
+    pub fn run(
+        &self,
+        origin: &Origin,
+        request: HttpRequest<SendBody<'_>>,
+    ) -> Result<Response<Body>, FetchError> {
+        self.count();
+        let answer = self.agents.of(origin).run(request);
+        answer.map_err(|error| FetchError::unreachable(origin, error.into_io()))
+    }
+
+    /// The `Authorization` header that a source took before, if it is still fresh.
+    pub fn authorization(&self, source: &Source) -> Option<String> {
+        let tokens = self.tokens.lock().unwrap_or_else(PoisonError::into_inner);
+        tokens
+            .get(source)
+            .filter(|token| token.is_fresh())
+            .map(|token| token.header.clone())
+    }
+
+    /// Gets an `Authorization` header other than the one that was just refused with a 401;
+    /// `None` if there is no other. Layers arrive here at once when a token expires; the
+    /// first one fetches the next.
+    ///
+    /// # Errors
+    /// The token server.
+    pub fn authorize(
+        &self,
+        source: &Source,
+        refusal: Response<Body>,
+        refused: Option<&str>,
+        deadline: &Deadline,
+    ) -> Result<Option<String>, FetchError> {
+        let headers = refusal.headers().get_all("www-authenticate").iter();
+        let challenge = auth::challenge(headers.filter_map(|value| value.to_str().ok()));
+        drain(refusal);
+        let mut tokens = self.tokens.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(token) = tokens.get(source).filter(|token| token.is_fresh())
+            && Some(token.header.as_str()) != refused
+        {
+            return Ok(Some(token.header.clone()));
+        }
+        let credential = self.credentials.find(&source.credentials_name);
+        let fresh = match (challenge, credential) {
+            (Some(Challenge::Basic), Some(credential)) => Authorization {
+                header: credential.basic(),
+                until: None,
+            },
+            (
+                Some(Challenge::Bearer {
+                    realm,
+                    service,
+                    scope,
+                }),
+                credential,
+            ) => {
+                let query = TokenQuery {
+                    realm: &realm,
+                    service: service.as_deref(),
+                    scope: scope.as_deref(),
+                };
+                self.fetch_token(source, query, credential, deadline)?
+            }
+            (None | Some(Challenge::Basic), _) => return Ok(None),
+        };
+        if Some(fresh.header.as_str()) == refused {
+            return Ok(None);
+        }
+        let header = fresh.header.clone();
+        tokens.insert(source.clone(), fresh);
+        Ok(Some(header))
+    }
+
+    fn fetch_token(
+        &self,
+        source: &Source,
+        query: TokenQuery<'_>,
+        credential: Option<&Credential>,
+        deadline: &Deadline,
+    ) -> Result<Authorization, FetchError> {
+        let realm: String = query.realm.chars().take(200).collect();
+        let refuse = |reason| FetchError::Token {
+            origin: source.origin.to_string(),
+            realm,
+            reason,
+        };
+        let Some(uri) = query.uri(&source.repository) else {
+            return Err(refuse("is not a URL"));
+        };
+        match Origin::of_uri(&uri) {
+            Some(origin) if origin.tls || !source.origin.tls => {}
+            _ => return Err(refuse("is not protected by TLS")),
+        }
+        let basic = credential.map(Credential::basic);
+        let request = Request {
+            source,
+            path: "",
+            what: "token",
+            accept: None,
+            offset: 0,
+        };
+        let mut response = self.follow(&uri, request, basic.as_deref(), deadline)?;
+        if response.status() == 401 || response.status() == 403 {
+            let origin = Origin::of_uri(&uri).map_or_else(String::new, |origin| origin.to_string());
+            return Err(FetchError::Denied {
+                origin,
+                note: note(response),
+                advice: self.advice(source),
+            });
+        }
+        if !response.status().is_success() {
+            return accept(response, request, "").and(Err(refuse("sends no token")));
+        }
+        let body = read_short(
+            response.body_mut(),
+            TOKEN_MAX as u64,
+            deadline,
+            &source.origin,
+            "token",
+        )?;
+        auth::token(&body).ok_or_else(|| refuse("sends no token"))
+    }
+
+    /// Sends a request and follows its redirects; the authorization goes to the first origin only.
+    fn follow(
+        &self,
+        start: &Uri,
+        request: Request<'_>,
+        authorization: Option<&str>,
+        deadline: &Deadline,
+    ) -> Result<Response<Body>, FetchError> {
+        let first = Origin::of_uri(start);
+        let mut uri = start.clone();
+        for _ in 0..=REDIRECTS_MAX {
+            deadline.check()?;
+            let origin = Origin::of_uri(&uri).unwrap_or_else(|| request.source.origin.clone());
+            let authorization = authorization.filter(|_| Some(&origin) == first.as_ref());
+            let response = self.send(&uri, &origin, request, authorization)?;
+            if !matches!(response.status().as_u16(), 301 | 302 | 303 | 307 | 308) {
+                return Ok(response);
+            }
+            uri = redirect(&uri, &origin, &response)?;
+            drain(response);
+        }
+        Err(FetchError::TooManyRedirects(
+            request.source.origin.to_string(),
+        ))
+    }
+
+    fn send(
+        &self,
+        uri: &Uri,
+        origin: &Origin,
+        request: Request<'_>,
+        authorization: Option<&str>,
+    ) -> Result<Response<Body>, FetchError> {
+        let mut builder = self.agents.of(origin).get(uri);
+        if let Some(accept) = request.accept {
+            builder = builder.header("Accept", accept);
+        }
+        if let Some(authorization) = authorization {
+            builder = builder.header("Authorization", authorization);
+        }
+        if request.offset > 0 {
+            builder = builder.header("Range", format!("bytes={}-", request.offset));
+        }
+        self.count();
+        builder
+            .call()
+            .map_err(|error| FetchError::unreachable(origin, error.into_io()))
+    }
+}
+
+/// Reads a short answer whole.
+fn short(
+    mut response: Response<Body>,
+    request: Request<'_>,
+    limit: u64,
+    deadline: &Deadline,
+) -> Result<Answer, FetchError> {
+    let header = |name: &str| {
+        let value = response.headers().get(name)?;
+        value.to_str().ok().map(str::to_owned)
+    };
+    let (content_type, digest) = (header("content-type"), header("docker-content-digest"));
+    let link = header("link");
+    let origin = &request.source.origin;
+    let body = read_short(response.body_mut(), limit, deadline, origin, request.what)?;
+    Ok(Answer {
+        body,
+        content_type,
+        digest,
+        link,
+    })
+}
+
+fn redirect(from: &Uri, origin: &Origin, response: &Response<Body>) -> Result<Uri, FetchError> {
+    let location = response
+        .headers()
+        .get("location")
+        .and_then(|value| value.to_str().ok())
+        .unwrap_or("");
+    // Queries of redirects hold signatures that grant access; they are not shown.
+    let shown: String = location
+        .split('?')
+        .next()
+        .unwrap_or("")
+        .chars()
+        .take(200)
+        .collect();
+    let refuse = |reason| FetchError::BadRedirect {
+        origin: origin.to_string(),
+        location: shown,
+        reason,
+    };
+    match origin::locate(from, location) {
+        None => Err(refuse("it is not an HTTP URL")),
+        Some(uri) if origin.tls && uri.scheme_str() != Some("https") => {
+            Err(refuse("it leaves TLS"))
+        }
+        Some(uri) => Ok(uri),
+    }
+}
+
+/// Lets successes through and names failures.
+fn accept(
+    response: Response<Body>,
+    request: Request<'_>,
+    advice: &'static str,
+) -> Result<Response<Body>, FetchError> {
+    let origin = request.source.origin.to_string();
+    let status = response.status().as_u16();
+    match status {
+        200 | 206 => Ok(response),
+        404 => Err(FetchError::NotFound {
+            origin,
+            what: request.what,
+            note: note(response),
+        }),
+        401 | 403 => Err(FetchError::Denied {
+            origin,
+            note: note(response),
+            advice,
+        }),
+        _ => {
+            let header = response
+                .headers()
+                .get("retry-after")
+                .and_then(|value| value.to_str().ok());
+            let retry_after = header
+                .and_then(|text| text.trim().parse().ok())
+                .map(Duration::from_secs);
+            Err(FetchError::Status {
+                origin,
+                status,
+                note: note(response),
+                retry_after,
+            })
+        }
+    }
+}
+
+#[cfg(feature = "fuzzing")]
+pub(crate) fn fuzz_dns(bytes: &[u8]) {
+    let query = dns::query(7, "registry.example", dns::Family::V4).expect("the name is one");
+    let _ = dns::answer(&query, bytes);
+    // Past the echoed question, where most of an answer is.
+    let _ = dns::answer(
+        &query,
+        &[
+            &query[..2],
+            &[0x81, 0x80, 0, 1],
+            bytes.get(..2).unwrap_or(&[0, 1]),
+            &query[8..],
+            bytes,
+        ]
+        .concat(),
+    );
+}
+
+#[cfg(feature = "fuzzing")]
+pub(crate) fn fuzz_challenge(text: &str) {
+    let _ = auth::challenge(std::iter::once(text));
+}

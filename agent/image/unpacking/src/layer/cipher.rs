@@ -1,0 +1,203 @@
+//! Decryption of encrypted layers: AES-256 in counter mode, with a MAC over the
+//! ciphertext.
+//!
+//! Bytes are decrypted, and even unpacked, before the MAC is known; the layer is
+//! of no use until it was found right at the end, like its digests. Format: the
+//! OCI image encryption draft, cipher `AES_256_CTR_HMAC_SHA256`.
+
+use aes::{
+    Aes256,
+    cipher::{KeyIvInit, StreamCipher},
+};
+use agent_image_registry::{Digest, Hasher};
+use agent_keys::LayerKey;
+use ctr::Ctr128BE;
+
+use super::{LayerError, twin::Twin};
+
+/// What happens to a blob's bytes as they arrive.
+pub(super) enum Stored {
+    Plain(Box<Hasher>),
+    Encrypted(Box<Decryption>),
+}
+
+pub(super) struct Decryption {
+    twin: Twin,
+    cipher: Ctr128BE<Aes256>,
+    mac: [u8; 32],
+    /// The digest before encryption, where nothing else proves it.
+    inner: Option<(Digest, Hasher)>,
+}
+
+impl Stored {
+    /// Bytes that are only hashed, like `expected`.
+    pub(super) fn plain(expected: &Digest) -> Self {
+        Self::Plain(Box::new(expected.hasher()))
+    }
+
+    /// Bytes that are hashed like `expected` and decrypted with `key`.
+    ///
+    /// The digest that comes wrapped with a key is of the layer before encryption. As a
+    /// rule it proves nothing new: key and nonce come out of the same authenticated
+    /// packet, the MAC under that key proves the ciphertext, and the three determine
+    /// every decrypted byte (the diff id then judges what these unpack to). A third
+    /// hash of each layer would only find a producer that lies to itself. But a nonce
+    /// that stands in the open is anybody's to change, and then the digest is checked.
+    ///
+    /// # Errors
+    /// The key comes with a digest that is none.
+    pub(super) fn encrypted(expected: &Digest, key: &LayerKey) -> Result<Self, LayerError> {
+        let inner = match &key.digest {
+            Some(text) => {
+                let digest = Digest::parse(text).map_err(LayerError::InnerDigestText)?;
+                let hasher = digest.hasher();
+                Some((digest, hasher))
+            }
+            None => None,
+        };
+        let inner = inner.filter(|_| !key.nonce_was_wrapped);
+        Ok(Self::Encrypted(Box::new(Decryption {
+            twin: Twin::new(expected, &key.symkey),
+            cipher: Ctr128BE::new((&*key.symkey).into(), (&key.nonce).into()),
+            mac: key.hmac,
+            inner,
+        })))
+    }
+
+    /// Takes the next bytes in, and leaves them decrypted.
+    pub(super) fn update(&mut self, bytes: &mut [u8]) {
+        match self {
+            Self::Plain(hasher) => hasher.update(bytes),
+            Self::Encrypted(decryption) => {
+                // In pieces that stay in the first-level cache between the passes.
+                for piece in bytes.chunks_mut(8 * 1024) {
+                    decryption.twin.update(piece);
+                    decryption.cipher.apply_keystream(piece);
+                    if let Some((_, hasher)) = &mut decryption.inner {
+                        hasher.update(piece);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Checks everything that is known at the end; the blob's digest first.
+    ///
+    /// # Errors
+    /// Names the check that failed.
+    pub(super) fn finish(self, expected: &Digest) -> Result<(), LayerError> {
+        let compare = |found: Digest| match found == *expected {
+            true => Ok(()),
+            false => Err(LayerError::BlobDigest {
+                expected: expected.clone(),
+                found,
+            }),
+        };
+        match self {
+            Self::Plain(hasher) => compare(hasher.finish()),
+            Self::Encrypted(decryption) => {
+                let Decryption {
+                    twin, mac, inner, ..
+                } = *decryption;
+                let (found, computed) = twin.finish();
+                compare(found)?;
+                if !equal(&mac, &computed) {
+                    return Err(LayerError::Mac);
+                }
+                match inner.map(|(stated, hasher)| (stated, hasher.finish())) {
+                    Some((stated, found)) if stated != found => Err(LayerError::InnerDigest {
+                        expected: stated,
+                        found,
+                    }),
+                    _ => Ok(()),
+                }
+            }
+        }
+    }
+}
+
+/// Compares in a time that does not tell where two MACs differ.
+fn equal(one: &[u8; 32], other: &[u8; 32]) -> bool {
+    one.iter()
+        .zip(other)
+        .fold(0, |difference, (one, other)| difference | (one ^ other))
+        == 0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn bytes<const N: usize>(from: u8) -> [u8; N] {
+        std::array::from_fn(|index| from + u8::try_from(index).unwrap())
+    }
+
+    fn hex(text: &str) -> Vec<u8> {
+        let digit = |at: usize| u8::from_str_radix(&text[at..at + 2], 16).unwrap();
+        (0..text.len()).step_by(2).map(digit).collect()
+    }
+
+    /// The vector's layer: key 00…1f, nonce f0…ff, `coco layer vector 1` and a line feed.
+    /// With a digest, its nonce counts as stated in the open.
+    fn vector(digest: Option<&str>) -> (LayerKey, Vec<u8>) {
+        let hmac = hex("45be0c65d67b604b4df909da2b097cd17ac766fb0bdf20b95c3692f14593d787")
+            .try_into()
+            .unwrap();
+        let digest = digest.map(str::to_owned);
+        let key = LayerKey {
+            symkey: bytes(0).into(),
+            nonce: bytes(0xf0),
+            hmac,
+            nonce_was_wrapped: digest.is_none(),
+            digest,
+        };
+        (key, hex("f16faee203fae1b23f1bc6222551177bb87f4a4a"))
+    }
+
+    fn decrypt(key: &LayerKey, ciphertext: &[u8]) -> (Vec<u8>, Result<(), LayerError>) {
+        let expected = Digest::sha256(ciphertext);
+        let mut stored = Stored::encrypted(&expected, key).unwrap();
+        let mut bytes = ciphertext.to_vec();
+        let (head, tail) = bytes.split_at_mut(7);
+        stored.update(head);
+        stored.update(tail);
+        (bytes, stored.finish(&expected))
+    }
+
+    const INNER: &str = "sha256:cdbded7330ea0b06634d3bae570699b4b34fcfefb12380581e83c85ae7702524";
+
+    #[test]
+    fn the_vector_decrypts_and_its_mac_and_digest_match() {
+        for digest in [None, Some(INNER)] {
+            let (key, ciphertext) = vector(digest);
+            let (plain, result) = decrypt(&key, &ciphertext);
+            assert_eq!(plain, b"coco layer vector 1\n");
+            assert!(result.is_ok());
+        }
+    }
+
+    #[test]
+    fn changed_ciphertext_mac_and_inner_digest_are_each_refused() {
+        let (key, mut ciphertext) = vector(None);
+        ciphertext[3] ^= 1;
+        assert!(matches!(decrypt(&key, &ciphertext).1, Err(LayerError::Mac)));
+        let (mut key, ciphertext) = vector(None);
+        key.hmac[31] ^= 1;
+        assert!(matches!(decrypt(&key, &ciphertext).1, Err(LayerError::Mac)));
+        let (key, ciphertext) = vector(Some(&INNER.replace("cdb", "cda")));
+        assert!(matches!(
+            decrypt(&key, &ciphertext).1,
+            Err(LayerError::InnerDigest { .. })
+        ));
+        let (mut key, ciphertext) = vector(None);
+        key.nonce_was_wrapped = false;
+        key.nonce[15] ^= 1;
+        key.digest = Some(INNER.to_owned());
+        assert!(matches!(
+            decrypt(&key, &ciphertext).1,
+            Err(LayerError::InnerDigest { .. })
+        ));
+        let (key, ciphertext) = vector(Some("md5:0"));
+        assert!(Stored::encrypted(&Digest::sha256(&ciphertext), &key).is_err());
+    }
+}
