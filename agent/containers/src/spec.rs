@@ -81,6 +81,15 @@ pub(super) fn complete_spec(spec: &mut Spec, mut process: SpecProcess, join: Opt
     }
 }
 
+/// The program that a process runs, as its spec names it.
+pub(super) fn executable_of(process: Option<&SpecProcess>) -> String {
+    let arguments = process.and_then(|process| process.args().as_ref());
+    arguments
+        .and_then(|arguments| arguments.first())
+        .cloned()
+        .unwrap_or_default()
+}
+
 /// Writes a file that only the agent can read.
 pub(super) fn write_private(path: &Path, text: &[u8]) -> io::Result<()> {
     let mut options = fs::OpenOptions::new();

@@ -1,22 +1,32 @@
 //! The guest's log: one line an event, on the console, for whoever runs the node.
 //!
-//! The host reads it, so events have constant texts and fields that are ids, step
-//! names and times. The host may also stop reading; a console that stalls must not
-//! stall the agent, so lines go through a bounded queue to a thread of their own
-//! and are dropped when it is full.
+//! The host reads it, so it gets what an answer gets: constant texts, and the values of
+//! fields whose names are on a list ([`shown`]). All else that an event holds, such as the
+//! chain of an error's causes, goes to a bounded ring in the guest's memory ([`causes`]),
+//! which a release hands out to nobody.
+//!
+//! The host may also stop reading; a console that stalls must not stall the agent, so
+//! lines go through a bounded queue to a thread of their own and are dropped when it is
+//! full.
+
+mod causes;
+mod layer;
+mod shown;
 
 use std::{
-    fmt,
     fs::OpenOptions,
     io::{self, Write},
-    sync::mpsc::{SyncSender, sync_channel},
+    sync::mpsc::sync_channel,
     thread,
     time::Duration,
 };
 
+use layer::ConsoleLayer;
 use nix::time::{ClockId, clock_gettime};
 use tracing::Level;
-use tracing_subscriber::fmt::{MakeWriter, format::Writer, time::FormatTime};
+use tracing_subscriber::{Registry, layer::SubscriberExt as _};
+
+use crate::told::Told;
 
 /// Lines that may wait for the console.
 const QUEUE_LINES: usize = 256;
@@ -30,42 +40,6 @@ pub fn uptime() -> Duration {
         .unwrap_or_default()
 }
 
-struct Uptime;
-
-impl FormatTime for Uptime {
-    fn format_time(&self, writer: &mut Writer<'_>) -> fmt::Result {
-        let now = uptime();
-        write!(
-            writer,
-            "kata-agent {}.{:03}",
-            now.as_secs(),
-            now.subsec_millis()
-        )
-    }
-}
-
-#[derive(Clone)]
-struct Lines(SyncSender<Vec<u8>>);
-
-impl Write for Lines {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let _ = self.0.try_send(bytes.to_vec());
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
-impl<'a> MakeWriter<'a> for Lines {
-    type Writer = Self;
-
-    fn make_writer(&'a self) -> Self {
-        self.clone()
-    }
-}
-
 /// Starts the log and reports panics through it; what a panic says may hold
 /// anything, so only its place is told.
 ///
@@ -73,7 +47,7 @@ impl<'a> MakeWriter<'a> for Lines {
 ///
 /// When the thread cannot be started.
 pub fn start(level: Level) -> io::Result<()> {
-    let (sender, receiver) = sync_channel::<Vec<u8>>(QUEUE_LINES);
+    let (sender, receiver) = sync_channel::<String>(QUEUE_LINES);
     let mut console: Box<dyn Write + Send> = match console() {
         Some(console) => Box::new(console),
         None => Box::new(io::stderr()),
@@ -83,17 +57,14 @@ pub fn start(level: Level) -> io::Result<()> {
         .stack_size(STACK_BYTES)
         .spawn(move || {
             for line in receiver {
-                let _ = console.write_all(&line);
+                let _ = console.write_all(line.as_bytes());
             }
         })?;
-    let subscriber = tracing_subscriber::fmt()
-        .with_max_level(level)
-        .with_ansi(false)
-        .with_target(false)
-        .with_timer(Uptime)
-        .with_writer(Lines(sender))
-        .finish();
-    tracing::subscriber::set_global_default(subscriber).map_err(io::Error::other)?;
+    let layer = ConsoleLayer::new(level, move |line| {
+        let _ = sender.try_send(line);
+    });
+    tracing::subscriber::set_global_default(Registry::default().with(layer))
+        .map_err(io::Error::other)?;
     report_panics();
     Ok(())
 }
@@ -104,12 +75,16 @@ pub fn report_panics() {
         let (file, line) = panic
             .location()
             .map_or(("?", 0), |at| (at.file(), at.line()));
-        say(&format!("kata-agent panicked at {file}:{line}"));
+        write(format_args!("kata-agent panicked at {file}:{line}"));
     }));
 }
 
-/// Writes a line to the console, past the queue: for the agent's last words.
-pub fn say(line: &str) {
+/// Writes a line to the console, past the queue: for the agent's first and last words.
+pub(crate) fn say(told: &Told) {
+    write(format_args!("kata-agent: {told}"));
+}
+
+fn write(line: std::fmt::Arguments<'_>) {
     if let Some(mut console) = console() {
         let _ = writeln!(console, "{line}");
     } else {
