@@ -28,7 +28,7 @@ use crate::{
     process::Process,
     pull_events::PullEvents,
     root::{Root, RootError},
-    spec::{complete_spec, executable_of, settle_spec},
+    spec::{SettleError, complete_spec, executable_of, settle_spec},
     table::{CONTAINERS_MAX, Container, Containers, LookupError, lock},
     volumes::StorageError,
     wiring::{Wiring, WiringError},
@@ -206,7 +206,14 @@ impl Containers {
             self.join(request.shared_processes),
         );
         let image = parts.root.as_ref().and_then(Root::manifest);
-        settle_spec(&self.log, &id, image, &spec)?;
+        settle_spec(&self.log, &id, image, &spec).map_err(|error| match error {
+            SettleError::Log(error) => CreateError::Log(error),
+            SettleError::Write(source) => CreateError::Prepare {
+                what: "the spec",
+                container: id.clone(),
+                source,
+            },
+        })?;
         let init = self.make_process(&id, &bundle, &spec).await?;
         if let (Some(size), init) = (process.terminal_size, &init) {
             init.set_size(size);

@@ -20,6 +20,7 @@ mod exec;
 mod filter;
 mod full;
 pub mod helper;
+mod idle;
 mod images;
 mod inside;
 pub mod job;

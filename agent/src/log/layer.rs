@@ -3,7 +3,7 @@
 use tracing::{Event, Level, Subscriber, level_filters::LevelFilter};
 use tracing_subscriber::{Layer, layer::Context};
 
-use super::{causes::Causes, shown, uptime};
+use super::{causes::Causes, shown, uptime::uptime};
 
 /// Shows of each event what may leave the guest, and keeps all of it in memory.
 pub(super) struct ConsoleLayer<F> {
@@ -51,32 +51,10 @@ impl<S: Subscriber, F: Fn(String) + 'static> Layer<S> for ConsoleLayer<F> {
 
 #[cfg(test)]
 mod tests {
-    use std::{
-        error::Error,
-        io,
-        sync::{Arc, Mutex},
-    };
-
-    use tracing_subscriber::{Registry, layer::SubscriberExt as _};
+    use std::{error::Error, io};
 
     use super::*;
-
-    const LEVELS: [Level; 5] = [
-        Level::ERROR,
-        Level::WARN,
-        Level::INFO,
-        Level::DEBUG,
-        Level::TRACE,
-    ];
-
-    /// What the console gets while something is done.
-    fn console(level: Level, act: impl FnOnce()) -> String {
-        let lines = Arc::new(Mutex::new(String::new()));
-        let to = Arc::clone(&lines);
-        let layer = ConsoleLayer::new(level, move |line| to.lock().unwrap().push_str(&line));
-        tracing::subscriber::with_default(Registry::default().with(layer), act);
-        Arc::into_inner(lines).unwrap().into_inner().unwrap()
-    }
+    use crate::log::testing::{LEVELS, console};
 
     #[test]
     fn listed_fields_are_shown_as_ever_and_others_are_not() {

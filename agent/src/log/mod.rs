@@ -12,33 +12,27 @@
 mod causes;
 mod layer;
 mod shown;
+#[cfg(test)]
+pub(crate) mod testing;
+mod uptime;
 
 use std::{
     fs::OpenOptions,
     io::{self, Write},
     sync::mpsc::sync_channel,
     thread,
-    time::Duration,
 };
 
 use layer::ConsoleLayer;
-use nix::time::{ClockId, clock_gettime};
 use tracing::Level;
 use tracing_subscriber::{Registry, layer::SubscriberExt as _};
+pub(crate) use uptime::uptime;
 
 use crate::told::Told;
 
 /// Lines that may wait for the console.
 const QUEUE_LINES: usize = 256;
 const STACK_BYTES: usize = 64 << 10;
-
-/// Time since the guest's kernel started.
-#[must_use]
-pub fn uptime() -> Duration {
-    clock_gettime(ClockId::CLOCK_BOOTTIME)
-        .map(Duration::from)
-        .unwrap_or_default()
-}
 
 /// Starts the log and reports panics through it; what a panic says may hold
 /// anything, so only its place is told.

@@ -146,4 +146,32 @@ mod tests {
         assert!(text.starts_with("HTTP/1.1 500 "), "{text}");
         assert!(text.ends_with("tdx is not supported"), "{text}");
     }
+
+    struct Broken;
+
+    impl Tee for Broken {
+        fn kind(&self) -> TeeKind {
+            TeeKind::Snp
+        }
+
+        fn obtain(&self, _: &ReportData) -> Result<Obtained, TeeError> {
+            Err(TeeError::File {
+                step: "read",
+                path: "/PLANTED".into(),
+                source: std::io::Error::other("PLANTED"),
+            })
+        }
+    }
+
+    #[tokio::test]
+    async fn a_failure_is_told_without_paths_and_words_of_others() {
+        let source = Arc::new(Source::new(Some(Arc::new(Broken)), Arc::default()));
+        let text = String::from_utf8(answer(&source, Vec::new()).await.to_bytes()).unwrap();
+        assert!(text.starts_with("HTTP/1.1 500 "), "{text}");
+        assert!(
+            text.contains("cannot read the kernel's interface"),
+            "{text}"
+        );
+        assert!(!text.contains("PLANTED"), "{text}");
+    }
 }

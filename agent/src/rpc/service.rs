@@ -111,6 +111,15 @@ macro_rules! agent_service {
         ;
         $($missing:ident($missing_message:ty) -> $missing_answer:ty = $missing_name:literal;)*
     ) => {
+        /// All calls of the service.
+        #[cfg(test)]
+        const CALLS: &[&str] = &[
+            $($name,)*
+            $($missing_name,)*
+            "ReadStdout",
+            "ReadStderr",
+        ];
+
         #[async_trait]
         impl AgentService for Guest {
             $(async fn $method(&self, _: &TtrpcContext, $request: $message) -> Answer<$answer> {
@@ -364,3 +373,7 @@ impl health_ttrpc::Health for Guest {
         })
     }
 }
+
+#[cfg(test)]
+#[path = "denied_tests.rs"]
+mod denied_tests;

@@ -252,3 +252,7 @@ mod tests {
         );
     }
 }
+
+#[cfg(test)]
+#[path = "marker_tests.rs"]
+mod marker_tests;

@@ -6,10 +6,14 @@ use agent_containers::{
     job::{JobError, Refusal},
     namespaces::NamespaceError,
 };
-use agent_evidence::log::EventError;
-use agent_measured::NoteError;
 
-use super::{Field, FromHost, Told, disk, images};
+use crate::told::{
+    disk,
+    field::{Field, FromHost},
+    images,
+    measured::note,
+    text::Told,
+};
 
 /// A request that names something that is not there.
 pub(crate) fn lookup(error: &LookupError) -> Told {
@@ -188,13 +192,4 @@ pub(crate) fn namespaces(error: &NamespaceError) -> Told {
     Told::new("cannot {step}")
         .with(Field::step(error.step))
         .errno(&error.source)
-}
-
-/// An entry that the measurement log does not take.
-pub(crate) fn note(error: &NoteError) -> Told {
-    match error {
-        NoteError::Event(EventError::Full) => Told::new("the measurement log is full"),
-        NoteError::Event(_) => Told::new("its entry is too long or not one line"),
-        NoteError::Register(error) => super::guest::tpm(error),
-    }
 }

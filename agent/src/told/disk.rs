@@ -2,7 +2,7 @@
 
 use agent_scratch_disk::{DiskError, Place, ScratchError};
 
-use super::{Field, Told};
+use crate::told::{field::Field, text::Told};
 
 /// A scratch disk that cannot be used.
 pub(super) fn scratch(error: &ScratchError) -> Told {

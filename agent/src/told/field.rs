@@ -23,8 +23,8 @@ const VALUE_BYTES_MAX: usize = 256;
 /// A value that may be told, with its name.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Field {
-    pub(super) name: &'static str,
-    pub(super) value: String,
+    pub(crate) name: &'static str,
+    pub(crate) value: String,
 }
 
 /// A text that the host itself sent in the request that is answered: it learns nothing
@@ -49,7 +49,7 @@ impl Field {
 }
 
 /// Shortens a text to so many bytes, at a character's border.
-pub(super) fn truncate(text: &mut String, max: usize) {
+pub(crate) fn truncate(text: &mut String, max: usize) {
     let mut end = text.len().min(max);
     while !text.is_char_boundary(end) {
         end -= 1;

@@ -9,7 +9,13 @@ use agent_image::{
     TreeError,
 };
 
-use super::{Field, FromHost, Told, disk, keys, note};
+use crate::told::{
+    disk,
+    field::{Field, FromHost},
+    keys,
+    measured::note,
+    text::Told,
+};
 
 /// A root file system that cannot be made.
 pub(super) fn root(error: &RootError) -> Told {

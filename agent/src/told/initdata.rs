@@ -2,14 +2,21 @@
 
 use agent_protocol::initdata::{disk::DiskError, packed::PackedError};
 
-use super::{Field, FromHost, Told, guest, note};
-use crate::initdata::error::{BoundError, ScanError, TakeError};
+use crate::{
+    initdata::error::{BoundError, ScanError, TakeError},
+    told::{
+        field::{Field, FromHost},
+        hardware,
+        measured::note,
+        text::Told,
+    },
+};
 
 /// What the launch binds is not known.
 pub(crate) fn bound(error: &BoundError) -> Told {
     match error {
         BoundError::NoReports => Told::new("the guest runs in a TEE whose reports cannot be had"),
-        BoundError::Report(error) => guest::own_report(error),
+        BoundError::Report(error) => hardware::own_report(error),
     }
 }
 
@@ -72,7 +79,7 @@ pub(crate) fn take(error: &TakeError) -> Told {
         .with(Field::what(found)),
         TakeError::Register(error) => {
             Told::new("initdata cannot be measured into the paravisor's tpm")
-                .because(guest::tpm(error))
+                .because(hardware::tpm(error))
         }
         TakeError::Log(error) => Told::new("initdata cannot be measured").because(note(error)),
         TakeError::Files(error) => {

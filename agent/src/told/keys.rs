@@ -3,10 +3,10 @@
 
 use agent_keys::{JweKeyError, KeyError, LayerKeyError, PacketError};
 
-use super::{Field, Told};
+use crate::told::{field::Field, text::Told};
 
 /// A layer's key.
-pub(super) fn layer_key(error: &LayerKeyError) -> Told {
+pub(crate) fn layer_key(error: &LayerKeyError) -> Told {
     match error {
         LayerKeyError::Missing(what) => {
             Told::new("its annotation `{what}` is missing").with(Field::what(what))
@@ -70,7 +70,7 @@ fn jwe(error: &JweKeyError) -> Told {
 }
 
 /// A resource of the owner's.
-pub(super) fn key(error: &KeyError) -> Told {
+pub(crate) fn key(error: &KeyError) -> Told {
     match error {
         KeyError::Absent(uri) => Told::new(
             "there is no resource `{resource}`; check the key id the image was encrypted with",

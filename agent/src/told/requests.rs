@@ -3,7 +3,10 @@
 
 use agent_requests::{RequestError, Unsupported};
 
-use super::{Field, FromHost, Told};
+use crate::told::{
+    field::{Field, FromHost},
+    text::Told,
+};
 
 /// A message that is no request.
 pub(crate) fn request(error: &RequestError) -> Told {

@@ -193,7 +193,7 @@ impl<'a> Case<'a> {
                 let refusal: &Refusal = match &verdict {
                     Ok(Ok(accepted)) => return Ok(accepted.clone()),
                     Ok(Err(refusal)) => refusal,
-                    Err(unreadable) => *unreadable,
+                    Err(unreadable) => unreadable,
                 };
                 let name = candidate.name.clone();
                 refused.push(Refused {
