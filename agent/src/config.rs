@@ -50,7 +50,8 @@ impl Default for Config {
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[error("kernel command line: {key} cannot be {value:?}")]
 pub struct ConfigError {
-    key: &'static str,
+    /// The key.
+    pub key: &'static str,
     value: String,
 }
 

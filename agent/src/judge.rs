@@ -9,6 +9,7 @@
 
 use std::{
     collections::BTreeMap,
+    error::Error as StdError,
     sync::{
         Arc, Mutex, PoisonError, RwLock,
         atomic::{AtomicBool, Ordering},
@@ -25,15 +26,22 @@ use policy_engine::{Denied, Engine, Permit, Request};
 use thiserror::Error;
 use tracing::{info, warn};
 
+use crate::told::{self, Told};
+
 /// Why a guest with a policy does nothing.
-pub(crate) const NOT_EVALUATED: &str = "the pod has a policy, and this build of the guest does not evaluate policies: \
-     run the pod without one, or with a guest image that does";
+pub(crate) fn not_evaluated() -> Told {
+    Told::new(
+        "the pod has a policy, and this build of the guest does not evaluate policies: run the \
+         pod without one, or with a guest image that does",
+    )
+}
+
 const AWAITED: &str =
     "the launch binds initdata or a policy (HOST_DATA is not zero), and the host delivered neither";
 
 /// Where the guest stands before the first request.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Standing {
+pub(crate) enum Standing {
     /// Nothing was given, and nothing is bound: everything is allowed. A policy may
     /// be set first; `bound` is what it must match, if there is a TEE.
     Open {
@@ -45,7 +53,7 @@ pub enum Standing {
     /// The owner's initdata is in force, and it holds no policy.
     Configured,
     /// Nothing is allowed, for this reason.
-    Refused(String),
+    Refused(Told),
 }
 
 /// Why a policy was not taken. The host is at fault, or the owner bound another one.
@@ -72,11 +80,21 @@ pub enum SetPolicyError {
     Log(#[from] NoteError),
 }
 
+/// Whether a policy may come by request, and which.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum SetPolicyMay {
+    /// None: initdata or a policy is in force.
+    Not,
+    /// Any: nothing binds one.
+    BringAny,
+    /// The one that the launch binds.
+    BringThe(HostData),
+}
+
 #[derive(Debug)]
 struct State {
     engine: Engine,
-    /// Whether a policy may come, and which.
-    window: Option<Option<HostData>>,
+    set_policy: SetPolicyMay,
 }
 
 /// The one way from a request to a permit.
@@ -92,15 +110,24 @@ pub struct Judge {
 impl Judge {
     /// Judges from this standing.
     #[must_use]
-    pub fn new(standing: &Standing, log: Arc<Measured>) -> Self {
-        let (engine, window) = match standing {
-            Standing::Open { bound } => (Engine::allow_all(), Some(*bound)),
-            Standing::Awaiting(bound) => (Engine::deny_all_because(AWAITED), Some(Some(*bound))),
-            Standing::Configured => (Engine::allow_all(), None),
-            Standing::Refused(reason) => (Engine::deny_all_because(reason), None),
+    pub(crate) fn new(standing: &Standing, log: Arc<Measured>) -> Self {
+        let (engine, set_policy) = match standing {
+            Standing::Open { bound: None } => (Engine::allow_all(), SetPolicyMay::BringAny),
+            Standing::Open { bound: Some(bound) } => {
+                (Engine::allow_all(), SetPolicyMay::BringThe(*bound))
+            }
+            Standing::Awaiting(bound) => (
+                Engine::deny_all_because(AWAITED),
+                SetPolicyMay::BringThe(*bound),
+            ),
+            Standing::Configured => (Engine::allow_all(), SetPolicyMay::Not),
+            Standing::Refused(reason) => (
+                Engine::deny_all_because(&reason.to_string()),
+                SetPolicyMay::Not,
+            ),
         };
         Self {
-            state: RwLock::new(State { engine, window }),
+            state: RwLock::new(State { engine, set_policy }),
             begun: AtomicBool::new(false),
             denials: Mutex::default(),
             log,
@@ -144,25 +171,25 @@ impl Judge {
     fn take_policy(&self, policy: &PolicyText) -> Result<(), SetPolicyError> {
         let found = Sha256Digest(policy.host_data());
         let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
-        let bound = state.window.ok_or(SetPolicyError::TooLate)?;
         if self.begun.load(Ordering::Relaxed) {
             return Err(SetPolicyError::TooLate);
         }
-        if let Some(bound) = bound
-            && bound.0 != found.0
-        {
-            return Err(SetPolicyError::Digest { found, bound });
-        }
+        let bound = match state.set_policy {
+            SetPolicyMay::Not => return Err(SetPolicyError::TooLate),
+            SetPolicyMay::BringAny => false,
+            SetPolicyMay::BringThe(bound) if bound.0 == found.0 => true,
+            SetPolicyMay::BringThe(bound) => return Err(SetPolicyError::Digest { found, bound }),
+        };
         self.log.note(PolicyEntry {
             source: PolicySource::Request,
             digest: found,
-            bound: bound.is_some(),
+            bound,
         })?;
         *state = State {
-            engine: Engine::deny_all_because(NOT_EVALUATED),
-            window: None,
+            engine: Engine::deny_all_because(&not_evaluated().to_string()),
+            set_policy: SetPolicyMay::Not,
         };
-        info!(digest = %found, bound = bound.is_some(), "policy taken");
+        info!(digest = %found, bound, "policy taken");
         Ok(())
     }
 
@@ -178,7 +205,8 @@ impl Judge {
         let rule = rule.to_owned();
         // The request is refused all the same.
         if let Err(error) = self.log.note(DenialEntry { rule, count }) {
-            warn!(%error, "denial not measured");
+            let told = told::note(&error);
+            warn!(%told, error = &error as &dyn StdError, "denial not measured");
         }
     }
 }
@@ -233,7 +261,7 @@ mod tests {
 
     #[test]
     fn doubt_refuses_everything_and_says_why() {
-        let (judge, log) = judge(&Standing::Refused("two disks".to_owned()));
+        let (judge, log) = judge(&Standing::Refused(Told::new("two disks")));
         assert_eq!(
             refusal(&judge),
             "StartContainerRequest is blocked by policy: two disks"
@@ -330,7 +358,7 @@ mod tests {
 
     #[test]
     fn denials_are_logged_at_powers_of_two() {
-        let (judge, log) = judge(&Standing::Refused(String::new()));
+        let (judge, log) = judge(&Standing::Refused(Told::new("")));
         for _ in 0..1000 {
             refusal(&judge);
         }

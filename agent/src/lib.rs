@@ -29,4 +29,7 @@ pub mod program;
 pub mod rest;
 pub mod rpc;
 pub mod run;
+mod run_error;
 pub mod sandbox;
+mod told;
+mod version;

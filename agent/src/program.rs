@@ -5,12 +5,12 @@
 use std::{env, process::ExitCode};
 
 use agent_containers::{helper, job::HELPER_ARGUMENT, pause};
-use anyhow::Context;
 
 use crate::{
     boot::{self, BOOTED_ARGUMENT},
     log,
     run::{self, Role},
+    told::{self, Told},
 };
 
 /// Runs what the arguments say; the guest's first process runs the guest.
@@ -25,12 +25,12 @@ pub fn main() -> ExitCode {
     let first = std::process::id() == 1;
     match argument.as_str() {
         HELPER_ARGUMENT => helper::run(),
-        BOOTED_ARGUMENT if first => init(run::run(Role::Init).context("agent failed")),
-        _ if first => init(Err(boot::boot()).context("guest cannot start")),
-        _ => match run::run(Role::Process).context("agent failed") {
+        BOOTED_ARGUMENT if first => init(run::run(Role::Init).map_err(|error| told::run(&error))),
+        _ if first => init(Err(told::boot(&boot::boot()))),
+        _ => match run::run(Role::Process) {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => {
-                log::say(&format!("kata-agent: {error:#}"));
+                log::say(&told::run(&error));
                 ExitCode::FAILURE
             }
         },
@@ -38,9 +38,9 @@ pub fn main() -> ExitCode {
 }
 
 /// The first process must not end: the guest ends with it, in good order or not.
-fn init(result: anyhow::Result<()>) -> ExitCode {
-    if let Err(error) = &result {
-        log::say(&format!("kata-agent: {error:#}"));
+fn init(result: Result<(), Told>) -> ExitCode {
+    if let Err(told) = &result {
+        log::say(told);
     }
     run::end_guest();
     ExitCode::FAILURE

@@ -1,18 +1,15 @@
 //! The agent's life once the guest is prepared: log, reaper, network, server, and
 //! the end of the guest.
 
-use std::{fs, sync::Arc, time::Duration};
+use std::{error::Error as StdError, fs, sync::Arc, time::Duration};
 
-use agent_containers::{
-    Containers, ImageConfig, Images, OomEvents, Reaper, Storages, Surroundings,
-};
-use agent_evidence::tee::tpm::{Register, Tpm, TpmDevice, TpmError};
-use agent_measured::{Measured, NoteError};
+use agent_containers::{Containers, Images, OomEvents, PullConfig, Reaper, Storages, Surroundings};
+use agent_evidence::tee::tpm::{Register, Tpm, TpmDevice};
+use agent_measured::Measured;
 use agent_requests::paths;
 use agent_scratch_disk::Scratch;
 use nix::sys::reboot::{RebootMode, reboot};
 use rustix::process::{Resource, Rlimit};
-use thiserror::Error;
 use tokio::{
     runtime::Builder,
     signal::unix::{SignalKind, signal},
@@ -22,13 +19,16 @@ use tokio::{
 use tracing::{error, info, warn};
 
 use crate::{
-    config::{Config, ConfigError},
-    initdata::{self, Owner},
+    config::Config,
+    initdata::{self, Boot},
     log,
-    network::{Network, NetworkError},
+    network::Network,
     rest,
     rpc::{self, Guest},
+    run_error::{RunError, system},
     sandbox::Sandbox,
+    told::{self, Told},
+    version::VERSION,
 };
 
 /// Requests are short; what takes long waits for others or runs beside.
@@ -42,45 +42,6 @@ const OPEN_FILES: Rlimit = Rlimit {
     current: Some(65_536),
     maximum: Some(524_288),
 };
-
-/// The agent cannot go on.
-#[derive(Debug, Error)]
-pub enum RunError {
-    /// The command line is wrong.
-    #[error(transparent)]
-    Config(#[from] ConfigError),
-    /// A directory, thread or signal cannot be had.
-    #[error("cannot {step}")]
-    System {
-        /// What was tried.
-        step: &'static str,
-        /// Why it failed.
-        #[source]
-        source: std::io::Error,
-    },
-    /// The network cannot be reached.
-    #[error(transparent)]
-    Network(#[from] NetworkError),
-    /// Not even the boot can be measured.
-    #[error("cannot measure the boot")]
-    Measure(#[from] NoteError),
-    /// There is a TPM, and it cannot be used.
-    #[error("cannot measure into the guest's tpm")]
-    Tpm(#[from] TpmError),
-    /// The server cannot listen.
-    #[error("cannot listen on {address}")]
-    Listen {
-        /// Where.
-        address: String,
-        /// Why not.
-        #[source]
-        source: Box<ttrpc::Error>,
-    },
-}
-
-fn system(step: &'static str) -> impl FnOnce(std::io::Error) -> RunError {
-    move |source| RunError::System { step, source }
-}
 
 /// How this agent was started.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -97,7 +58,7 @@ pub enum Role {
 /// # Errors
 ///
 /// When the agent cannot start.
-pub fn run(role: Role) -> Result<(), RunError> {
+pub(crate) fn run(role: Role) -> Result<(), RunError> {
     let config = configure(role)?;
     log::start(config.log_level).map_err(system("start the log"))?;
     for key in &config.ignored {
@@ -128,18 +89,18 @@ pub fn run(role: Role) -> Result<(), RunError> {
         Role::Init => Scratch::start(),
         Role::Process => Scratch::memory(),
     };
-    let (measured, owner) = measure(role)?;
-    runtime.block_on(serve(config, owner, measured, Arc::new(scratch)))
+    let (measured, boot) = measure(role)?;
+    runtime.block_on(serve(config, boot, measured, Arc::new(scratch)))
 }
 
 /// Begins the log, in the guest's TPM too if there is one, and finds out what the guest
 /// was given. A TPM that fails is no reason to go on without: its PCRs would say less
 /// than happened.
-fn measure(role: Role) -> Result<(Arc<Measured>, Owner), RunError> {
+fn measure(role: Role) -> Result<(Arc<Measured>, Boot), RunError> {
     if role == Role::Process {
         let measured = Arc::new(Measured::default());
-        let owner = initdata::none(&measured)?;
-        return Ok((measured, owner));
+        let boot = initdata::none(&measured)?;
+        return Ok((measured, boot));
     }
     let tpm = TpmDevice::open()?
         .map(Tpm::start)
@@ -147,8 +108,8 @@ fn measure(role: Role) -> Result<(Arc<Measured>, Owner), RunError> {
         .map(Arc::new);
     let register = tpm.clone().map(|tpm| tpm as Arc<dyn Register>);
     let measured = Arc::new(Measured::with(register));
-    let owner = initdata::find(&measured, tpm.as_ref())?;
-    Ok((measured, owner))
+    let boot = initdata::find(&measured, tpm.as_ref())?;
+    Ok((measured, boot))
 }
 
 fn configure(role: Role) -> Result<Config, RunError> {
@@ -169,7 +130,7 @@ fn configure(role: Role) -> Result<Config, RunError> {
 
 async fn serve(
     config: Config,
-    owner: Owner,
+    boot: Boot,
     measured: Arc<Measured>,
     scratch: Arc<Scratch>,
 ) -> Result<(), RunError> {
@@ -178,12 +139,12 @@ async fn serve(
     let network = Network::connect()?;
     let oom = Arc::new(OomEvents::default());
     let storages = Arc::new(Storages::new(Arc::clone(&scratch)));
-    let image_config = ImageConfig {
+    let pull_config = PullConfig {
         https_proxy: config.https_proxy,
         no_proxy: config.no_proxy,
         pull_deadline: config.image_pull_timeout,
     };
-    let images = Arc::new(Images::new(image_config, scratch));
+    let images = Arc::new(Images::new(pull_config, scratch));
     let containers = Arc::new(Containers::new(Surroundings {
         reaper,
         oom: Arc::clone(&oom),
@@ -194,7 +155,7 @@ async fn serve(
     }));
     let destroyed = Arc::new(Notify::new());
     let guest = Guest {
-        judge: owner.judge,
+        judge: boot.judge,
         sandbox: Arc::new(Sandbox::new(storages)),
         containers,
         network: network.clone(),
@@ -209,12 +170,14 @@ async fn serve(
             source: Box::new(source),
         })?;
     let uptime_ms = u64::try_from(log::uptime().as_millis()).unwrap_or(u64::MAX);
-    info!(uptime_ms, version = rpc::VERSION, "agent ready");
+    info!(uptime_ms, version = VERSION, "agent ready");
     if let Err(error) = network.loopback_up().await {
-        warn!(%error, "loopback interface is not up");
+        let told = told::network(&error);
+        warn!(%told, error = &error as &dyn StdError, "loopback interface is not up");
     }
-    if let Err(error) = rest::serve(owner.hardware, measured).await {
-        warn!(%error, "evidence is not served");
+    if let Err(error) = rest::serve(boot.hardware, measured).await {
+        let told = Told::new("cannot listen").errno(&error);
+        warn!(%told, error = &error as &dyn StdError, "evidence is not served");
     }
     let mut terminate = signal(SignalKind::terminate()).map_err(system("listen to signals"))?;
     tokio::select! {
@@ -231,5 +194,6 @@ async fn serve(
 /// monitor was told to take a restart for the end.
 pub fn end_guest() {
     let Err(error) = reboot(RebootMode::RB_AUTOBOOT);
-    log::say(&format!("kata-agent cannot end the guest: {error}"));
+    let error = std::io::Error::from(error);
+    log::say(&Told::new("cannot end the guest").errno(&error));
 }

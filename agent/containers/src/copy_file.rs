@@ -14,6 +14,7 @@ use std::{
     path::Path,
 };
 
+use agent_protocol::path::GuestPath;
 use agent_requests::{CopyFile, FileKind, FileOwner, paths::SHARED_ROOT};
 use policy_engine::Permit;
 use rustix::{
@@ -33,10 +34,13 @@ const PART_SUFFIX: &str = ".kata-part";
 #[derive(Debug, Error)]
 #[error("cannot {step} {path}")]
 pub struct CopyError {
-    step: &'static str,
-    path: String,
+    /// What was tried.
+    pub step: &'static str,
+    /// Where the file was to be.
+    pub path: GuestPath,
+    /// Why it failed.
     #[source]
-    source: io::Error,
+    pub source: io::Error,
 }
 
 /// Puts a file, or a piece of one, in its place.
@@ -49,7 +53,7 @@ pub fn copy(permit: Permit<CopyFile>) -> Result<(), CopyError> {
     let path = request.path.clone();
     copy_below(Path::new(SHARED_ROOT), request).map_err(|StepError { step, source }| CopyError {
         step,
-        path: path.to_string(),
+        path,
         source,
     })
 }
@@ -167,8 +171,6 @@ mod tests {
         fs,
         os::unix::fs::{PermissionsExt, symlink},
     };
-
-    use agent_protocol::path::GuestPath;
 
     use super::*;
 

@@ -26,8 +26,9 @@ use crate::{
     memory::resident_kib,
     parts::Parts,
     process::Process,
+    pull_events::PullEvents,
     root::{Root, RootError},
-    spec::{complete_spec, settle_spec},
+    spec::{SettleError, complete_spec, executable_of, settle_spec},
     table::{CONTAINERS_MAX, Container, Containers, LookupError, lock},
     volumes::StorageError,
     wiring::{Wiring, WiringError},
@@ -87,6 +88,8 @@ pub enum CreateError {
         action: &'static str,
         /// With which container.
         container: ContainerId,
+        /// The program that it was to run.
+        executable: String,
         /// Why.
         #[source]
         source: JobError,
@@ -203,7 +206,14 @@ impl Containers {
             self.join(request.shared_processes),
         );
         let image = parts.root.as_ref().and_then(Root::manifest);
-        settle_spec(&self.log, &id, image, &spec)?;
+        settle_spec(&self.log, &id, image, &spec).map_err(|error| match error {
+            SettleError::Log(error) => CreateError::Log(error),
+            SettleError::Write(source) => CreateError::Prepare {
+                what: "the spec",
+                container: id.clone(),
+                source,
+            },
+        })?;
         let init = self.make_process(&id, &bundle, &spec).await?;
         if let (Some(size), init) = (process.terminal_size, &init) {
             init.set_size(size);
@@ -221,6 +231,7 @@ impl Containers {
             pause,
             termination,
             started: false.into(),
+            age: self.serial().into(),
             parts: Default::default(),
             id,
         })
@@ -233,23 +244,15 @@ impl Containers {
         bundle: &Path,
         parts: &mut Parts,
     ) -> Result<(), CreateError> {
-        info!(container.id = %id, "image pull started");
-        let started = std::time::Instant::now();
         let (images, log) = (Arc::clone(&self.images), Arc::clone(&self.log));
         let bundle = bundle.to_owned();
+        let pull = PullEvents::start(id, &image);
         let root = blocking(move || Root::make(&images, &log, &image, &bundle)).await?;
-        let elapsed_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
-        match root {
-            Ok(root) => {
-                parts.root = Some(root);
-                info!(container.id = %id, elapsed_ms, "image pull done");
-                Ok(())
-            }
-            Err(error) => {
-                warn!(container.id = %id, elapsed_ms, "image pull failed");
-                Err(error.into())
-            }
+        if let Some(pull) = pull {
+            pull.end(root.is_ok());
         }
+        parts.root = Some(root?);
+        Ok(())
     }
 
     /// The process whose namespace a container shares.
@@ -285,6 +288,7 @@ impl Containers {
             WiringError::Job(source) => CreateError::Job {
                 action: "create",
                 container: id.clone(),
+                executable: executable_of(spec.process().as_ref()),
                 source,
             },
             WiringError::Stream(source) => prepare(source),
@@ -317,9 +321,11 @@ impl Containers {
             CreateError::Job {
                 action: "start",
                 container: container.id.clone(),
+                executable: executable_of(Some(&container.defaults.process)),
                 source,
             }
         })?;
+        container.age.store(self.serial(), Ordering::Relaxed);
         let resident_kib = resident_kib();
         info!(container.id = %container.id, resident_kib, "container started");
         Ok(())

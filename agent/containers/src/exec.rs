@@ -19,7 +19,7 @@ use crate::{
     job::{Job, JobError},
     process::Process,
     process_digest::process_digest,
-    spec::{no_capabilities, write_private},
+    spec::{executable_of, no_capabilities, write_private},
     table::{Container, Containers, EXECS_MAX, LookupError, lock},
     wiring::{Wiring, WiringError},
 };
@@ -67,6 +67,8 @@ pub enum ExecError {
     Job {
         /// The container.
         container: ContainerId,
+        /// The program that was to run.
+        executable: String,
         /// Why.
         #[source]
         source: JobError,
@@ -160,6 +162,7 @@ impl Containers {
         result.map_err(|error| match error {
             WiringError::Job(source) => ExecError::Job {
                 container: id.clone(),
+                executable: executable_of(Some(&process)),
                 source,
             },
             WiringError::Stream(source) => prepare(source),

@@ -27,7 +27,7 @@ use rustix::{
 
 use crate::{
     dispositions, filter,
-    job::{Job, MESSAGE_BYTES_MAX, Outcome},
+    job::{Job, MESSAGE_BYTES_MAX, Outcome, Refusal},
 };
 
 /// Most bytes of a reason; the rest adds nothing for its reader.
@@ -40,11 +40,16 @@ pub fn run() -> std::process::ExitCode {
     let outcome = match receive(socket.as_fd()) {
         Ok((job, streams)) => match perform(job, streams) {
             Ok(pid) => Outcome::Done { pid },
-            Err(error) => Outcome::Failed {
-                message: reason(&error),
-            },
+            Err(error) => {
+                let message = words(&error);
+                let refusal = refusal(&message);
+                Outcome::Failed { refusal, message }
+            }
         },
-        Err(message) => Outcome::Failed { message },
+        Err(message) => Outcome::Failed {
+            refusal: Refusal::Other,
+            message,
+        },
     };
     let sent = serde_json::to_vec(&outcome)
         .is_ok_and(|text| rustix::net::send(socket.as_fd(), &text, SendFlags::NOSIGNAL).is_ok());
@@ -153,9 +158,8 @@ fn workload_limits() {
     let _ = rustix::process::setrlimit(Resource::Nofile, files);
 }
 
-/// The innermost cause says what the user can mend; the outer layers only say
-/// through which of the library's processes it came.
-fn reason(error: &LibcontainerError) -> String {
+/// The library's words for a failure and its causes.
+fn words(error: &LibcontainerError) -> String {
     let mut text = error.to_string();
     let mut cause: Option<&dyn Error> = error.source();
     while let Some(error) = cause {
@@ -171,4 +175,42 @@ fn reason(error: &LibcontainerError) -> String {
     }
     text.truncate(end);
     text
+}
+
+/// Of which kind a failure is. The library's processes hand each other texts, so there is
+/// nothing better to go by; a text that is not known here is told as no more than a refusal.
+fn refusal(words: &str) -> Refusal {
+    const KNOWN: [(&str, Refusal); 6] = [
+        ("not found in $PATH", Refusal::NoExecutable),
+        ("does not have correct permissions", Refusal::NotExecutable),
+        ("failed to check permissions", Refusal::NotExecutable),
+        ("PATH environment variable is not set", Refusal::NoPath),
+        ("current working directory", Refusal::WorkingDirectory),
+        ("failed to prepare rootfs", Refusal::Mount),
+    ];
+    let known = KNOWN.iter().find(|(part, _)| words.contains(part));
+    known.map_or(Refusal::Other, |(_, refusal)| *refusal)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_library_s_words_become_a_kind() {
+        for (words, kind) in [
+            (
+                "executor failed: executable 'x' not found in $PATH",
+                Refusal::NoExecutable,
+            ),
+            (
+                "executable 'x' at path '\"/x\"' does not have correct permissions",
+                Refusal::NotExecutable,
+            ),
+            ("PATH environment variable is not set", Refusal::NoPath),
+            ("whatever else", Refusal::Other),
+        ] {
+            assert_eq!(refusal(words), kind, "{words}");
+        }
+    }
 }

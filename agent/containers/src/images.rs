@@ -13,7 +13,7 @@ use agent_requests::paths;
 use agent_scratch_disk::{Place, Scratch, ScratchError};
 use thiserror::Error;
 
-use crate::image_settings::{self, SettingsError};
+use crate::owner_config::{self, OwnerConfigError};
 
 /// Images cannot be had at all.
 #[derive(Debug, Error)]
@@ -23,7 +23,7 @@ pub enum ImagesError {
     Config(#[from] ConfigError),
     /// The owner's initdata says how, and cannot be followed.
     #[error(transparent)]
-    Settings(#[from] SettingsError),
+    Owner(#[from] OwnerConfigError),
     /// There is no place for them.
     #[error(transparent)]
     Scratch(#[from] Arc<ScratchError>),
@@ -31,7 +31,7 @@ pub enum ImagesError {
 
 /// How images are pulled.
 #[derive(Debug, Clone)]
-pub struct ImageConfig {
+pub struct PullConfig {
     /// Proxy for registries with TLS.
     pub https_proxy: Option<String>,
     /// Hosts that are reached without the proxy.
@@ -42,7 +42,7 @@ pub struct ImageConfig {
 
 /// Gets images.
 pub struct Images {
-    config: ImageConfig,
+    config: PullConfig,
     scratch: Arc<Scratch>,
     puller: Mutex<Option<Arc<Puller>>>,
 }
@@ -58,7 +58,7 @@ impl fmt::Debug for Images {
 impl Images {
     /// Pulls as configured, to where the scratch disk says.
     #[must_use]
-    pub fn new(config: ImageConfig, scratch: Arc<Scratch>) -> Self {
+    pub fn new(config: PullConfig, scratch: Arc<Scratch>) -> Self {
         Self {
             config,
             scratch,
@@ -94,7 +94,7 @@ impl Images {
         config.no_proxy = self.config.no_proxy.clone();
         config.resolv_conf = PathBuf::from(paths::RESOLV_CONF);
         config.pull_deadline = self.config.pull_deadline;
-        image_settings::apply(Path::new(agent_protocol::initdata::DIRECTORY), &mut config)?;
+        owner_config::apply(Path::new(agent_protocol::initdata::DIRECTORY), &mut config)?;
         let puller = Arc::new(Puller::build(config)?);
         *slot = Some(Arc::clone(&puller));
         Ok(puller)

@@ -2,7 +2,7 @@
 //!
 //! The library forks without executing a new program, which is not safe in a
 //! process with several threads. So the agent runs itself again as a helper
-//! ([`super::helper`]) that does one job and exits; the container's process is
+//! ([`crate::helper`]) that does one job and exits; the container's process is
 //! then an orphan and the agent its parent. Nothing is locked meanwhile: a slow
 //! container delays nobody.
 
@@ -74,9 +74,28 @@ pub enum Outcome {
     },
     /// Not done.
     Failed {
-        /// Why, in words.
+        /// Why, as far as it can be told.
+        refusal: Refusal,
+        /// Why, in the library's words: for the guest only.
         message: String,
     },
+}
+
+/// Why the container library did not do a job, in kinds that may leave the guest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Refusal {
+    /// The program is not in the container.
+    NoExecutable,
+    /// It is there and may not be executed.
+    NotExecutable,
+    /// It has no path and the environment has no `PATH`.
+    NoPath,
+    /// Its working directory cannot be entered.
+    WorkingDirectory,
+    /// A mount of the container cannot be made.
+    Mount,
+    /// Anything else.
+    Other,
 }
 
 /// Why a job was not done.
@@ -98,8 +117,13 @@ pub enum JobError {
     #[error("container helper's answer cannot be read")]
     Answer(#[source] serde_json::Error),
     /// The container library refused.
-    #[error("{0}")]
-    Refused(String),
+    #[error("{message}")]
+    Refused {
+        /// Of which kind the reason is.
+        refusal: Refusal,
+        /// The library's words.
+        message: String,
+    },
 }
 
 /// Runs a job, with the workload's streams if it starts a process without terminal.
@@ -136,7 +160,7 @@ pub async fn run(
     let answer = timeout(JOB_TIME_MAX, receive(own, exit.wait()));
     match answer.await {
         Ok(Ok(Outcome::Done { pid })) => Ok(pid),
-        Ok(Ok(Outcome::Failed { message })) => Err(JobError::Refused(message)),
+        Ok(Ok(Outcome::Failed { refusal, message })) => Err(JobError::Refused { refusal, message }),
         Ok(Err(error)) => Err(error),
         Err(_) => {
             let _ = nix::sys::signal::kill(Pid::from_raw(pid), Signal::SIGKILL);

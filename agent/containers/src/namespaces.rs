@@ -16,9 +16,11 @@ use thiserror::Error;
 #[derive(Debug, Error)]
 #[error("cannot {step}")]
 pub struct NamespaceError {
-    step: &'static str,
+    /// What was tried.
+    pub step: &'static str,
+    /// Why it failed.
     #[source]
-    source: io::Error,
+    pub source: io::Error,
 }
 
 /// The pod's IPC namespace.

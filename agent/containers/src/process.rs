@@ -23,7 +23,14 @@ pub struct Process {
     pub(super) pid: i32,
     pub(super) exit: Exit,
     stdio: Stdio,
-    discarding: [AtomicBool; 2],
+    discarding: Discarding,
+}
+
+/// Which outputs are read by nobody but the agent.
+#[derive(Debug, Default)]
+struct Discarding {
+    stdout: AtomicBool,
+    stderr: AtomicBool,
 }
 
 /// A stream cannot be used.
@@ -55,7 +62,7 @@ impl Process {
             pid,
             exit,
             stdio,
-            discarding: Default::default(),
+            discarding: Discarding::default(),
         }
     }
 
@@ -107,11 +114,10 @@ impl Process {
 
     /// Lets its output run dry, so that it does not block on a reader who may not
     /// read.
-    pub fn discard(self: Arc<Self>, output: Output) {
-        let [stdout, stderr] = &self.discarding;
+    pub(crate) fn discard(self: Arc<Self>, output: Output) {
         let flag = match output {
-            Output::Stdout => stdout,
-            Output::Stderr => stderr,
+            Output::Stdout => &self.discarding.stdout,
+            Output::Stderr => &self.discarding.stderr,
         };
         if !flag.swap(true, Ordering::Relaxed) {
             tokio::spawn(async move { self.stdio.discard(output, &self.exit).await });
@@ -125,9 +131,9 @@ impl Process {
     /// When it has none.
     pub fn resize(&self, permit: &Permit<TtyWinResize>) -> Result<(), StreamError> {
         let request = permit.request();
-        match self.stdio.resize(request.rows, request.columns)? {
-            true => Ok(()),
-            false => Err(StreamError::NoTerminal),
+        if !self.stdio.resize(request.rows, request.columns)? {
+            return Err(StreamError::NoTerminal);
         }
+        Ok(())
     }
 }

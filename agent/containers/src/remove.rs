@@ -47,9 +47,9 @@ impl Containers {
         self.end(&request.container, wait).await
     }
 
-    /// Ends all containers.
+    /// Ends all containers, in the reverse order of their start.
     pub async fn remove_all(&self, _: &Permit<DestroySandbox>) {
-        for id in self.ids() {
+        for id in self.youngest_first() {
             if let Err(error) = self.end(&id, END_TIME_MAX).await {
                 warn!(container.id = %id, %error, "container not removed");
             }

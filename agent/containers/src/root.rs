@@ -36,13 +36,19 @@ pub(super) enum Root {
 #[derive(Debug, Error)]
 pub enum RootError {
     /// The host's text is not an image reference.
-    #[error(transparent)]
-    Reference(#[from] ReferenceError),
+    #[error("{text:?} is not an image reference")]
+    Reference {
+        /// The text.
+        text: String,
+        /// What is wrong with it.
+        #[source]
+        source: ReferenceError,
+    },
     /// No image can be had.
     #[error(transparent)]
     Images(#[from] ImagesError),
     /// There is no room for it; for another there may be.
-    #[error("{place} is full: {}", .place.remedy())]
+    #[error("{place} is full")]
     Full {
         /// Where.
         place: Place,
@@ -69,7 +75,7 @@ impl Root {
     ///
     /// # Errors
     ///
-    /// [`RootError`] is a sentence for the user.
+    /// [`RootError`] says at which step it failed.
     pub(super) fn make(
         images: &Images,
         log: &Measured,
@@ -79,7 +85,10 @@ impl Root {
         match image {
             ImagePull::Pause => pause(bundle).map(Self::Pause).map_err(RootError::Pause),
             ImagePull::Reference(text) => {
-                let reference = Reference::parse(text)?;
+                let reference = Reference::parse(text).map_err(|source| RootError::Reference {
+                    text: text.clone(),
+                    source,
+                })?;
                 let made = Self::of_image(images, log, &reference, bundle);
                 made.map_err(|error| told_if_full(images, error))
             }

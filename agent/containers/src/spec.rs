@@ -7,7 +7,7 @@ use std::{
 };
 
 use agent_evidence::{Sha256Digest, log::ContainerEntry};
-use agent_measured::Measured;
+use agent_measured::{Measured, NoteError};
 use agent_protocol::id::ContainerId;
 use agent_requests::paths;
 use oci_spec::runtime::{
@@ -15,7 +15,16 @@ use oci_spec::runtime::{
     Spec,
 };
 
-use crate::{create::CreateError, namespaces, process_digest::process_digest};
+use crate::{namespaces, process_digest::process_digest};
+
+/// Why a spec is not in force.
+#[derive(Debug)]
+pub(crate) enum SettleError {
+    /// It cannot be measured.
+    Log(NoteError),
+    /// It cannot be written.
+    Write(io::Error),
+}
 
 /// Measures the spec, with the digest of the image's manifest, and writes it into the
 /// container's directory for the container library: the very bytes that were measured.
@@ -24,13 +33,8 @@ pub(super) fn settle_spec(
     id: &ContainerId,
     image: Option<&str>,
     spec: &Spec,
-) -> Result<(), CreateError> {
-    let prepare = |source| CreateError::Prepare {
-        what: "the spec",
-        container: id.clone(),
-        source,
-    };
-    let json = |error: serde_json::Error| prepare(error.into());
+) -> Result<(), SettleError> {
+    let json = |error: serde_json::Error| SettleError::Write(error.into());
     let text = serde_json::to_vec(spec).map_err(json)?;
     let process = spec.process().clone().unwrap_or_default();
     log.note(ContainerEntry {
@@ -38,8 +42,9 @@ pub(super) fn settle_spec(
         image: image.map(str::to_owned),
         spec: Sha256Digest::of(&[&text]),
         process: process_digest(&process).map_err(json)?,
-    })?;
-    write_private(&paths::bundle(id).join("config.json"), &text).map_err(prepare)
+    })
+    .map_err(SettleError::Log)?;
+    write_private(&paths::bundle(id).join("config.json"), &text).map_err(SettleError::Write)
 }
 
 /// What a process keeps when its request names no capabilities: none. The library
@@ -79,6 +84,15 @@ pub(super) fn complete_spec(spec: &mut Spec, mut process: SpecProcess, join: Opt
     if let Some(linux) = spec.linux_mut() {
         linux.set_namespaces(Some(namespaces.into()));
     }
+}
+
+/// The program that a process runs, as its spec names it.
+pub(super) fn executable_of(process: Option<&SpecProcess>) -> String {
+    let arguments = process.and_then(|process| process.args().as_ref());
+    arguments
+        .and_then(|arguments| arguments.first())
+        .cloned()
+        .unwrap_or_default()
 }
 
 /// Writes a file that only the agent can read.
@@ -126,5 +140,21 @@ mod tests {
         assert!(kinds.contains(&LinuxNamespaceType::Mount));
         assert!(!kinds.contains(&LinuxNamespaceType::Network));
         assert_eq!(kinds.len(), 5);
+    }
+
+    #[test]
+    fn the_log_holds_nothing_of_an_environment() {
+        let mut process = SpecProcess::default();
+        process.set_env(Some(vec!["KEY=PLANTED".to_owned()]));
+        process.set_args(Some(vec!["sh".to_owned(), "PLANTED".to_owned()]));
+        let mut spec = Spec::default();
+        spec.set_process(Some(process));
+        let log = Measured::default();
+        let id = ContainerId::parse("no-such-container").unwrap();
+        // There is no directory for it, so it is noted and not written.
+        assert!(settle_spec(&log, &id, None, &spec).is_err());
+        let events = log.so_far();
+        assert_eq!(events.events().len(), 1);
+        assert!(!format!("{events:?}").contains("PLANTED"));
     }
 }

@@ -28,7 +28,7 @@ use thiserror::Error;
 
 use crate::{
     cgroup::Cgroup, images::Images, inside::Inside, oom::OomEvents, parts::Parts, process::Process,
-    reaper::Reaper, stats, volumes::Storages,
+    reaper::Reaper, stats, stdio::Output, volumes::Storages,
 };
 
 /// Most bytes of a container's last message that leave the guest (Kubernetes' limit).
@@ -52,6 +52,9 @@ pub struct Container {
     pub(crate) pause: bool,
     pub(crate) termination: Option<PathBuf>,
     pub(crate) started: AtomicBool,
+    /// Grows from container to container, by when they were started; by when they were
+    /// made until then.
+    pub(crate) age: AtomicU64,
     pub(crate) parts: Mutex<Parts>,
 }
 
@@ -147,10 +150,17 @@ impl Containers {
         found.ok_or_else(|| LookupError::Container(id.clone()))
     }
 
-    /// The ids of all containers, the youngest id last.
+    /// The ids of all containers, those first that were started last.
     #[must_use]
-    pub fn ids(&self) -> Vec<ContainerId> {
-        lock(&self.table).keys().cloned().collect()
+    pub(crate) fn youngest_first(&self) -> Vec<ContainerId> {
+        let table = lock(&self.table);
+        let ages = table.iter().map(|(id, container)| {
+            let age = container
+                .as_ref()
+                .map(|one| one.age.load(Ordering::Relaxed));
+            (id.clone(), age)
+        });
+        youngest_first(ages.collect())
     }
 
     /// The process that a request names.
@@ -162,17 +172,24 @@ impl Containers {
         &self,
         permit: &Permit<R>,
     ) -> Result<Arc<Process>, LookupError> {
-        self.named(permit.request())
+        let (container, process) = permit.request().names();
+        self.named(container, process)
     }
 
-    /// The process whose output the policy keeps from the host. Only for draining
-    /// it: the bytes go nowhere.
-    ///
-    /// # Errors
-    ///
-    /// When there is no such container or process.
-    pub fn named<R: ProcessRequest>(&self, request: &R) -> Result<Arc<Process>, LookupError> {
-        let (container, process) = request.names();
+    /// Lets the output of a process run dry that the policy keeps from the host, so that
+    /// the process does not block. The bytes go nowhere, and nothing says whether there is
+    /// such a process.
+    pub fn discard_output(&self, container: &ContainerId, process: &ProcessId, output: Output) {
+        if let Ok(process) = self.named(container, process) {
+            process.discard(output);
+        }
+    }
+
+    fn named(
+        &self,
+        container: &ContainerId,
+        process: &ProcessId,
+    ) -> Result<Arc<Process>, LookupError> {
         let container = self.find(container)?;
         match process {
             ProcessId::Init => Ok(Arc::clone(&container.init)),
@@ -278,5 +295,29 @@ impl Containers {
                 source,
             }),
         }
+    }
+}
+
+/// Those that are still being made come first: nothing of the pod can need them.
+fn youngest_first(mut ages: Vec<(ContainerId, Option<u64>)>) -> Vec<ContainerId> {
+    ages.sort_by_key(|(_, age)| std::cmp::Reverse(age.unwrap_or(u64::MAX)));
+    ages.into_iter().map(|(id, _)| id).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn containers_end_in_the_reverse_order_of_their_start() {
+        let id = |text: &str| ContainerId::parse(text).unwrap();
+        let ages = vec![
+            (id("a-last"), Some(7)),
+            (id("b-being-made"), None),
+            (id("c-second"), Some(5)),
+            (id("d-first"), Some(1)),
+        ];
+        let expected = ["b-being-made", "a-last", "c-second", "d-first"].map(id);
+        assert_eq!(youngest_first(ages), expected);
     }
 }

@@ -16,7 +16,7 @@ use std::{
 
 use agent_protocol::path::GuestPath;
 use agent_requests::{Ephemeral, Local, TmpfsOptions};
-use agent_scratch_disk::{Place, Scratch, Volume as OnDisk};
+use agent_scratch_disk::{Place, Scratch, ScratchError, Volume as OnDisk};
 use rustix::mount::{MountFlags, UnmountFlags};
 use thiserror::Error;
 
@@ -26,9 +26,22 @@ use crate::shared_root::directory_below;
 #[derive(Debug, Error)]
 #[error("cannot make volume {mount_point}")]
 pub struct StorageError {
-    mount_point: GuestPath,
+    /// Where it was to appear.
+    pub mount_point: GuestPath,
+    /// Why it cannot be had.
     #[source]
-    source: io::Error,
+    pub source: VolumeError,
+}
+
+/// Why a volume cannot be had.
+#[derive(Debug, Error)]
+pub enum VolumeError {
+    /// The disk that it was to lie on.
+    #[error(transparent)]
+    Scratch(#[from] Arc<ScratchError>),
+    /// The kernel refused.
+    #[error(transparent)]
+    Kernel(#[from] io::Error),
 }
 
 #[derive(Debug)]
@@ -99,7 +112,7 @@ impl Storages {
             Err(error) => {
                 return Err(StorageError {
                     mount_point: storage.path,
-                    source: io::Error::other(error),
+                    source: error.into(),
                 });
             }
         };
@@ -153,7 +166,7 @@ impl Storages {
             }
             Err(source) => Err(StorageError {
                 mount_point,
-                source,
+                source: source.into(),
             }),
         }
     }

@@ -110,17 +110,6 @@ impl fmt::Display for Place {
     }
 }
 
-impl Place {
-    /// What to do when it is full.
-    #[must_use]
-    pub fn remedy(&self) -> &'static str {
-        match self {
-            Self::Disk { .. } => "raise scratch_disk_mib",
-            Self::Memory => "set scratch_disk_mib or give the pod more memory",
-        }
-    }
-}
-
 type Outcome = Result<Place, Arc<ScratchError>>;
 
 /// The scratch disk, ready or on its way.

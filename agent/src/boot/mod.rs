@@ -6,57 +6,24 @@
 //! and runs itself again from there. The new root is read-only: not even a process
 //! that breaks out of its container can replace the agent.
 
+pub(crate) mod error;
 mod modules;
 mod mounts;
 mod root;
 mod tee;
 
-use std::{
-    io,
-    os::unix::process::CommandExt,
-    path::{Path, PathBuf},
-    process::Command,
-};
+use std::{os::unix::process::CommandExt, path::Path, process::Command};
 
-use thiserror::Error;
+use error::BootError;
 
 use crate::log;
 
 /// First argument of the agent once it runs from its own root.
 pub const BOOTED_ARGUMENT: &str = "booted";
 
-/// The guest cannot start.
-#[derive(Debug, Error)]
-pub enum BootError {
-    /// A file system cannot be mounted.
-    #[error("cannot mount {target:?}")]
-    Mount {
-        /// Where.
-        target: PathBuf,
-        /// Why not.
-        #[source]
-        source: io::Error,
-    },
-    /// A file of the new root cannot be made.
-    #[error("cannot make {path:?} in the new root")]
-    File {
-        /// Which.
-        path: PathBuf,
-        /// Why not.
-        #[source]
-        source: io::Error,
-    },
-    /// The new root cannot be entered.
-    #[error("cannot enter the new root")]
-    Enter(#[source] io::Error),
-    /// The agent cannot run itself again.
-    #[error("cannot run the agent from the new root")]
-    Run(#[source] io::Error),
-}
-
 /// Prepares the guest and runs the agent again; returns only on failure.
 #[must_use]
-pub fn boot() -> BootError {
+pub(crate) fn boot() -> BootError {
     log::report_panics();
     match prepare() {
         Ok(()) => {

@@ -10,12 +10,15 @@ use nix::{
     kmod::{ModuleInitFlags, finit_module},
 };
 
-use crate::log;
+use crate::{
+    log,
+    told::{Field, OfGuestImage, Told},
+};
 
 /// Loads every module that the list names, one path a line.
 pub(super) fn load(list: &Path) {
     let Ok(text) = fs::read_to_string(list) else {
-        log::say("kata-agent: no list of modules in the guest image");
+        log::say(&Told::new("no list of modules in the guest image"));
         return;
     };
     for path in text.lines().filter(|line| !line.is_empty()) {
@@ -28,7 +31,8 @@ pub(super) fn load(list: &Path) {
 pub(super) fn load_feature(list: &Path, feature: &str, parameters: &str) {
     let text = fs::read_to_string(list).unwrap_or_default();
     let Some(paths) = paths_of(&text, feature) else {
-        log::say(&format!("kata-agent: the guest image has no {feature}"));
+        let told = Told::new("the guest image has no {part}");
+        log::say(&told.with(Field::part(OfGuestImage(feature))));
         return;
     };
     for path in paths {
@@ -43,7 +47,8 @@ fn paths_of<'a>(text: &'a str, feature: &str) -> Option<impl Iterator<Item = &'a
 
 fn load_one(path: &str, parameters: &str) {
     if let Err(error) = try_load(path, parameters) {
-        log::say(&format!("kata-agent: module {path} not loaded: {error}"));
+        let told = Told::new("module {part} not loaded").with(Field::part(OfGuestImage(path)));
+        log::say(&told.errno(&error));
     }
 }
 

@@ -4,7 +4,7 @@ use std::{ffi::CStr, fs, io, path::Path};
 
 use rustix::mount::MountFlags;
 
-use super::BootError;
+use super::error::BootError;
 
 /// Memory that images and volumes may take in all. The rest is the processes'.
 const RUN_OPTIONS: &CStr = c"mode=0755,size=80%";

@@ -11,7 +11,7 @@ use rustix::{
     mount::{MountFlags, MountPropagationFlags},
 };
 
-use super::BootError;
+use super::error::BootError;
 
 pub(super) const NEW_ROOT: &str = "/new-root";
 /// The agent's program, as seen from the new root.

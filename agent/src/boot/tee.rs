@@ -9,7 +9,7 @@ use std::path::Path;
 use rustix::mount::MountFlags;
 
 use super::modules;
-use crate::log;
+use crate::{log, told::Told};
 
 /// The kernel makes this device in a SEV-SNP guest, whether the driver is there or not.
 const DEVICE: &str = "/sys/bus/platform/devices/sev-guest";
@@ -25,6 +25,6 @@ pub(super) fn prepare(features: &Path) {
     modules::load_feature(features, FEATURE, "");
     let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
     if let Err(error) = rustix::mount::mount("configfs", CONFIGFS, "configfs", flags, None) {
-        log::say(&format!("kata-agent: configfs not mounted: {error}"));
+        log::say(&Told::new("configfs not mounted").errno(&error.into()));
     }
 }

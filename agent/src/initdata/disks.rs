@@ -11,36 +11,11 @@ use std::{
 
 use agent_protocol::initdata::{
     DISK_BYTES_MAX, Initdata,
-    disk::{DiskError, MAGIC, unframe},
-    packed::{PackedError, unpack},
+    disk::{MAGIC, unframe},
+    packed::unpack,
 };
-use thiserror::Error;
 
-/// Why there is no saying what the owner's initdata is. The host is at fault.
-#[derive(Debug, Error)]
-pub(super) enum ScanError {
-    /// The kernel's list cannot be read.
-    #[error("the guest's disks cannot be listed")]
-    List(#[source] io::Error),
-    /// A disk cannot be read.
-    #[error("disk {disk} cannot be read, and it might hold initdata")]
-    Read {
-        /// Its name.
-        disk: String,
-        /// Why not.
-        #[source]
-        source: io::Error,
-    },
-    /// More than one says that it is the one.
-    #[error("{0} disks hold initdata, where there can be one")]
-    Several(usize),
-    /// The frame is broken.
-    #[error(transparent)]
-    Disk(#[from] DiskError),
-    /// The content is broken.
-    #[error(transparent)]
-    Packed(#[from] PackedError),
-}
+use super::error::ScanError;
 
 /// The initdata on the one disk that holds any.
 pub(super) fn scan(blocks: &Path, devices: &Path) -> Result<Option<Initdata>, ScanError> {

@@ -8,6 +8,7 @@
 //! initdata is used, and a verifier finds it there. Without a TEE nothing can prove anything, and initdata is taken as it is.
 
 mod disks;
+pub(crate) mod error;
 mod files;
 mod settle;
 
@@ -28,14 +29,14 @@ use tracing::{error, info, warn};
 
 use crate::{
     judge::{Judge, Standing},
-    rpc,
+    version::VERSION,
 };
 
 /// The guest's TEE, where there is one that answers.
 pub type Hardware = Option<Arc<dyn Tee>>;
 
 /// What boot found out.
-pub struct Owner {
+pub struct Boot {
     /// Judges requests from here on.
     pub judge: Judge,
     /// Makes reports.
@@ -47,7 +48,7 @@ pub struct Owner {
 /// # Errors
 ///
 /// When not even the boot can be measured, or a TPM does not answer.
-pub fn find(log: &Arc<Measured>, tpm: Option<&Arc<Tpm<TpmDevice>>>) -> Result<Owner, NoteError> {
+pub fn find(log: &Arc<Measured>, tpm: Option<&Arc<Tpm<TpmDevice>>>) -> Result<Boot, NoteError> {
     let found = match tpm {
         Some(tpm) => tee::detect_with(tpm)?,
         None => tee::detect(),
@@ -64,9 +65,9 @@ pub fn find(log: &Arc<Measured>, tpm: Option<&Arc<Tpm<TpmDevice>>>) -> Result<Ow
         Standing::Open { .. } => info!(tee, "no initdata"),
         Standing::Awaiting(_) => warn!(tee, "launch binds what has not come"),
         Standing::Configured => info!(tee, "initdata taken"),
-        Standing::Refused(reason) => error!(tee, reason, "every request will be refused"),
+        Standing::Refused(reason) => error!(tee, told = %reason, "every request will be refused"),
     }
-    Ok(Owner {
+    Ok(Boot {
         judge: Judge::new(&standing, Arc::clone(log)),
         hardware,
     })
@@ -78,9 +79,9 @@ pub fn find(log: &Arc<Measured>, tpm: Option<&Arc<Tpm<TpmDevice>>>) -> Result<Ow
 /// # Errors
 ///
 /// When not even the start can be measured.
-pub fn none(log: &Arc<Measured>) -> Result<Owner, NoteError> {
+pub fn none(log: &Arc<Measured>) -> Result<Boot, NoteError> {
     log.note(boot_entry(&None))?;
-    Ok(Owner {
+    Ok(Boot {
         judge: Judge::new(&Standing::Open { bound: None }, Arc::clone(log)),
         hardware: None,
     })
@@ -90,7 +91,7 @@ fn boot_entry(hardware: &Hardware) -> BootEntry {
     let told = |path| std::fs::read_to_string(path).unwrap_or_default();
     let line = told("/proc/cmdline");
     BootEntry {
-        agent: rpc::VERSION.to_owned(),
+        agent: VERSION.to_owned(),
         kernel: told("/proc/sys/kernel/osrelease").trim_end().to_owned(),
         cmdline: Sha256Digest::of(&[line.trim_end_matches('\n').as_bytes()]),
         tee: hardware.as_ref().map(|tee| tee.kind().name().to_owned()),
@@ -98,11 +99,11 @@ fn boot_entry(hardware: &Hardware) -> BootEntry {
 }
 
 /// What of the launch binds initdata.
-fn bound(hardware: &Hardware) -> Result<Bound, settle::BoundError> {
+fn bound(hardware: &Hardware) -> Result<Bound, error::BoundError> {
     match hardware {
         Some(tee) if tee.kind() == TeeKind::AzSnpVtpm => Ok(Bound::Register),
         Some(tee) => Ok(Bound::HostData(OwnReport::ask(&**tee)?.host_data())),
-        None if tee::is_confidential() => Err(settle::BoundError::NoReports),
+        None if tee::is_confidential() => Err(error::BoundError::NoReports),
         None => Ok(Bound::Nothing),
     }
 }

@@ -1,32 +1,19 @@
 //! From what was found to where the guest stands: every combination, in one place.
 
-use std::{error::Error, io};
+use std::io;
 
 use agent_evidence::{
     HostData, Sha256Digest,
     log::{InitdataEntry, PolicyEntry, PolicySource},
-    snp::OwnReportError,
-    tee::tpm::TpmError,
 };
-use agent_measured::{Measured, NoteError};
-use agent_protocol::initdata::{
-    Algorithm, Digest, Initdata, POLICY_ENTRY, PolicyError, PolicyText,
+use agent_measured::Measured;
+use agent_protocol::initdata::{Algorithm, Digest, Initdata, POLICY_ENTRY, PolicyText};
+
+use super::error::{BoundError, ScanError, TakeError};
+use crate::{
+    judge::{Standing, not_evaluated},
+    told,
 };
-use thiserror::Error;
-
-use super::disks::ScanError;
-use crate::judge::{NOT_EVALUATED, Standing};
-
-/// Why the guest does not know what its launch binds.
-#[derive(Debug, Error)]
-pub(super) enum BoundError {
-    /// A TEE, but nothing that makes reports.
-    #[error("the guest runs in a TEE whose reports cannot be had")]
-    NoReports,
-    /// The report.
-    #[error(transparent)]
-    Report(#[from] OwnReportError),
-}
 
 /// What binds initdata to the launch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,32 +26,6 @@ pub(super) enum Bound {
     Register,
 }
 
-/// Why initdata that was found is not taken.
-#[derive(Debug, Error)]
-enum TakeError {
-    #[error(
-        "initdata has the digest {found}, which fits to {fitted}, but the launch binds {bound}"
-    )]
-    Digest {
-        found: String,
-        fitted: HostData,
-        bound: HostData,
-    },
-    #[error(
-        "initdata says {found} for its digest, but a paravisor's tpm takes sha256 only: \
-         make the initdata with that algorithm"
-    )]
-    Algorithm { found: &'static str },
-    #[error("initdata cannot be measured into the paravisor's tpm")]
-    Register(#[from] TpmError),
-    #[error("initdata cannot be measured")]
-    Log(#[from] NoteError),
-    #[error("initdata cannot be laid out in the guest")]
-    Files(#[source] io::Error),
-    #[error("the policy in initdata cannot be used")]
-    Policy(#[from] PolicyError),
-}
-
 /// Decides where the guest stands; takes and lays out what there is to take.
 pub(super) fn settle(
     bound: Result<Bound, BoundError>,
@@ -74,16 +35,16 @@ pub(super) fn settle(
 ) -> Standing {
     let bound = match bound {
         Ok(bound) => bound,
-        Err(error) => return refused(&error),
+        Err(error) => return Standing::Refused(told::bound(&error)),
     };
     match (bound, found) {
-        (_, Err(error)) => refused(&error),
+        (_, Err(error)) => Standing::Refused(told::scan(&error)),
         (Bound::HostData(bound), Ok(None)) if bound != HostData::ZERO => Standing::Awaiting(bound),
         (Bound::HostData(bound), Ok(None)) => Standing::Open { bound: Some(bound) },
         (Bound::Nothing | Bound::Register, Ok(None)) => Standing::Open { bound: None },
         (bound, Ok(Some(document))) => match take(&document, bound, log, lay_out) {
             Ok(standing) => standing,
-            Err(error) => refused(&error),
+            Err(error) => Standing::Refused(told::take(&error)),
         },
     }
 }
@@ -113,7 +74,7 @@ fn take(
     }
     lay_out(document).map_err(TakeError::Files)?;
     Ok(match policy {
-        Some(_) => Standing::Refused(NOT_EVALUATED.to_owned()),
+        Some(_) => Standing::Refused(not_evaluated()),
         None => Standing::Configured,
     })
 }
@@ -137,10 +98,6 @@ fn bind(digest: &Digest, bound: Bound, log: &Measured) -> Result<(), TakeError> 
     }
 }
 
-fn refused(error: &dyn Error) -> Standing {
-    Standing::Refused(crate::rpc::sentence(error))
-}
-
 #[cfg(test)]
 mod tests {
     use std::{
@@ -150,7 +107,8 @@ mod tests {
 
     use agent_evidence::{
         log::{Entry, EventDigests, MeasurementLog},
-        tee::tpm::Register,
+        snp::OwnReportError,
+        tee::tpm::{Register, TpmError},
     };
     use agent_protocol::initdata::write;
 
@@ -258,7 +216,7 @@ mod tests {
 
     fn reason(standing: Standing) -> String {
         match standing {
-            Standing::Refused(reason) => reason,
+            Standing::Refused(reason) => reason.to_string(),
             other => panic!("{other:?}"),
         }
     }
@@ -324,7 +282,7 @@ mod tests {
     fn a_policy_in_initdata_is_measured_and_closes_the_guest() {
         let (standing, entries, laid_out) =
             settled(Ok(Bound::Nothing), Ok(Some(document("policy.rego"))));
-        assert_eq!(reason(standing), NOT_EVALUATED);
+        assert_eq!(reason(standing), not_evaluated().to_string());
         assert!(matches!(
             &entries[..],
             [
@@ -352,8 +310,8 @@ mod tests {
             Ok(Bound::Nothing),
             Ok(Some(document("aa.toml"))),
             &Measured::default(),
-            |_| Err(io::Error::other("no room")),
+            |_| Err(io::Error::from_raw_os_error(28)),
         );
-        assert!(reason(standing).ends_with("no room"));
+        assert!(reason(standing).ends_with("No space left on device"));
     }
 }

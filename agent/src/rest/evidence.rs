@@ -1,6 +1,6 @@
 //! Evidence: a report that binds a nonce and the measurement log, with that log.
 
-use std::{fmt, sync::Arc};
+use std::{error::Error, fmt, sync::Arc};
 
 use agent_evidence::tee::{Tee, TeeError, TeeKind};
 use agent_measured::Measured;
@@ -9,7 +9,11 @@ use tokio::task::spawn_blocking;
 use tracing::warn;
 
 use super::request::Answer;
-use crate::{initdata::Hardware, rpc};
+use crate::{
+    initdata::Hardware,
+    told::{self, Field, Told},
+    version::VERSION,
+};
 
 /// What evidence is made of.
 pub(super) struct Source {
@@ -39,13 +43,13 @@ impl Source {
     /// What this is.
     pub(super) fn info(&self) -> Answer {
         let info = Info {
-            version: rpc::VERSION,
+            version: VERSION,
             tee: self.hardware.as_ref().map(|tee| tee.kind().name()),
             feature: "attestation",
         };
         match serde_json::to_string(&info) {
             Ok(text) => Answer::json(text),
-            Err(error) => Answer::failed(error.to_string()),
+            Err(error) => failed(Told::new("the information cannot be written"), &error),
         }
     }
 }
@@ -53,22 +57,27 @@ impl Source {
 /// Has the hardware sign; blocks a thread of the pool, not the caller.
 pub(super) async fn answer(source: &Arc<Source>, nonce: Vec<u8>) -> Answer {
     let Some(tee) = source.hardware.clone() else {
-        return Answer::failed("this guest runs in no TEE, so there is no evidence".to_owned());
+        return Answer::failed(&Told::new(
+            "this guest runs in no TEE, so there is no evidence",
+        ));
     };
     if !matches!(tee.kind(), TeeKind::Snp | TeeKind::AzSnpVtpm) {
         let kind = tee.kind();
-        return Answer::failed(format!("evidence of the TEE {kind} is not supported"));
+        let told = Told::new("evidence of the TEE {what} is not supported");
+        return Answer::failed(&told.with(Field::what(kind.name())));
     }
     let log = Arc::clone(&source.log);
     match spawn_blocking(move || make(&*tee, &log, &nonce)).await {
         Ok(Ok(text)) => Answer::json(text),
-        Ok(Err(error)) => {
-            let error = rpc::sentence(&error);
-            warn!(error, "no evidence");
-            Answer::failed(error)
-        }
-        Err(_) => Answer::failed("the agent lost the work of this request".to_owned()),
+        Ok(Err(error)) => failed(told::tee(&error), &error),
+        Err(error) => failed(Told::new("the agent lost the work of this request"), &error),
     }
+}
+
+/// The one way from an error to an answer of this service.
+fn failed(told: Told, error: &(dyn Error + 'static)) -> Answer {
+    warn!(%told, error, "no evidence");
+    Answer::failed(&told)
 }
 
 fn make(tee: &dyn Tee, log: &Measured, nonce: &[u8]) -> Result<String, TeeError> {
@@ -136,5 +145,33 @@ mod tests {
         let text = String::from_utf8(bytes).unwrap();
         assert!(text.starts_with("HTTP/1.1 500 "), "{text}");
         assert!(text.ends_with("tdx is not supported"), "{text}");
+    }
+
+    struct Broken;
+
+    impl Tee for Broken {
+        fn kind(&self) -> TeeKind {
+            TeeKind::Snp
+        }
+
+        fn obtain(&self, _: &ReportData) -> Result<Obtained, TeeError> {
+            Err(TeeError::File {
+                step: "read",
+                path: "/PLANTED".into(),
+                source: std::io::Error::other("PLANTED"),
+            })
+        }
+    }
+
+    #[tokio::test]
+    async fn a_failure_is_told_without_paths_and_words_of_others() {
+        let source = Arc::new(Source::new(Some(Arc::new(Broken)), Arc::default()));
+        let text = String::from_utf8(answer(&source, Vec::new()).await.to_bytes()).unwrap();
+        assert!(text.starts_with("HTTP/1.1 500 "), "{text}");
+        assert!(
+            text.contains("cannot read the kernel's interface"),
+            "{text}"
+        );
+        assert!(!text.contains("PLANTED"), "{text}");
     }
 }

@@ -31,7 +31,7 @@ use self::{
     evidence::Source,
     request::{Answer, Ask, HEAD_BYTES_MAX, Progress},
 };
-use crate::initdata::Hardware;
+use crate::{initdata::Hardware, told::Told};
 
 const ADDRESS: (Ipv4Addr, u16) = (Ipv4Addr::LOCALHOST, 8006);
 /// Connections that are served at once; others wait in the kernel's queue.
@@ -66,7 +66,8 @@ async fn accept(listener: TcpListener, source: Arc<Source>, patience: Duration) 
         let (stream, peer) = match listener.accept().await {
             Ok(accepted) => accepted,
             Err(error) => {
-                warn!(%error, "evidence connection not accepted");
+                let told = Told::new("cannot accept").errno(&error);
+                warn!(%told, "evidence connection not accepted");
                 tokio::time::sleep(PAUSE).await;
                 continue;
             }
@@ -77,7 +78,8 @@ async fn accept(listener: TcpListener, source: Arc<Source>, patience: Duration) 
         let source = Arc::clone(&source);
         tokio::spawn(async move {
             if let Err(error) = converse(stream, &source, patience).await {
-                debug!(%error, "evidence connection ended early");
+                let told = Told::new("cannot read or write").errno(&error);
+                debug!(%told, "evidence connection ended early");
             }
             drop(place);
         });

@@ -3,6 +3,8 @@
 use agent_evidence::evidence::MAX_NONCE_LEN;
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 
+use crate::told::Told;
+
 /// The longest request: a nonce of full length, each byte percent-encoded, and headers.
 pub(super) const HEAD_BYTES_MAX: usize = 8 << 10;
 const HEADERS_MAX: usize = 64;
@@ -66,9 +68,9 @@ impl Answer {
     }
 
     /// A failure that is not the client's.
-    pub(super) fn failed(why: String) -> Self {
+    pub(super) fn failed(why: &Told) -> Self {
         Self {
-            body: why,
+            body: why.to_string(),
             ..Self::text("500 Internal Server Error")
         }
     }

@@ -11,7 +11,7 @@ use policy_engine::Permit;
 use protobuf::MessageField;
 use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, openat2};
 
-use super::VERSION;
+use crate::version::VERSION;
 
 const BLOCK_SIZE: &str = "/sys/devices/system/memory/block_size_bytes";
 const PROBE: &str = "/sys/devices/system/memory/probe";

@@ -11,11 +11,7 @@ use agent_protocol::rpc::{agent_ttrpc::create_agent_service, health_ttrpc::creat
 pub use service::Guest;
 use small_writes::small_writes;
 pub use status::CallError;
-pub(crate) use status::sentence;
 use ttrpc::r#async::{Server, transport::Listener};
-
-/// The version that the guest tells.
-pub const VERSION: &str = env!("CARGO_PKG_VERSION");
 
 /// A server for the guest's services, listening.
 ///

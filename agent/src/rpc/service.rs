@@ -14,14 +14,14 @@ use agent_requests::{self as request, Parse};
 use async_trait::async_trait;
 use policy_engine::Permit;
 use tokio::{sync::Notify, task::spawn_blocking};
-use tracing::{info, warn};
+use tracing::info;
 use ttrpc::{Result as Answer, r#async::TtrpcContext};
 
 use super::{
-    VERSION, answers,
-    status::{CallError, sentence, to_wire},
+    answers,
+    status::{CallError, to_wire},
 };
-use crate::{judge::Judge, network::Network, sandbox::Sandbox};
+use crate::{judge::Judge, network::Network, sandbox::Sandbox, version::VERSION};
 
 /// All that calls act on.
 #[derive(Debug)]
@@ -53,13 +53,15 @@ impl Guest {
     ) -> Answer<wire::ReadStreamResponse> {
         let read = async {
             let request = request::ReadStream::parse(message)?;
-            let process = self.containers.named(&request)?;
-            // A denial reads as the end, and the workload must not block on a pipe
-            // that nobody empties (Kata agent protocol, section 15).
+            let (container, name) = (request.container.clone(), request.process.clone());
+            // A denial reads as the end, whether or not there is such a process; and the
+            // workload must not block on a pipe that nobody empties (Kata agent protocol,
+            // section 15).
             let Ok(permit) = self.judge.judge(request) else {
-                process.discard(output);
+                self.containers.discard_output(&container, &name, output);
                 return Ok(Vec::new());
             };
+            let process = self.containers.process(&permit)?;
             Ok(process.read(&permit, output).await?)
         };
         let data = answer("read", read.await)?;
@@ -71,10 +73,7 @@ impl Guest {
 }
 
 fn answer<T>(call: &'static str, result: Result<T, CallError>) -> Answer<T> {
-    result.map_err(|error| {
-        warn!(call, error = sentence(&error), "call failed");
-        to_wire(&error)
-    })
+    result.map_err(|error| to_wire(call, &error))
 }
 
 /// Work that goes on when the host hangs up.
@@ -112,6 +111,15 @@ macro_rules! agent_service {
         ;
         $($missing:ident($missing_message:ty) -> $missing_answer:ty = $missing_name:literal;)*
     ) => {
+        /// All calls of the service.
+        #[cfg(test)]
+        const CALLS: &[&str] = &[
+            $($name,)*
+            $($missing_name,)*
+            "ReadStdout",
+            "ReadStderr",
+        ];
+
         #[async_trait]
         impl AgentService for Guest {
             $(async fn $method(&self, _: &TtrpcContext, $request: $message) -> Answer<$answer> {
@@ -121,7 +129,16 @@ macro_rules! agent_service {
             })*
 
             $(async fn $missing(&self, _: &TtrpcContext, _: $missing_message) -> Answer<$missing_answer> {
-                answer($missing_name, Err(CallError::Unimplemented($missing_name)))
+                struct Missing;
+                impl policy_engine::Request for Missing {
+                    const RULE: &'static str = concat!($missing_name, "Request");
+                }
+                // What is denied is denied, whether the guest has it or not.
+                let judged = self.judge.judge(Missing).map_err(CallError::from);
+                answer(
+                    $missing_name,
+                    judged.and(Err(CallError::Unimplemented($missing_name))),
+                )
             })*
 
             async fn read_stdout(
@@ -356,3 +373,7 @@ impl health_ttrpc::Health for Guest {
         })
     }
 }
+
+#[cfg(test)]
+#[path = "denied_tests.rs"]
+mod denied_tests;

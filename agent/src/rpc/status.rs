@@ -1,10 +1,9 @@
 //! Errors on their way to the host: which code, which words.
 //!
-//! The words are the errors' own, one sentence along the chain of causes. Those
-//! are written to be read by the owner and hold ids, image references and names of
-//! steps, never environment, arguments or content.
+//! [`to_wire`] is the only function that makes an answer of an error. Its words come from
+//! [`crate::told`]; the errors' own texts go no further than the guest's memory.
 
-use std::error::Error;
+use std::error::Error as StdError;
 
 use agent_containers::{
     ContainerError, CopyError, CreateError, ExecError, LookupError, RemoveError, StreamError,
@@ -12,12 +11,15 @@ use agent_containers::{
 use agent_requests::RequestError;
 use policy_engine::Denied;
 use thiserror::Error;
+use tracing::warn;
 use ttrpc::Code;
 
-use crate::{judge::SetPolicyError, network::NetworkError, sandbox::SandboxError};
-
-/// Most bytes of a message that leaves the guest.
-const MESSAGE_BYTES_MAX: usize = 1024;
+use crate::{
+    judge::SetPolicyError,
+    network::NetworkError,
+    sandbox::SandboxError,
+    told::{self, Field, Told},
+};
 
 /// A call that failed.
 #[derive(Debug, Error)]
@@ -101,39 +103,70 @@ fn code(error: &CallError) -> Code {
     }
 }
 
-/// The error as it goes to the host.
-pub(super) fn to_wire(error: &CallError) -> ttrpc::Error {
+/// The one function that makes the host's answer of an error.
+pub(super) fn to_wire(call: &'static str, error: &CallError) -> ttrpc::Error {
     let code = code(error);
-    let mut text = sentence(error);
+    let mut text = told(error).to_string();
+    warn!(
+        call,
+        told = text,
+        error = error as &dyn StdError,
+        "call failed"
+    );
     if code != Code::NOT_FOUND {
         text = without_gone_words(&text);
     }
     ttrpc::Error::RpcStatus(ttrpc::get_status(code, text))
 }
 
-/// An error and its causes, each said once, as one bounded line.
-#[must_use]
-pub(crate) fn sentence(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let part = error.to_string();
-        if !text.contains(&part) {
-            text.push_str(": ");
-            text.push_str(&part);
+fn told(error: &CallError) -> Told {
+    match error {
+        CallError::Request(error) => told::request(error),
+        CallError::Denied(denied) => denial(denied),
+        CallError::Policy(error) => set_policy(error),
+        CallError::Lookup(error) => told::lookup(error),
+        CallError::Create(error) => told::create(error),
+        CallError::Exec(error) => told::exec(error),
+        CallError::Remove(error) => told::remove(error),
+        CallError::Container(error) => told::container(error),
+        CallError::Stream(error) => told::stream(error),
+        CallError::Sandbox(error) => told::sandbox(error),
+        CallError::Network(error) => told::network(error),
+        CallError::Copy(error) => told::copy_file(error),
+        CallError::Volume(error) => Told::new("cannot look at the volume").errno(error),
+        CallError::Unimplemented(call) => {
+            Told::new("{call} is not implemented in this guest").with(Field::call(call))
         }
-        cause = error.source();
+        CallError::Lost => Told::new("the agent lost the work of this call"),
     }
-    let mut text: String = text
-        .chars()
-        .map(|c| if c.is_control() { ' ' } else { c })
-        .collect();
-    let mut end = text.len().min(MESSAGE_BYTES_MAX);
-    while !text.is_char_boundary(end) {
-        end -= 1;
+}
+
+fn denial(denied: &Denied) -> Told {
+    let text = match denied.reason {
+        Some(_) => "{rule} is blocked by policy: {reason}",
+        None => "{rule} is blocked by policy",
+    };
+    Told::new(text)
+        .with(Field::rule(denied.rule))
+        .with(Field::reason(denied))
+}
+
+fn set_policy(error: &SetPolicyError) -> Told {
+    match error {
+        SetPolicyError::TooLate => Told::new(
+            "SetPolicyRequest is blocked by policy: a policy is taken once, before any other \
+             request, and not beside initdata",
+        ),
+        SetPolicyError::Digest { found, bound } => Told::new(
+            "SetPolicyRequest is blocked by policy: the policy has the digest {policy}, the \
+             launch binds {bound}",
+        )
+        .with(Field::policy(*found))
+        .with(Field::bound(*bound)),
+        SetPolicyError::Log(error) => {
+            Told::new("the policy cannot be measured").because(told::note(error))
+        }
     }
-    text.truncate(end);
-    text
 }
 
 /// One of Kata's shims takes these words, in whatever error, for a process that has
@@ -151,7 +184,7 @@ mod tests {
     use super::*;
 
     fn status(error: CallError) -> (Code, String) {
-        match to_wire(&error) {
+        match to_wire("Test", &error) {
             ttrpc::Error::RpcStatus(status) => (status.code(), status.message),
             other => panic!("{other}"),
         }
@@ -183,23 +216,43 @@ mod tests {
     }
 
     #[test]
-    fn causes_are_told_once_in_one_line() {
-        let source = std::io::Error::other("executable 'x' not found\nin $PATH");
-        let error = CallError::Create(CreateError::Prepare {
-            what: "the streams",
-            container: ContainerId::parse("c1").unwrap(),
-            source,
-        });
-        let (_, text) = status(error);
+    fn the_kernel_s_reason_is_told_and_a_library_s_is_not() {
+        let prepare = |source| {
+            status(CallError::Create(CreateError::Prepare {
+                what: "the streams",
+                container: ContainerId::parse("c1").unwrap(),
+                source,
+            }))
+            .1
+        };
         assert_eq!(
-            text,
-            "cannot make the streams of container c1: executable 'x' missing in $PATH"
+            prepare(std::io::Error::from_raw_os_error(2)),
+            "cannot make the streams of container c1: No such file or directory"
+        );
+        assert_eq!(
+            prepare(std::io::Error::other("executable 'x' not found\nin $PATH")),
+            "cannot make the streams of container c1: other error"
         );
     }
 
     #[test]
     fn a_message_is_bounded() {
-        let error = CallError::Volume(std::io::Error::other("ä".repeat(MESSAGE_BYTES_MAX)));
-        assert!(status(error).1.len() <= MESSAGE_BYTES_MAX);
+        let name = "ä".repeat(5000);
+        let error = NetworkError::NoInterface(name);
+        assert!(status(error.into()).1.len() <= 1024);
+    }
+
+    #[test]
+    fn words_for_what_is_gone_stand_in_answers_about_the_gone_only() {
+        let error = NetworkError::NoInterface("not found, does not exist".to_owned());
+        let (_, text) = status(error.into());
+        assert!(
+            !text.contains("not found") && !text.contains("not exist"),
+            "{text}"
+        );
     }
 }
+
+#[cfg(test)]
+#[path = "marker_tests.rs"]
+mod marker_tests;

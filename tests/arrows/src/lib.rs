@@ -74,6 +74,8 @@ pub const ALLOWED: &[(&str, &[&str])] = &[
             "policy/engine",
             "agent/containers",
             "agent/evidence",
+            "agent/image",
+            "agent/keys",
             "agent/measured",
             "agent/requests",
             "agent/scratch-disk",

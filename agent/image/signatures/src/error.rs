@@ -70,6 +70,8 @@ pub struct Refused {
     pub name: String,
     /// The check that it failed.
     pub reason: String,
+    /// The kind of that check, without anything of the signature's content.
+    pub told: &'static str,
 }
 
 impl fmt::Display for Refused {
@@ -91,6 +93,26 @@ fn list(refused: &[Refused]) -> String {
         shown.push(format!("and {more} more"));
     }
     shown.join("; ")
+}
+
+impl Refusal {
+    /// Of which kind the failed check is.
+    pub(super) fn told(&self) -> &'static str {
+        match self {
+            Self::File(_) | Self::Size(_) | Self::Fetch(_) => "it cannot be had",
+            Self::Document(_) | Self::NoManifest | Self::Annotation(_) => {
+                "its manifest cannot be read"
+            }
+            Self::Content(_) => "its content does not have the digest that it is stored under",
+            Self::TooMany(_) => "there are too many signatures, and none of the others counts",
+            Self::OpenPgp(_) => "its OpenPGP signature does not count",
+            Self::Payload(_) => "what it signs cannot be read",
+            Self::Bundle(_) => "its bundle does not count",
+            Self::Unverified => "none of the requirement's keys made it, or it was changed",
+            Self::Digest(_) => "it is for a manifest which is not this image's",
+            Self::Name { .. } | Self::Unnamed(_) => "it is for another name than this image's",
+        }
+    }
 }
 
 /// Why one signature does not count.

@@ -193,13 +193,17 @@ impl<'a> Case<'a> {
                     .content
                     .as_ref()
                     .map(|content| accept(candidate, content));
-                let reason = match &verdict {
+                let refusal: &Refusal = match &verdict {
                     Ok(Ok(accepted)) => return Ok(accepted.clone()),
-                    Ok(Err(refusal)) => sentence(refusal),
-                    Err(unreadable) => sentence(*unreadable),
+                    Ok(Err(refusal)) => refusal,
+                    Err(unreadable) => unreadable,
                 };
                 let name = candidate.name.clone();
-                refused.push(Refused { name, reason });
+                refused.push(Refused {
+                    name,
+                    reason: sentence(refusal),
+                    told: refusal.told(),
+                });
             }
         }
         Err(match refused.is_empty() {

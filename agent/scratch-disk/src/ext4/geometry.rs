@@ -24,8 +24,11 @@ const DESCRIPTORS_PER_BLOCK: u32 = 64;
 /// A last group with less room behind its tables is left out.
 const ROOM_MIN: u32 = 64;
 
+/// A group's descriptor.
+pub(super) const DESCRIPTOR_BYTES: usize = 64;
+
 const _: () = assert!(BLOCK_BYTES == INODE_BYTES * INODES_PER_BLOCK as usize);
-const _: () = assert!(BLOCK_BYTES == super::DESCRIPTOR_BYTES * DESCRIPTORS_PER_BLOCK as usize);
+const _: () = assert!(BLOCK_BYTES == DESCRIPTOR_BYTES * DESCRIPTORS_PER_BLOCK as usize);
 
 /// A run of blocks.
 #[derive(Debug, Clone, Copy)]

@@ -7,7 +7,7 @@ use super::{
     geometry::{BLOCK_BYTES, Extent, INODE_BYTES},
 };
 
-/// Inodes up to 10 are the file system's own; see [`Owner`] for the next two.
+/// Inodes up to 10 are the file system's own; see [`InodeOwner`] for the next two.
 pub(super) const FIRST_INODE: u32 = 11;
 pub(super) const FIRST_FREE_INODE: u32 = 13;
 
@@ -23,9 +23,9 @@ const SECTOR_BYTES: usize = 512;
 
 /// The number of an inode.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Owner(u32);
+pub(super) struct InodeOwner(u32);
 
-impl Owner {
+impl InodeOwner {
     pub(super) const BAD_BLOCKS: Self = Self(1);
     pub(super) const ROOT: Self = Self(2);
     pub(super) const LOST_AND_FOUND: Self = Self(FIRST_INODE);
@@ -72,7 +72,7 @@ pub(super) fn quota_inode(extent: Extent) -> Inode {
 }
 
 /// Fills in what comes last: times and checksum.
-pub(super) fn finish(inode: &mut Inode, owner: Owner, made: u32, seed: u32) {
+pub(super) fn finish(inode: &mut Inode, owner: InodeOwner, made: u32, seed: u32) {
     for time in [0x08, 0x0c, 0x10, 0x90] {
         put32(inode, time, made);
     }
@@ -82,16 +82,16 @@ pub(super) fn finish(inode: &mut Inode, owner: Owner, made: u32, seed: u32) {
 }
 
 /// Puts an inode into the start of the first inode table.
-pub(super) fn place(table: &mut [u8], owner: Owner, inode: &Inode) {
+pub(super) fn place(table: &mut [u8], owner: InodeOwner, inode: &Inode) {
     let index = usize::try_from(owner.0 - 1).unwrap_or(usize::MAX);
     put(table, index * INODE_BYTES, inode);
 }
 
 /// A directory of one block.
 pub(super) struct Directory {
-    owner: Owner,
-    parent: Owner,
-    child: Option<(&'static str, Owner)>,
+    owner: InodeOwner,
+    parent: InodeOwner,
+    child: Option<(&'static str, InodeOwner)>,
     mode: u16,
     extent: Extent,
 }
@@ -104,9 +104,9 @@ const TAIL_BYTES: usize = 12;
 impl Directory {
     pub(super) fn root(extent: Extent) -> Self {
         Self {
-            owner: Owner::ROOT,
-            parent: Owner::ROOT,
-            child: Some(("lost+found", Owner::LOST_AND_FOUND)),
+            owner: InodeOwner::ROOT,
+            parent: InodeOwner::ROOT,
+            child: Some(("lost+found", InodeOwner::LOST_AND_FOUND)),
             mode: 0o755,
             extent,
         }
@@ -114,8 +114,8 @@ impl Directory {
 
     pub(super) fn lost_and_found(extent: Extent) -> Self {
         Self {
-            owner: Owner::LOST_AND_FOUND,
-            parent: Owner::ROOT,
+            owner: InodeOwner::LOST_AND_FOUND,
+            parent: InodeOwner::ROOT,
             child: None,
             mode: 0o700,
             extent,

@@ -14,6 +14,7 @@
 mod bytes;
 mod crc32c;
 mod geometry;
+mod identity;
 mod inodes;
 mod quota;
 mod superblock;
@@ -21,8 +22,9 @@ mod superblock;
 use bytes::put32;
 use crc32c::crc32c;
 pub(super) use geometry::BYTES_MAX;
-use geometry::{BLOCK_BYTES, Extent, Geometry};
-use inodes::{Directory, FIRST_FREE_INODE, Owner};
+use geometry::{BLOCK_BYTES, DESCRIPTOR_BYTES, Extent, Geometry};
+pub(super) use identity::Identity;
+use inodes::{Directory, FIRST_FREE_INODE, InodeOwner};
 use thiserror::Error;
 
 /// Inodes that the start of the table holds.
@@ -36,17 +38,6 @@ const USED_INODES: usize = FIRST_FREE_INODE as usize - 1;
 )]
 pub(super) struct TooSmall {
     bytes: u64,
-}
-
-/// What tells one file system from another.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Identity {
-    /// Its name, and the start of every checksum.
-    pub(super) uuid: [u8; 16],
-    /// Seeds the hash of directories, so that nobody can foresee collisions.
-    pub(super) hash_seed: [u8; 16],
-    /// When it is made, in seconds since 1970.
-    pub(super) made: u32,
 }
 
 /// Whole blocks to be written at one place.
@@ -153,10 +144,10 @@ impl Plan {
         let [root, lost] = self.directories();
         let quota = inodes::quota_inode(self.quota);
         for (owner, mut inode) in [
-            (Owner::BAD_BLOCKS, inodes::empty()),
-            (Owner::ROOT, root.inode()),
-            (Owner::LOST_AND_FOUND, lost.inode()),
-            (Owner::PROJECT_QUOTA, quota),
+            (InodeOwner::BAD_BLOCKS, inodes::empty()),
+            (InodeOwner::ROOT, root.inode()),
+            (InodeOwner::LOST_AND_FOUND, lost.inode()),
+            (InodeOwner::PROJECT_QUOTA, quota),
         ] {
             inodes::finish(&mut inode, owner, made, seed);
             inodes::place(&mut table, owner, &inode);
@@ -187,7 +178,6 @@ struct Bitmaps {
 /// Group descriptor flags: no inode is in use, no block but the group's own metadata.
 const INODE_UNINIT: u16 = 1;
 const BLOCK_UNINIT: u16 = 2;
-const DESCRIPTOR_BYTES: usize = 64;
 
 impl Bitmaps {
     fn of(geometry: &Geometry, plan: &Plan) -> Self {

@@ -1,11 +1,11 @@
 //! The superblock (kernel documentation, `ext4/super.rst`).
 
 use super::{
-    Identity,
     bytes::{put, put16, put32},
     crc32c::crc32c,
-    geometry::{BLOCK_BYTES, BLOCKS_PER_GROUP, Geometry, INODE_BYTES},
-    inodes::{EXTRA_BYTES, FIRST_FREE_INODE, FIRST_INODE, Owner},
+    geometry::{BLOCK_BYTES, BLOCKS_PER_GROUP, DESCRIPTOR_BYTES, Geometry, INODE_BYTES},
+    identity::Identity,
+    inodes::{EXTRA_BYTES, FIRST_FREE_INODE, FIRST_INODE, InodeOwner},
     quota,
 };
 
@@ -61,7 +61,7 @@ pub(super) fn block(geometry: &Geometry, identity: &Identity) -> Vec<u8> {
     put(&mut record, 0x78, b"scratch");
     put(&mut record, 0xec, &identity.hash_seed);
     put(&mut record, 0xfc, &[HALF_MD4]);
-    let descriptor_bytes = u16::try_from(super::DESCRIPTOR_BYTES).unwrap_or(u16::MAX);
+    let descriptor_bytes = u16::try_from(DESCRIPTOR_BYTES).unwrap_or(u16::MAX);
     put16(&mut record, 0xfe, descriptor_bytes);
     put32(&mut record, 0x108, identity.made);
     put16(&mut record, 0x15c, EXTRA_BYTES);
@@ -69,7 +69,7 @@ pub(super) fn block(geometry: &Geometry, identity: &Identity) -> Vec<u8> {
     // The hash of directories takes bytes as signed numbers.
     put32(&mut record, 0x160, 1);
     put(&mut record, 0x175, &[CHECKSUM_CRC32C]);
-    put32(&mut record, 0x26c, Owner::PROJECT_QUOTA.number());
+    put32(&mut record, 0x26c, InodeOwner::PROJECT_QUOTA.number());
     let sum = crc32c(!0, &record[..0x3fc]);
     put32(&mut record, 0x3fc, sum);
     let mut block = vec![0; BLOCK_BYTES];

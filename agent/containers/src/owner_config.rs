@@ -36,7 +36,7 @@ const OFFLINE: &str = "offline_fs_kbc";
 
 /// Why initdata does not say how to get images. Its owner is at fault.
 #[derive(Debug, Error)]
-pub enum SettingsError {
+pub enum OwnerConfigError {
     /// Not TOML of the right shape.
     #[error("initdata's {FILE} cannot be read")]
     Toml(#[source] Box<toml::de::Error>),
@@ -177,11 +177,11 @@ struct Proxy {
 ///
 /// # Errors
 ///
-/// [`SettingsError`]; `config` must not be used then.
-pub(crate) fn apply(initdata: &Path, config: &mut Config) -> Result<(), SettingsError> {
+/// [`OwnerConfigError`]; `config` must not be used then.
+pub(crate) fn apply(initdata: &Path, config: &mut Config) -> Result<(), OwnerConfigError> {
     let file: File = match entry(initdata, FILE)? {
         Some(text) => {
-            toml::from_str(&text).map_err(|error| SettingsError::Toml(Box::new(error)))?
+            toml::from_str(&text).map_err(|error| OwnerConfigError::Toml(Box::new(error)))?
         }
         None => return Ok(()),
     };
@@ -214,16 +214,19 @@ pub(crate) fn apply(initdata: &Path, config: &mut Config) -> Result<(), Settings
 
 /// The names of private keys, which only a broker may have: they are fetched when an image
 /// needs one, so that others do not suffer from one that is not to be had.
-fn private_keys(uris: &[String], sources: &Sources<'_>) -> Result<Vec<ResourceUri>, SettingsError> {
+fn private_keys(
+    uris: &[String],
+    sources: &Sources<'_>,
+) -> Result<Vec<ResourceUri>, OwnerConfigError> {
     const KEY: &str = "layer_private_key_uris";
     if !uris.is_empty() && sources.keys.is_none() {
-        return Err(SettingsError::NoBroker { key: KEY });
+        return Err(OwnerConfigError::NoBroker { key: KEY });
     }
     let parse = |uri: &String| {
         if !uri.starts_with("kbs") {
-            return Err(SettingsError::NotResource { key: KEY });
+            return Err(OwnerConfigError::NotResource { key: KEY });
         }
-        ResourceUri::parse(uri).map_err(|source| SettingsError::Uri {
+        ResourceUri::parse(uri).map_err(|source| OwnerConfigError::Uri {
             key: KEY,
             source: Some(source),
         })
@@ -236,7 +239,7 @@ fn signatures(
     image: &Image,
     sources: &Sources<'_>,
     config: &mut Config,
-) -> Result<(), SettingsError> {
+) -> Result<(), OwnerConfigError> {
     let policy = match (
         &image.image_security_policy_uri,
         &image.image_security_policy,
@@ -258,24 +261,26 @@ fn signatures(
 }
 
 /// An entry of initdata, if it has one of that name.
-fn entry(initdata: &Path, name: &str) -> Result<Option<String>, SettingsError> {
+fn entry(initdata: &Path, name: &str) -> Result<Option<String>, OwnerConfigError> {
     let path = initdata.join(name);
     match fs::read_to_string(&path) {
         Ok(text) => Ok(Some(text)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(source) => Err(SettingsError::Read { path, source }),
+        Err(source) => Err(OwnerConfigError::Read { path, source }),
     }
 }
 
-fn broker(kbc: &Kbc, initdata: &Path) -> Result<Arc<dyn KeyProvider>, SettingsError> {
+fn broker(kbc: &Kbc, initdata: &Path) -> Result<Arc<dyn KeyProvider>, OwnerConfigError> {
     if kbc.name != OFFLINE {
-        return Err(SettingsError::Broker(kbc.name.chars().take(64).collect()));
+        return Err(OwnerConfigError::Broker(
+            kbc.name.chars().take(64).collect(),
+        ));
     }
     let mut keys = OfflineKeys::default();
     for file in OFFLINE_FILES {
         if let Some(json) = entry(initdata, file)? {
             keys.add(json.as_bytes())
-                .map_err(|source| SettingsError::Offline { file, source })?;
+                .map_err(|source| OwnerConfigError::Offline { file, source })?;
         }
     }
     Ok(Arc::new(keys))
@@ -288,33 +293,36 @@ struct Sources<'a> {
 }
 
 impl Sources<'_> {
-    fn read(&self, key: &'static str, uri: &str) -> Result<Vec<u8>, SettingsError> {
+    fn read(&self, key: &'static str, uri: &str) -> Result<Vec<u8>, OwnerConfigError> {
         if let Some(path) = uri.strip_prefix("file://") {
             let name = path
                 .strip_prefix(DIRECTORY)
                 .and_then(|path| path.strip_prefix('/'))
                 .filter(|name| !name.contains('/') && !name.starts_with('.'))
-                .ok_or(SettingsError::Uri { key, source: None })?;
-            let absent = || SettingsError::Absent {
+                .ok_or(OwnerConfigError::Uri { key, source: None })?;
+            let absent = || OwnerConfigError::Absent {
                 key,
                 name: name.to_owned(),
             };
             let text = entry(self.initdata, name)?.ok_or_else(absent)?;
             return Ok(text.into_bytes());
         }
-        let uri = ResourceUri::parse(uri).map_err(|source| SettingsError::Uri {
+        let uri = ResourceUri::parse(uri).map_err(|source| OwnerConfigError::Uri {
             key,
             source: Some(source),
         })?;
-        let keys = self.keys.as_ref().ok_or(SettingsError::NoBroker { key })?;
+        let keys = self
+            .keys
+            .as_ref()
+            .ok_or(OwnerConfigError::NoBroker { key })?;
         let secret = keys
             .fetch(&uri)
-            .map_err(|source| SettingsError::Fetch { key, source })?;
+            .map_err(|source| OwnerConfigError::Fetch { key, source })?;
         Ok(secret.expose().to_vec())
     }
 
-    fn text(&self, key: &'static str, uri: &str) -> Result<String, SettingsError> {
-        String::from_utf8(self.read(key, uri)?).map_err(|_| SettingsError::Text(key))
+    fn text(&self, key: &'static str, uri: &str) -> Result<String, OwnerConfigError> {
+        String::from_utf8(self.read(key, uri)?).map_err(|_| OwnerConfigError::Text(key))
     }
 }
 
@@ -322,7 +330,7 @@ impl Sources<'_> {
 mod tests {
     use super::*;
 
-    fn set(entries: &[(&str, &str)]) -> Result<Config, SettingsError> {
+    fn set(entries: &[(&str, &str)]) -> Result<Config, OwnerConfigError> {
         let initdata = tempfile::tempdir().unwrap();
         for (name, text) in entries {
             fs::write(initdata.path().join(name), text).unwrap();

@@ -1,0 +1,59 @@
+//! A container that runs nothing, for tests of what surrounds containers.
+
+use std::sync::Arc;
+
+use agent_protocol::id::{ContainerId, ExecId};
+use agent_requests::ProcessSpec;
+
+use crate::{
+    cgroup::Cgroup,
+    process::Process,
+    stdio::Stdio,
+    table::{Container, Containers, lock},
+};
+
+/// No process of Linux has this number.
+const NOBODY: i32 = i32::MAX;
+
+impl Containers {
+    /// Puts a container into the table, with a further process, without asking the kernel
+    /// for anything but pipes. For tests of other crates.
+    ///
+    /// # Panics
+    ///
+    /// When there are no pipes.
+    #[doc(hidden)]
+    pub fn insert_idle(&self, id: &ContainerId, exec: &ExecId) {
+        let process = || {
+            let owner = (
+                nix::unistd::getuid().as_raw(),
+                nix::unistd::getgid().as_raw(),
+            );
+            #[expect(clippy::expect_used, reason = "only tests call this")]
+            let (stdio, _) = Stdio::pipes(owner, None).expect("pipes can be made");
+            let exit = self.reaper.claim(&self.reaper.expecting(), NOBODY);
+            Arc::new(Process::new(NOBODY, exit, stdio))
+        };
+        let container = Container {
+            id: id.clone(),
+            cgroup: Cgroup::of(id),
+            init: process(),
+            execs: [(exec.clone(), Some(process()))]
+                .into_iter()
+                .collect::<std::collections::BTreeMap<_, _>>()
+                .into(),
+            defaults: ProcessSpec {
+                process: oci_spec::runtime::Process::default(),
+                user_name: String::new(),
+                terminal_size: None,
+            },
+            shared_processes: false,
+            pause: false,
+            termination: None,
+            started: true.into(),
+            age: self.serial().into(),
+            parts: Default::default(),
+        };
+        lock(&self.table).insert(id.clone(), Some(Arc::new(container)));
+    }
+}

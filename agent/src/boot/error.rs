@@ -1,0 +1,34 @@
+//! Why the guest cannot start.
+
+use std::{io, path::PathBuf};
+
+use thiserror::Error;
+
+/// The guest cannot start.
+#[derive(Debug, Error)]
+pub(crate) enum BootError {
+    /// A file system cannot be mounted.
+    #[error("cannot mount {target:?}")]
+    Mount {
+        /// Where.
+        target: PathBuf,
+        /// Why not.
+        #[source]
+        source: io::Error,
+    },
+    /// A file of the new root cannot be made.
+    #[error("cannot make {path:?} in the new root")]
+    File {
+        /// Which.
+        path: PathBuf,
+        /// Why not.
+        #[source]
+        source: io::Error,
+    },
+    /// The new root cannot be entered.
+    #[error("cannot enter the new root")]
+    Enter(#[source] io::Error),
+    /// The agent cannot run itself again.
+    #[error("cannot run the agent from the new root")]
+    Run(#[source] io::Error),
+}

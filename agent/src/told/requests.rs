@@ -1,0 +1,82 @@
+//! Messages that are no requests, and what the guest does not offer: all of it is the
+//! host's own, so it may hear which part is meant.
+
+use agent_requests::{RequestError, Unsupported};
+
+use crate::told::{
+    field::{Field, FromHost},
+    text::Told,
+};
+
+/// A message that is no request.
+pub(crate) fn request(error: &RequestError) -> Told {
+    match error {
+        RequestError::ContainerId(_) => Told::new("container id is not valid"),
+        RequestError::ExecId(_) => Told::new("exec id is not valid"),
+        RequestError::SandboxId(_) => Told::new("sandbox id is not valid"),
+        RequestError::Missing(what) => Told::new("{what} is missing").with(Field::what(what)),
+        RequestError::Invalid(what) => Told::new("{what} is not valid").with(Field::what(what)),
+        RequestError::TooLarge { field, max } => {
+            Told::new("{what} holds more than {count} entries or bytes")
+                .with(Field::what(field))
+                .with(Field::count(*max))
+        }
+        RequestError::Path { field, .. } => {
+            Told::new("{what} is not a usable path").with(Field::what(field))
+        }
+        RequestError::Unsupported(what) => unsupported(what),
+        RequestError::Policy(_) => {
+            Told::new("policy is not valid: it is empty, too large or no text")
+        }
+        RequestError::Spec(_) => Told::new("OCI spec is not valid"),
+    }
+}
+
+fn unsupported(what: &Unsupported) -> Told {
+    let sent = |text: &str| Field::sent(FromHost(text));
+    match what {
+        Unsupported::Hooks => {
+            Told::new("hooks in the OCI spec are not supported in the guest: remove them")
+        }
+        Unsupported::Device(path) => {
+            Told::new("devices are not supported in the guest: '{sent}' was asked for")
+                .with(sent(path))
+        }
+        Unsupported::UserNamespace => Told::new(
+            "user namespaces are not supported in the guest: set hostUsers to true or leave it out",
+        ),
+        Unsupported::MountSource { destination } => Told::new(
+            "mount of '{sent}' is refused: its source must lie below \
+             /run/kata-containers/shared/containers or /run/kata-containers/sandbox",
+        )
+        .with(sent(destination)),
+        Unsupported::MountType { destination, .. } => {
+            Told::new("mount of '{sent}' is refused: its file system type is not allowed")
+                .with(sent(destination))
+        }
+        Unsupported::StorageDriver(name) => Told::new(
+            "storage driver '{sent}' is not supported: the guest has image_guest_pull, \
+             ephemeral and local",
+        )
+        .with(sent(name)),
+        Unsupported::NoImage => Told::new(
+            "container has no image_guest_pull storage: images are pulled in the guest, use \
+             the kata-cc snapshotter or the image-name annotation",
+        ),
+        Unsupported::KernelModules => Told::new("kernel modules cannot be loaded on request"),
+        Unsupported::GuestHooks => Told::new("guest hooks are not supported"),
+        Unsupported::ReservedId(id) => Told::new(
+            "container id {container} is not usable: the pod's own directories have this name",
+        )
+        .with(Field::container(id)),
+        Unsupported::SharedMounts => {
+            Told::new("shared mounts between containers are not supported")
+        }
+        Unsupported::Sysctl(key) => {
+            Told::new("sysctl '{sent}' is not one that a pod may set").with(sent(key))
+        }
+        Unsupported::StdioPorts => {
+            Told::new("stdio ports are not supported: streams go through the agent's calls")
+        }
+    }
+}
