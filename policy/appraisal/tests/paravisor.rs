@@ -1,8 +1,6 @@
 //! What a paravisor's guest sends, from its TPM to our verdict.
 #![allow(clippy::unwrap_used, reason = "a helper that fails fails its test")]
 
-#[path = "../../../agent/evidence/tests/support/hcl.rs"]
-mod hcl;
 #[path = "../../../agent/evidence/tests/support/paravisor.rs"]
 mod played;
 mod support;
@@ -28,7 +26,7 @@ use policy_appraisal::{
     Check, Evidence, Outcome, Verdict, Workload,
     azure::{AzureEvidence, AzureExpected, PcrReferences},
 };
-use support::{refusals, scene::Scene};
+use support::{hcl, refusals, scene::Scene};
 use swtpm::Swtpm;
 
 #[derive(Debug, thiserror::Error)]
