@@ -14,25 +14,34 @@ pub struct Truncated {
     pub left: usize,
 }
 
+/// Takes fields from the front of bytes, as many as there are.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Reader<'a> {
+pub struct Reader<'a> {
     rest: &'a [u8],
 }
 
 impl<'a> Reader<'a> {
-    pub(crate) fn new(bytes: &'a [u8]) -> Self {
+    /// Reads from the start of the bytes.
+    pub fn new(bytes: &'a [u8]) -> Self {
         Self { rest: bytes }
     }
 
-    pub(crate) fn rest(&self) -> &'a [u8] {
+    /// What was not taken yet.
+    pub fn rest(&self) -> &'a [u8] {
         self.rest
     }
 
-    pub(crate) fn is_empty(&self) -> bool {
+    /// Whether everything was taken.
+    pub fn is_empty(&self) -> bool {
         self.rest.is_empty()
     }
 
-    pub(crate) fn take(&mut self, wanted: usize) -> Result<&'a [u8], Truncated> {
+    /// Takes a field of so many bytes.
+    ///
+    /// # Errors
+    ///
+    /// [`Truncated`] if fewer bytes are left.
+    pub fn take(&mut self, wanted: usize) -> Result<&'a [u8], Truncated> {
         let (taken, rest) = self.rest.split_at_checked(wanted).ok_or(Truncated {
             wanted,
             left: self.rest.len(),
@@ -42,11 +51,20 @@ impl<'a> Reader<'a> {
     }
 
     /// Takes as many bytes as a `u32` of the input says.
-    pub(crate) fn take_u32(&mut self, wanted: u32) -> Result<&'a [u8], Truncated> {
+    ///
+    /// # Errors
+    ///
+    /// [`Truncated`] if fewer bytes are left.
+    pub fn take_u32(&mut self, wanted: u32) -> Result<&'a [u8], Truncated> {
         self.take(usize::try_from(wanted).unwrap_or(usize::MAX))
     }
 
-    pub(crate) fn array<const N: usize>(&mut self) -> Result<[u8; N], Truncated> {
+    /// Takes a field of fixed size.
+    ///
+    /// # Errors
+    ///
+    /// [`Truncated`] if fewer bytes are left.
+    pub fn array<const N: usize>(&mut self) -> Result<[u8; N], Truncated> {
         let (taken, rest) = self.rest.split_first_chunk::<N>().ok_or(Truncated {
             wanted: N,
             left: self.rest.len(),
@@ -55,50 +73,73 @@ impl<'a> Reader<'a> {
         Ok(*taken)
     }
 
-    pub(crate) fn u8(&mut self) -> Result<u8, Truncated> {
+    /// Takes a byte.
+    ///
+    /// # Errors
+    ///
+    /// [`Truncated`] if fewer bytes are left.
+    pub fn u8(&mut self) -> Result<u8, Truncated> {
         self.array::<1>().map(|[byte]| byte)
     }
 
-    pub(crate) fn u16_le(&mut self) -> Result<u16, Truncated> {
+    /// Takes a little-endian integer of 16 bits.
+    ///
+    /// # Errors
+    ///
+    /// [`Truncated`] if fewer bytes are left.
+    pub fn u16_le(&mut self) -> Result<u16, Truncated> {
         self.array().map(u16::from_le_bytes)
     }
 
-    pub(crate) fn u32_le(&mut self) -> Result<u32, Truncated> {
+    /// Takes a little-endian integer of 32 bits.
+    ///
+    /// # Errors
+    ///
+    /// [`Truncated`] if fewer bytes are left.
+    pub fn u32_le(&mut self) -> Result<u32, Truncated> {
         self.array().map(u32::from_le_bytes)
     }
 
-    pub(crate) fn u64_le(&mut self) -> Result<u64, Truncated> {
+    /// Takes a little-endian integer of 64 bits.
+    ///
+    /// # Errors
+    ///
+    /// [`Truncated`] if fewer bytes are left.
+    pub fn u64_le(&mut self) -> Result<u64, Truncated> {
         self.array().map(u64::from_le_bytes)
     }
 
-    pub(crate) fn u16_be(&mut self) -> Result<u16, Truncated> {
+    /// Takes a big-endian integer of 16 bits.
+    ///
+    /// # Errors
+    ///
+    /// [`Truncated`] if fewer bytes are left.
+    pub fn u16_be(&mut self) -> Result<u16, Truncated> {
         self.array().map(u16::from_be_bytes)
     }
 
-    pub(crate) fn u32_be(&mut self) -> Result<u32, Truncated> {
+    /// Takes a big-endian integer of 32 bits.
+    ///
+    /// # Errors
+    ///
+    /// [`Truncated`] if fewer bytes are left.
+    pub fn u32_be(&mut self) -> Result<u32, Truncated> {
         self.array().map(u32::from_be_bytes)
     }
 
-    pub(crate) fn u64_be(&mut self) -> Result<u64, Truncated> {
+    /// Takes a big-endian integer of 64 bits.
+    ///
+    /// # Errors
+    ///
+    /// [`Truncated`] if fewer bytes are left.
+    pub fn u64_be(&mut self) -> Result<u64, Truncated> {
         self.array().map(u64::from_be_bytes)
     }
 }
 
 /// Whether all bytes are zero.
-pub(crate) fn all_zero(bytes: &[u8]) -> bool {
+pub fn all_zero(bytes: &[u8]) -> bool {
     bytes.iter().all(|&byte| byte == 0)
-}
-
-/// Compares without an early exit, so that time does not tell where bytes differ.
-pub(crate) fn same_bytes(left: &[u8], right: &[u8]) -> bool {
-    if left.len() != right.len() {
-        return false;
-    }
-    let differing = left
-        .iter()
-        .zip(right)
-        .fold(0, |seen, (a, b)| seen | (a ^ b));
-    std::hint::black_box(differing) == 0
 }
 
 #[cfg(test)]
@@ -113,12 +154,5 @@ mod tests {
         assert_eq!(reader.u32_be(), Err(Truncated { wanted: 4, left: 1 }));
         assert_eq!(reader.u8(), Ok(3));
         assert!(reader.is_empty());
-    }
-
-    #[test]
-    fn comparison_needs_equal_lengths() {
-        assert!(same_bytes(b"ab", b"ab"));
-        assert!(!same_bytes(b"ab", b"ac"));
-        assert!(!same_bytes(b"ab", b"abc"));
     }
 }

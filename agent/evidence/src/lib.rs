@@ -1,49 +1,27 @@
-//! Reports, evidence and their appraisal, one module per TEE.
+//! How a guest proves itself: reports from its TEE, evidence, the measurement log.
 //!
-//! Used by the guest, which obtains evidence, and by the owner's side, which judges
-//! it; both link the same code. All input is hostile: reports pass through the host,
-//! certificates come from the host's cache or a network, evidence from whoever
-//! sends it. The library asks no clock and no network: time, roots and certificates
-//! are arguments.
+//! Nothing here judges evidence; the owner's side does, in `policy/appraisal`, with the
+//! types of this crate. What the hardware gives comes through the host and is hostile:
+//! it is read within bounds, and passed on as it came.
 //!
-//! The way of a report is a chain of types, and only the last can be acted on:
-//!
-//! 1. [`snp::UnverifiedReport`] has no fields to read.
-//! 2. [`snp::AuthenticReport`] was signed by a chip whose certificate chains to a
-//!    pinned root ([`snp::Roots`]) and which it agrees with in every respect.
-//! 3. [`Verdict`] lists each [`Check`] with what the owner expected
-//!    ([`snp::ReferenceValues`]) and what was received.
-//!
-//! [`evidence`] is our own form, with the log; [`azure`] adds the links that a paravisor puts below the report, [`log`] the
-//! measurement log of the guest, [`tee`] the way to ask the hardware. [`uvm`] reads what the
-//! maker of an image says about its launch measurement.
+//! [`tee`] asks the hardware, [`evidence`] writes our own form of what it gave, [`azure`]
+//! that of a guest under a paravisor, [`log`] holds what the guest did, and [`snp`] reads
+//! the guest's own report.
 
 pub mod azure;
+pub mod bytes;
 pub mod evidence;
 pub mod log;
-#[cfg(feature = "sample")]
-pub mod sample;
 pub mod snp;
 pub mod tee;
-pub mod uvm;
 
-mod bytes;
-mod endorsements;
 mod field;
-mod time;
-mod verdict;
-mod x509;
+mod obtained;
 
 pub use self::{
-    bytes::Truncated,
-    endorsements::{ContainerError, Endorsements, MAX_CERTIFICATES, MAX_CONTAINER_LEN},
     field::{
         BlockId, ChipId, FieldError, HostData, KeyDigest, LaunchMeasurement, ReportData, ReportId,
         Sha256Digest, Sha384Digest,
     },
-    time::{Timestamp, TimestampError},
-    verdict::{Check, Finding, Outcome, Verdict},
-    x509::{
-        Certificate, CertificateError, Crl, CrlError, DerError, MAX_CERTIFICATE_LEN, MAX_CRL_LEN,
-    },
+    obtained::{MAX_CERTIFICATES_LEN, Obtained},
 };

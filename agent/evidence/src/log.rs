@@ -6,123 +6,26 @@
 //! cannot be changed, dropped or added afterwards without a new report; an entry
 //! that was never made cannot be noticed, which is why it precedes the act.
 //!
-//! A verifier gets the log from the host: [`MeasurementLog::replay`] trusts nothing.
+//! A verifier gets the log from the host and replays it (`policy/appraisal`).
 
 mod entry;
-mod workload;
-
-use std::fmt;
+mod event;
+pub mod format;
 
 use aws_lc_rs::digest::{Context, SHA512};
 
+use self::format::{EV_EVENT_TAG, REGISTER, SHA_384};
 pub use self::{
     entry::{
         BootEntry, ContainerEntry, DenialEntry, Entry, ExecEntry, ImageEntry, InitdataEntry,
         PolicyEntry, PolicySource,
     },
-    workload::{AllowedContainer, Workload},
+    event::{DOMAIN, Event, EventError, MAX_CONTENT_LEN, MAX_LOG_LEN, Operation},
 };
-use crate::{
-    bytes::{Reader, Truncated},
-    field::{ReportData, Sha256Digest, Sha384Digest},
-};
-
-/// Longest log kept or read, in bytes.
-pub const MAX_LOG_LEN: usize = 4 * 1024 * 1024;
-/// Longest content of one event, in bytes.
-pub const MAX_CONTENT_LEN: usize = 16 * 1024;
-/// Domain of the events that the guest makes on its own.
-pub const DOMAIN: &str = "kata-cc";
-
-/// The measurement register that our entries name, as for PCR 17 on TDX.
-const REGISTER: u32 = 4;
-const EV_EVENT_TAG: u32 = 6;
-const SHA_384: u16 = 0x000C;
-/// `AAEL`, little-endian by its specification.
-const TAG: u32 = 0x4141_454C;
-const MAX_NAME_LEN: usize = 256;
+use crate::field::{ReportData, Sha256Digest, Sha384Digest};
 
 /// Separates the binding from every other use of report data.
 const BINDING: &[u8] = b"kata-cc evidence 1\0";
-
-/// An event cannot be logged.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum EventError {
-    /// Domain or operation is empty, too long, or holds something else than
-    /// printable ASCII without space.
-    #[error(
-        "an event's domain and operation are words of at most {MAX_NAME_LEN} printable characters"
-    )]
-    Name,
-    /// The content holds a control character.
-    #[error("an event's content is one line of text")]
-    Content,
-    /// The content is too long.
-    #[error("an event's content of {0} bytes is longer than {MAX_CONTENT_LEN}")]
-    TooLong(usize),
-    /// The log is full.
-    #[error("the measurement log is full at {MAX_LOG_LEN} bytes")]
-    Full,
-}
-
-/// Bytes are not a measurement log.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum ReplayError {
-    /// More bytes than a log can have.
-    #[error("a measurement log of {0} bytes is longer than {MAX_LOG_LEN}")]
-    TooLong(usize),
-    /// A length points past the end.
-    #[error("entry {entry} of the measurement log is cut off")]
-    Truncated {
-        /// Which entry, from 0.
-        entry: usize,
-        /// The field.
-        #[source]
-        source: Truncated,
-    },
-    /// Not an entry of our kind.
-    #[error("entry {0} of the measurement log is of another kind, register or hash")]
-    Kind(usize),
-    /// The digest is not that of the event.
-    #[error("entry {0} of the measurement log does not have the digest of its event")]
-    Digest(usize),
-    /// The text is not an event.
-    #[error("entry {entry} of the measurement log holds no event")]
-    Event {
-        /// Which entry, from 0.
-        entry: usize,
-        /// Why not.
-        #[source]
-        source: EventError,
-    },
-}
-
-/// What an entry of ours describes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Operation {
-    /// The guest image that booted.
-    Boot,
-    /// The initdata that was found.
-    Initdata,
-    /// The policy that was loaded.
-    Policy,
-    /// An image: digests of manifest, config and layers.
-    Image,
-    /// A container's final OCI spec.
-    Container,
-    /// A process started in a container.
-    Exec,
-    /// A request that was denied.
-    Denial,
-}
-
-/// One line of the log: who says so, what was done, to what.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Event {
-    domain: String,
-    operation: String,
-    content: String,
-}
 
 /// Digests of an event, for registers outside the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -140,95 +43,6 @@ pub struct MeasurementLog {
     events: Vec<Event>,
     register: Sha384Digest,
     register_256: Sha256Digest,
-}
-
-impl Operation {
-    /// Its name in the log.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Boot => "boot",
-            Self::Initdata => "initdata",
-            Self::Policy => "policy",
-            Self::Image => "image",
-            Self::Container => "container",
-            Self::Exec => "exec",
-            Self::Denial => "denial",
-        }
-    }
-}
-
-impl Event {
-    /// An event of any domain.
-    ///
-    /// # Errors
-    ///
-    /// [`EventError`] if a part would not survive being written on one line.
-    pub fn parse(domain: &str, operation: &str, content: &str) -> Result<Self, EventError> {
-        let is_word = |name: &str| {
-            (1..=MAX_NAME_LEN).contains(&name.len())
-                && name.bytes().all(|byte| byte.is_ascii_graphic())
-        };
-        if !is_word(domain) || !is_word(operation) {
-            return Err(EventError::Name);
-        }
-        if content.len() > MAX_CONTENT_LEN {
-            return Err(EventError::TooLong(content.len()));
-        }
-        if content.chars().any(char::is_control) {
-            return Err(EventError::Content);
-        }
-        Ok(Self {
-            domain: domain.to_owned(),
-            operation: operation.to_owned(),
-            content: content.to_owned(),
-        })
-    }
-
-    /// An event of our own domain.
-    ///
-    /// # Errors
-    ///
-    /// [`EventError`] if the content would not survive being written on one line.
-    pub fn of(operation: Operation, content: &str) -> Result<Self, EventError> {
-        Self::parse(DOMAIN, operation.name(), content)
-    }
-
-    /// Who says so.
-    pub fn domain(&self) -> &str {
-        &self.domain
-    }
-
-    /// What was done.
-    pub fn operation(&self) -> &str {
-        &self.operation
-    }
-
-    /// To what.
-    pub fn content(&self) -> &str {
-        &self.content
-    }
-
-    fn read(text: &[u8]) -> Result<Self, EventError> {
-        let text = std::str::from_utf8(text).map_err(|_| EventError::Content)?;
-        let (domain, rest) = text.split_once(' ').ok_or(EventError::Name)?;
-        let (operation, content) = rest.split_once(' ').ok_or(EventError::Name)?;
-        Self::parse(domain, operation, content)
-    }
-
-    /// Tag, length and text: what the digest covers.
-    fn tagged(&self) -> Vec<u8> {
-        let text = self.to_string();
-        let mut tagged = TAG.to_le_bytes().to_vec();
-        tagged.extend(length_field(text.len()));
-        tagged.extend(text.as_bytes());
-        tagged
-    }
-}
-
-impl fmt::Display for Event {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} {} {}", self.domain, self.operation, self.content)
-    }
 }
 
 impl Default for MeasurementLog {
@@ -269,7 +83,7 @@ impl MeasurementLog {
         event: Event,
         extend: impl FnOnce(&EventDigests) -> Result<(), E>,
     ) -> Result<(), E> {
-        let tagged = event.tagged();
+        let tagged = format::tagged(&event);
         let digests = EventDigests {
             sha_256: Sha256Digest::of(&[&tagged]),
             sha_384: Sha384Digest::of(&[&tagged]),
@@ -281,7 +95,7 @@ impl MeasurementLog {
         entry.extend(1_u32.to_le_bytes());
         entry.extend(SHA_384.to_le_bytes());
         entry.extend(digest.0);
-        entry.extend(length_field(tagged.len()));
+        entry.extend(format::length_field(tagged.len()));
         entry.extend(tagged);
         if self.bytes.len() + entry.len() > MAX_LOG_LEN {
             return Err(EventError::Full.into());
@@ -292,31 +106,6 @@ impl MeasurementLog {
         self.register = Sha384Digest::of(&[&self.register.0, &digest.0]);
         self.register_256 = Sha256Digest::of(&[&self.register_256.0, &digests.sha_256.0]);
         Ok(())
-    }
-
-    /// Reads a log and computes its register.
-    ///
-    /// # Errors
-    ///
-    /// [`ReplayError`] names the entry that is not one.
-    pub fn replay(bytes: &[u8]) -> Result<Self, ReplayError> {
-        if bytes.len() > MAX_LOG_LEN {
-            return Err(ReplayError::TooLong(bytes.len()));
-        }
-        let mut log = Self::new();
-        let mut reader = Reader::new(bytes);
-        while !reader.is_empty() {
-            let entry = log.events.len();
-            let (digest, tagged) = read_entry(&mut reader, entry)?;
-            if Sha384Digest::of(&[tagged]) != digest {
-                return Err(ReplayError::Digest(entry));
-            }
-            let text = read_tagged(tagged, entry)?;
-            let event = Event::read(text).map_err(|source| ReplayError::Event { entry, source })?;
-            log.append(event)
-                .map_err(|source| ReplayError::Event { entry, source })?;
-        }
-        Ok(log)
     }
 
     /// The log as it is passed on.
@@ -353,46 +142,6 @@ impl MeasurementLog {
     }
 }
 
-fn length_field(length: usize) -> [u8; 4] {
-    u32::try_from(length)
-        .expect("an event is bounded far below 4 GiB")
-        .to_le_bytes()
-}
-
-fn read_entry<'a>(
-    reader: &mut Reader<'a>,
-    entry: usize,
-) -> Result<(Sha384Digest, &'a [u8]), ReplayError> {
-    let cut_off = |source| ReplayError::Truncated { entry, source };
-    let header = (
-        reader.u32_le().map_err(cut_off)?,
-        reader.u32_le().map_err(cut_off)?,
-        reader.u32_le().map_err(cut_off)?,
-        reader.u16_le().map_err(cut_off)?,
-    );
-    if header != (REGISTER, EV_EVENT_TAG, 1, SHA_384) {
-        return Err(ReplayError::Kind(entry));
-    }
-    let digest = Sha384Digest(reader.array().map_err(cut_off)?);
-    let length = reader.u32_le().map_err(cut_off)?;
-    Ok((digest, reader.take_u32(length).map_err(cut_off)?))
-}
-
-fn read_tagged(tagged: &[u8], entry: usize) -> Result<&[u8], ReplayError> {
-    let cut_off = |source| ReplayError::Truncated { entry, source };
-    let mut reader = Reader::new(tagged);
-    if reader.u32_le().map_err(cut_off)? != TAG {
-        return Err(ReplayError::Kind(entry));
-    }
-    let length = reader.u32_le().map_err(cut_off)?;
-    let text = reader.take_u32(length).map_err(cut_off)?;
-    if reader.is_empty() {
-        Ok(text)
-    } else {
-        Err(ReplayError::Kind(entry))
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -414,48 +163,6 @@ mod tests {
         let log = log_of_one();
         assert_eq!(hex::encode(log.as_bytes()), ENTRY);
         assert_eq!(log.register().to_string(), REGISTER_AFTER);
-    }
-
-    #[test]
-    fn replay_gives_the_log_back() {
-        let mut log = log_of_one();
-        log.append(Event::of(Operation::Exec, "").unwrap()).unwrap();
-        log.append(Event::of(Operation::Container, "web  with two spaces").unwrap())
-            .unwrap();
-        assert_eq!(MeasurementLog::replay(log.as_bytes()).unwrap(), log);
-    }
-
-    #[test]
-    fn every_cut_is_refused() {
-        let log = log_of_one();
-        for length in 1..log.as_bytes().len() {
-            let cut = log.as_bytes().get(..length).unwrap();
-            assert!(MeasurementLog::replay(cut).is_err(), "{length}");
-        }
-    }
-
-    #[test]
-    fn every_changed_byte_is_refused() {
-        let log = log_of_one();
-        for place in 0..log.as_bytes().len() {
-            let mut changed = log.as_bytes().to_vec();
-            changed[place] ^= 1;
-            assert!(MeasurementLog::replay(&changed).is_err(), "{place}");
-        }
-    }
-
-    #[test]
-    fn an_edited_log_with_right_digests_has_another_register() {
-        let mut edited = MeasurementLog::new();
-        edited
-            .append(Event::parse("domain", "operation", "other").unwrap())
-            .unwrap();
-        let replayed = MeasurementLog::replay(edited.as_bytes()).unwrap();
-        assert_ne!(replayed.register(), log_of_one().register());
-        assert_ne!(
-            replayed.bound_report_data(b"n"),
-            log_of_one().bound_report_data(b"n")
-        );
     }
 
     #[test]

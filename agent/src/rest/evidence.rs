@@ -93,8 +93,9 @@ fn make(tee: &dyn Tee, log: &Measured, nonce: &[u8]) -> Result<String, TeeError>
 #[cfg(test)]
 mod tests {
     use agent_evidence::{
-        ReportData, evidence::LoggedEvidence, log::DenialEntry, snp::REPORT_LEN, tee::Obtained,
+        Obtained, ReportData, evidence::LoggedForm, log::DenialEntry, snp::REPORT_LEN,
     };
+    use base64::{Engine as _, engine::general_purpose::STANDARD};
 
     use super::*;
 
@@ -132,11 +133,12 @@ mod tests {
         let text = String::from_utf8(bytes).unwrap();
         let (head, body) = text.split_once("\r\n\r\n").unwrap();
         assert!(head.starts_with("HTTP/1.1 200 OK"), "{text}");
-        let evidence = LoggedEvidence::parse(body.as_bytes()).unwrap();
-        assert_eq!(evidence.nonce, b"nonce");
-        assert_eq!(evidence.log, source.log.so_far());
-        let bound = evidence.log.bound_report_data(b"nonce");
-        assert_eq!(evidence.report.as_bytes()[0x50..0x90], bound.0);
+        let evidence: LoggedForm = serde_json::from_str(body).unwrap();
+        let log = source.log.so_far();
+        assert_eq!(STANDARD.decode(evidence.nonce).unwrap(), b"nonce");
+        assert_eq!(STANDARD.decode(evidence.log).unwrap(), log.as_bytes());
+        let report = STANDARD.decode(evidence.report).unwrap();
+        assert_eq!(report[0x50..0x90], log.bound_report_data(b"nonce").0);
     }
 
     #[tokio::test]

@@ -17,7 +17,7 @@ const TIME_MAX: Duration = Duration::from_secs(120);
 const REPORT_INDEX: u32 = 0x0140_0001;
 /// A paravisor's blob around a real report. Nobody in the guest judges it.
 const REPORT: &[u8] =
-    include_bytes!("../../evidence/tests/vectors/azure-vtpm/crate-hcl-report-snp.bin");
+    include_bytes!("../../../policy/appraisal/tests/vectors/azure-vtpm/crate-hcl-report-snp.bin");
 
 /// `TPM2_PCR_Extend`, as the guest sends it.
 struct Extension {

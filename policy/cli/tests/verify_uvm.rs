@@ -7,7 +7,7 @@ use std::{
     process::{Command, Output},
 };
 
-use agent_evidence::{
+use policy_appraisal::{
     Endorsements,
     snp::{JsonEvidence, UnverifiedReport},
 };
@@ -16,7 +16,7 @@ use tempfile::TempDir;
 
 fn vector(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("../../agent/evidence/tests/vectors/azure-aci")
+        .join("../appraisal/tests/vectors/azure-aci")
         .join(name)
 }
 

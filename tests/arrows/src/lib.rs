@@ -13,10 +13,13 @@ use serde::Deserialize;
 pub const ALLOWED: &[(&str, &[&str])] = &[
     ("agent/protocol", &[]),
     ("policy/engine", &["agent/protocol"]),
+    // Judges what the guest composes; no crate of the guest may name it.
+    ("policy/appraisal", &["agent/evidence"]),
     (
         "policy/cli",
         &[
             "policy/engine",
+            "policy/appraisal",
             // Initdata, which the owner writes in the format that the guest reads.
             "agent/protocol",
             "agent/evidence",
@@ -181,6 +184,8 @@ mod tests {
             ("agent", "shim"),
             ("shim", "agent"),
             ("agent", "policy/cli"),
+            ("agent", "policy/appraisal"),
+            ("agent/evidence", "policy/appraisal"),
         ] {
             let found = forbidden(&metadata(from, to)).unwrap();
             assert_eq!(

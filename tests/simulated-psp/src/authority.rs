@@ -16,10 +16,6 @@ use std::{
     time::{SystemTime, UNIX_EPOCH},
 };
 
-use agent_evidence::{
-    Timestamp,
-    snp::{Product, SigningKey, Tcb},
-};
 use anyhow::{Context as _, Result};
 use aws_lc_rs::{
     encoding::{AsDer, Pkcs8V1Der},
@@ -30,9 +26,13 @@ use aws_lc_rs::{
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 pub use issue::authority::Chip;
 use issue::authority::{CrlSpec, Signer};
+use policy_appraisal::{
+    Timestamp,
+    snp::{Product, SigningKey, Tcb},
+};
 
 /// Certificates and revocation lists in DER: what the tests of the verifier use too.
-#[path = "../../../agent/evidence/tests/support"]
+#[path = "../../../policy/appraisal/tests/support"]
 mod issue {
     #![allow(
         dead_code,

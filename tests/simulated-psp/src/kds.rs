@@ -12,8 +12,8 @@ use std::{
     time::Duration,
 };
 
-use agent_evidence::snp::{Product, SigningKey};
 use anyhow::{Context as _, Result};
+use policy_appraisal::snp::{Product, SigningKey};
 
 use crate::{authority::Authority, processor::Model};
 

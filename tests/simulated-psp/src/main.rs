@@ -2,9 +2,9 @@
 
 use std::{ffi::OsString, net::SocketAddr, path::PathBuf, process::ExitCode};
 
-use agent_evidence::snp::{Product, SigningKey};
 use anyhow::Result;
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use policy_appraisal::snp::{Product, SigningKey};
 use tests_simulated_psp::{
     authority::Authority,
     kds::Kds,

@@ -3,12 +3,12 @@
 //! Layouts and numbers: *SEV Secure Nested Paging Firmware ABI Specification* (AMD 56860),
 //! `SNP_LAUNCH_START`, `SNP_LAUNCH_FINISH` and `ATTESTATION_REPORT`.
 
-use agent_evidence::snp::{Product, SigningKey, Tcb};
 use aws_lc_rs::rand::{SecureRandom as _, SystemRandom};
 use guest_image_measurement::{
     Firmware, KernelHashes, Launch as Measured, SevFeatures, Sha256Digest, Sha384Digest, Vmm,
     id_block::IdAuthentication,
 };
+use policy_appraisal::snp::{Product, SigningKey, Tcb};
 use serde::{Deserialize, Serialize};
 
 use crate::{

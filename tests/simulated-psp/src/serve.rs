@@ -9,9 +9,9 @@ use std::{
     os::unix::net::UnixStream,
 };
 
-use agent_evidence::snp::SigningKey;
 use anyhow::{Context as _, Result, bail};
 use nix::sys::{prctl, signal::Signal};
+use policy_appraisal::snp::SigningKey;
 
 use crate::{
     authority::Authority,

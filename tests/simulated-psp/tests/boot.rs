@@ -13,12 +13,13 @@ use std::{
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
-use agent_evidence::{
-    Check, Endorsements, HostData, LaunchMeasurement, ReportData, Timestamp, Verdict,
-    snp::{Expected, Product, Roots, SigningKey, UnverifiedReport},
-};
+use agent_evidence::{HostData, LaunchMeasurement, ReportData};
 use bed::Bed;
 use owner::{HOST_DATA, POLICY, references};
+use policy_appraisal::{
+    Check, Endorsements, Timestamp, Verdict,
+    snp::{Expected, Product, Roots, SigningKey, UnverifiedReport},
+};
 use shim_hypervisor::{Confidential, Hypervisor as _, Qemu, SevSnp, VmExitCause};
 
 const BOOT: Duration = Duration::from_secs(120);

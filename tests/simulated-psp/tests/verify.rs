@@ -10,11 +10,7 @@ mod scene;
 
 use std::{fs, process::Command};
 
-use agent_evidence::{
-    LaunchMeasurement,
-    log::Workload,
-    snp::{Identities, Product, ReferenceValues, SigningKey},
-};
+use agent_evidence::LaunchMeasurement;
 use aws_lc_rs::{
     rand::SystemRandom,
     signature::{ECDSA_P384_SHA384_FIXED_SIGNING, EcdsaKeyPair},
@@ -25,6 +21,10 @@ use guest_image_measurement::{
     id_block::{self, IdAuthentication, IdBlock},
 };
 use owner::{POLICY, references};
+use policy_appraisal::{
+    Workload,
+    snp::{Identities, Product, ReferenceValues, SigningKey},
+};
 use scene::{Scene, json_of, kata_cc, log};
 use serde_json::{Value, json};
 use tests_simulated_psp::{

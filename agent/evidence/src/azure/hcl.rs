@@ -6,8 +6,8 @@ use serde::Deserialize;
 
 use crate::{
     bytes::{Reader, Truncated, all_zero},
-    field::{ReportData, Sha256Digest},
-    snp::{REPORT_LEN, UnverifiedReport},
+    field::ReportData,
+    snp::REPORT_LEN,
 };
 
 /// Largest blob read, in bytes; the ones seen have 2048 and 2600.
@@ -18,7 +18,6 @@ const HEADER_LEN: usize = 32;
 const REQUEST_HEADER_LEN: u32 = 20;
 const SNP: u32 = 2;
 const SHA_256: u32 = 1;
-const AK_KEY_ID: &str = "HCLAkPub";
 
 const _: () = assert!(HEADER_LEN + REPORT_LEN == 0x4C0);
 
@@ -51,36 +50,14 @@ pub enum HclError {
 /// The paravisor's blob, taken apart. Neither part is proven.
 #[derive(Clone, PartialEq, Eq)]
 pub struct HclReport {
-    report: UnverifiedReport,
-    variable_data: Vec<u8>,
-}
-
-/// RSA key of the TPM, as its components.
-pub(crate) struct AttestationKey {
-    pub(crate) modulus: Vec<u8>,
-    pub(crate) exponent: Vec<u8>,
-}
-
-#[derive(Deserialize)]
-struct RuntimeData {
-    keys: Vec<Jwk>,
+    report: Box<[u8; REPORT_LEN]>,
+    runtime_data: Vec<u8>,
 }
 
 #[derive(Deserialize)]
 struct IncludedData {
     #[serde(rename = "user-data")]
     user_data: String,
-}
-
-#[derive(Deserialize)]
-struct Jwk {
-    kid: String,
-    #[serde(default)]
-    kty: String,
-    #[serde(default)]
-    n: String,
-    #[serde(default)]
-    e: String,
 }
 
 impl std::fmt::Debug for HclReport {
@@ -106,7 +83,7 @@ impl HclReport {
         if magic != MAGIC || !matches!(version, 1 | 2) || request != 2 || status != 0 {
             return Err(HclError::Header);
         }
-        let report = blob.take(REPORT_LEN)?;
+        let report = Box::new(blob.array()?);
         let (data_size, _version) = (blob.u32_le()?, blob.u32_le()?);
         let (report_type, hash_type) = (blob.u32_le()?, blob.u32_le()?);
         let variable_size = blob.u32_le()?;
@@ -116,7 +93,7 @@ impl HclReport {
         if hash_type != SHA_256 {
             return Err(HclError::HashType(hash_type));
         }
-        let variable_data = blob.take_u32(variable_size)?;
+        let runtime_data = blob.take_u32(variable_size)?;
         let used = u32::try_from(bytes.len() - blob.rest().len()).ok();
         if used != Some(report_size)
             || variable_size.checked_add(REQUEST_HEADER_LEN) != Some(data_size)
@@ -127,50 +104,24 @@ impl HclReport {
             return Err(HclError::Trailing);
         }
         Ok(Self {
-            report: UnverifiedReport::parse(report).map_err(|_| HclError::Lengths)?,
-            variable_data: variable_data.to_vec(),
+            report,
+            runtime_data: runtime_data.to_vec(),
         })
     }
 
-    /// The report inside, to be authenticated.
-    pub fn report(&self) -> &UnverifiedReport {
+    /// The report inside.
+    pub fn report(&self) -> &[u8; REPORT_LEN] {
         &self.report
     }
 
-    /// The report data that bind the runtime data.
-    pub(crate) fn bound_report_data(&self) -> ReportData {
-        let Sha256Digest(digest) = Sha256Digest::of(&[&self.variable_data]);
-        ReportData::padded(&digest).expect("a sha-256 digest fits")
+    /// The runtime data, which the report's data are the SHA-256 of.
+    pub fn runtime_data(&self) -> &[u8] {
+        &self.runtime_data
     }
 
     /// What the guest had the paravisor include, if it says so in its way: hexadecimal.
     pub(crate) fn user_data(&self) -> Option<ReportData> {
-        let data: IncludedData = serde_json::from_slice(&self.variable_data).ok()?;
+        let data: IncludedData = serde_json::from_slice(&self.runtime_data).ok()?;
         data.user_data.to_ascii_lowercase().parse().ok()
-    }
-
-    /// The attestation key, chosen by its id alone: `key_ops` differ between
-    /// paravisors. To be believed only when the report binds the runtime data.
-    pub(crate) fn attestation_key(&self) -> Result<AttestationKey, &'static str> {
-        let data: RuntimeData = serde_json::from_slice(&self.variable_data)
-            .map_err(|_| "runtime data that are not json of its form")?;
-        let mut named = data.keys.iter().filter(|key| key.kid == AK_KEY_ID);
-        match (named.next(), named.next()) {
-            (Some(key), None) if key.kty == "RSA" => {
-                let decode = |text: &str| {
-                    use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
-                    URL_SAFE_NO_PAD
-                        .decode(text)
-                        .map_err(|_| "a key that is not base64url")
-                };
-                Ok(AttestationKey {
-                    modulus: decode(&key.n)?,
-                    exponent: decode(&key.e)?,
-                })
-            }
-            (Some(_), None) => Err("a key HCLAkPub that is not RSA"),
-            (None, _) => Err("no key HCLAkPub"),
-            (Some(_), Some(_)) => Err("two keys HCLAkPub"),
-        }
     }
 }

@@ -1,18 +1,15 @@
 //! Azure's confidential VMs with a paravisor (`az-snp-vtpm`).
 //!
-//! The paravisor owns the report; the guest has a TPM that it emulates. One chain of
-//! proof: the report binds the paravisor's runtime data, that names the TPM's
-//! attestation key, that signs a quote over the guest's nonce and PCRs. Nobody but
-//! the report is believed before the link above it has held.
+//! The paravisor owns the report; the guest has a TPM that it emulates. The report binds
+//! the paravisor's runtime data, that names the TPM's attestation key, that signs a quote
+//! over the verifier's nonce and the PCRs. The guest takes these parts and sends them.
 
-mod appraise;
 mod evidence;
 mod hcl;
 mod quote;
 
 pub use self::{
-    appraise::{AzureExpected, PcrReferences},
-    evidence::{AzureEvidence, AzureEvidenceError, compose},
+    evidence::{BASE64URL, HexQuote, VersionedForm, compose},
     hcl::{HclError, HclReport, MAX_HCL_LEN},
     quote::{Attest, AttestError, PCR_COUNT, Quote},
 };

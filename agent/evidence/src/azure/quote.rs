@@ -1,9 +1,8 @@
 //! TPM quotes: `TPMS_ATTEST` (TPM 2.0 library, part 2, 10.12.8), its signature, and
 //! the PCR values it covers. Big-endian.
+//!
+//! The guest reads its own to see that the PCRs it read are those that were signed.
 
-use aws_lc_rs::signature::{RSA_PKCS1_2048_8192_SHA256, RsaPublicKeyComponents};
-
-use super::hcl::AttestationKey;
 use crate::{
     bytes::{Reader, Truncated},
     field::Sha256Digest,
@@ -96,16 +95,6 @@ impl Attest {
 }
 
 impl Quote {
-    /// Whether the key signed the message.
-    pub(crate) fn is_signed_by(&self, key: &AttestationKey) -> bool {
-        let key = RsaPublicKeyComponents {
-            n: &key.modulus,
-            e: &key.exponent,
-        };
-        key.verify(&RSA_PKCS1_2048_8192_SHA256, &self.message, &self.signature)
-            .is_ok()
-    }
-
     /// Whether the PCR values are those that the message signs; nothing else is judged.
     pub(crate) fn covers_its_pcrs(&self) -> bool {
         let attest = Attest::parse(&self.message);
@@ -113,7 +102,7 @@ impl Quote {
     }
 
     /// Digest over the PCR values, as a TPM computes it.
-    pub(crate) fn pcr_digest(&self) -> Sha256Digest {
+    pub fn pcr_digest(&self) -> Sha256Digest {
         let values: Vec<&[u8]> = self.pcrs.iter().map(|pcr| &pcr.0[..]).collect();
         Sha256Digest::of(&values)
     }

@@ -16,7 +16,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{DOMAIN, Event, EventError, Operation};
+use super::event::{DOMAIN, Event, EventError, Operation};
 use crate::field::Sha256Digest;
 
 macro_rules! entries {

@@ -1,40 +1,11 @@
-//! AMD SEV-SNP: report, endorsement by AMD's certificates, appraisal.
+//! AMD SEV-SNP: what a guest reads of its own report.
 //!
-//! [`UnverifiedReport`] → [`AuthenticReport`] → [`crate::Verdict`]. Only the second
-//! has fields to read, and only [`UnverifiedReport::authenticate`] makes one.
-//!
-//! Layouts: AMD 56860 (SEV-SNP firmware ABI), structure `ATTESTATION_REPORT`; AMD 57230
-//! (VCEK certificate and KDS interface).
+//! Layout: AMD 56860 (SEV-SNP firmware ABI), structure `ATTESTATION_REPORT`.
 
-mod appraise;
-mod authentic;
-mod authenticate;
-mod endorsed;
-mod endorser;
-mod fields;
-mod json;
+mod layout;
 mod own;
-mod product;
-mod references;
-mod report;
-mod roots;
-mod sources;
-mod tcb;
 
 pub use self::{
-    appraise::Expected,
-    authentic::AuthenticReport,
-    endorser::SigningKey,
-    fields::{FirmwareVersion, FirmwareVersionError, GuestPolicy, PlatformInfo},
-    json::{JsonEvidence, JsonEvidenceError, REPORT_JSON_LIMIT},
+    layout::{REPORT_LEN, ReportLengthError},
     own::{OwnReport, OwnReportError},
-    product::{Product, ProductError},
-    references::{
-        EndorsedIdentity, GuestPolicyRules, Identities, PlatformRules, ProductFloor,
-        ReferenceValues, Revocation, SignedIdentity, TcbFloor,
-    },
-    report::{EndorsementLocator, REPORT_LEN, ReportLengthError, UnverifiedReport},
-    roots::{Roots, RootsError},
-    sources::{Store, StoreError, ThimCertificates, ThimError},
-    tcb::Tcb,
 };

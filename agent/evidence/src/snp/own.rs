@@ -8,7 +8,7 @@
 
 use aws_lc_rs::rand::{SecureRandom as _, SystemRandom};
 
-use super::{ReportLengthError, UnverifiedReport};
+use super::layout::{ReportLengthError, bound_fields};
 use crate::{
     field::{HostData, ReportData},
     tee::{Tee, TeeError, TeeKind},
@@ -54,14 +54,11 @@ impl OwnReport {
         SystemRandom::new()
             .fill(&mut question.0)
             .map_err(|_| OwnReportError::Random)?;
-        let report = UnverifiedReport::parse(&tee.obtain(&question)?.report)?;
-        let fields = report.unproven_fields();
-        if fields.report_data != question {
+        let (report_data, host_data) = bound_fields(&tee.obtain(&question)?.report)?;
+        if report_data != question {
             return Err(OwnReportError::Stale);
         }
-        Ok(Self {
-            host_data: fields.host_data,
-        })
+        Ok(Self { host_data })
     }
 
     /// What the host had to give at launch.
@@ -73,7 +70,7 @@ impl OwnReport {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{snp::REPORT_LEN, tee::Obtained};
+    use crate::{obtained::Obtained, snp::REPORT_LEN};
 
     struct Fake {
         kind: TeeKind,

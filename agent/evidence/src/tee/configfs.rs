@@ -11,12 +11,15 @@ use std::{
     sync::atomic::{AtomicU64, Ordering},
 };
 
-use super::{Obtained, Tee, TeeError, TeeKind};
-use crate::{endorsements::MAX_CONTAINER_LEN, field::ReportData};
+use super::source::{Tee, TeeError, TeeKind};
+use crate::{
+    field::ReportData,
+    obtained::{MAX_CERTIFICATES_LEN, Obtained},
+};
 
 const REPORTS: &str = "/sys/kernel/config/tsm/report";
 /// Bound on what is read of any attribute; a TDX quote has about 8 KiB.
-const MAX_ATTRIBUTE_LEN: usize = MAX_CONTAINER_LEN;
+const MAX_ATTRIBUTE_LEN: usize = MAX_CERTIFICATES_LEN;
 
 /// Reports through configfs.
 #[derive(Debug)]

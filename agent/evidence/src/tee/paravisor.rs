@@ -16,13 +16,14 @@ use std::{
 };
 
 use super::{
-    Obtained, Tee, TeeError, TeeKind,
+    source::{Tee, TeeError, TeeKind},
     tpm::{LOG_PCR, Tpm, TpmError},
 };
 use crate::{
     azure::{HclReport, compose},
     field::ReportData,
     log::MeasurementLog,
+    obtained::Obtained,
 };
 
 /// The paravisor's blob.

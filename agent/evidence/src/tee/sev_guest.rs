@@ -15,11 +15,11 @@ use std::{
     time::Duration,
 };
 
-use super::{Obtained, Tee, TeeError, TeeKind};
+use super::source::{Tee, TeeError, TeeKind};
 use crate::{
     bytes::{Reader, Truncated},
-    endorsements::MAX_CONTAINER_LEN,
     field::ReportData,
+    obtained::{MAX_CERTIFICATES_LEN, Obtained},
     snp::REPORT_LEN,
 };
 
@@ -133,7 +133,7 @@ impl Tee for SevGuest {
                 }
                 Answer::TableTooSmall(wanted) => {
                     let wanted = usize::try_from(wanted).unwrap_or(usize::MAX);
-                    if wanted <= table.len() || wanted > MAX_CONTAINER_LEN {
+                    if wanted <= table.len() || wanted > MAX_CERTIFICATES_LEN {
                         return Err(TeeError::Answer);
                     }
                     table.resize(wanted.next_multiple_of(PAGE_LEN), 0);

@@ -29,8 +29,13 @@ use nix::{
     poll::{PollFd, PollFlags, PollTimeout, poll},
 };
 
-use super::{Obtained, Tee, TeeError, TeeKind};
-use crate::{bytes::Reader, endorsements::MAX_CONTAINER_LEN, field::ReportData, snp::REPORT_LEN};
+use super::source::{Tee, TeeError, TeeKind};
+use crate::{
+    bytes::Reader,
+    field::ReportData,
+    obtained::{MAX_CERTIFICATES_LEN, Obtained},
+    snp::REPORT_LEN,
+};
 
 /// Begins every message. Tests search binaries for it.
 const HELLO: [u8; 16] = *b"kata-cc sim-psp1";
@@ -175,7 +180,7 @@ impl Header {
         let firmware_error = reader.u32_le().ok()?;
         let report_len = usize::try_from(reader.u32_le().ok()?).ok()?;
         let table_len = usize::try_from(reader.u32_le().ok()?).ok()?;
-        (report_len <= REPORT_LEN && table_len <= MAX_CONTAINER_LEN).then_some(Self {
+        (report_len <= REPORT_LEN && table_len <= MAX_CERTIFICATES_LEN).then_some(Self {
             sequence,
             firmware_error,
             report_len,
@@ -279,7 +284,7 @@ mod tests {
         for (report, table) in [
             (REPORT_LEN + 1, 0),
             (REPORT_LEN - 1, 0),
-            (REPORT_LEN, MAX_CONTAINER_LEN + 1),
+            (REPORT_LEN, MAX_CERTIFICATES_LEN + 1),
             (u32::MAX as usize, u32::MAX as usize),
         ] {
             let refused = judged(&answer(1, 0, report, table), 1).unwrap_err();

@@ -8,17 +8,16 @@ use std::{
     time::{SystemTime, UNIX_EPOCH},
 };
 
-use agent_evidence::{
-    Endorsements, HostData, LaunchMeasurement, ReportData, Sha256Digest, Timestamp,
-    azure::PcrReferences,
-    evidence::{Evidence, MAX_EVIDENCE_LEN},
-    log::Workload,
-    snp::{ReferenceValues, Roots, Store, UnverifiedReport},
-    uvm::MAX_ENDORSEMENT_LEN,
-};
+use agent_evidence::{HostData, LaunchMeasurement, ReportData, Sha256Digest};
 use agent_protocol::initdata::{Initdata, PolicyText};
 use anyhow::{Context as _, Result, bail};
 use guest_image_measurement::Sha384Digest;
+use policy_appraisal::{
+    Evidence, Freshness, MAX_EVIDENCE_LEN, Timestamp, Workload,
+    azure::PcrReferences,
+    snp::{ReferenceValues, Roots, Store},
+    uvm::MAX_ENDORSEMENT_LEN,
+};
 use serde::de::DeserializeOwned;
 
 use super::{Options, kds};
@@ -36,15 +35,6 @@ impl FromStr for Bytes {
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         hex::decode(text).map(Self)
     }
-}
-
-/// How the verifier knows that evidence answers its own question.
-#[derive(Clone, Debug)]
-pub(crate) enum Freshness {
-    /// The nonce of our own form and of az-snp-vtpm.
-    Nonce(Vec<u8>),
-    /// All of the report data of CoCo's snp form.
-    ReportData(ReportData),
 }
 
 /// Everything, parsed.
@@ -99,11 +89,8 @@ impl Inputs {
 /// Adds to the evidence's own certificates what the store and the key server have, and
 /// the endorsement of the image.
 fn endorse(evidence: &mut Evidence, options: &Options) -> Result<()> {
-    let (report, endorsements): (&UnverifiedReport, &mut Endorsements) = match evidence {
-        Evidence::Logged(evidence) => (&evidence.report, &mut evidence.endorsements),
-        Evidence::Snp(evidence) => (&evidence.report, &mut evidence.endorsements),
-        Evidence::Azure(evidence) => (evidence.hcl.report(), &mut evidence.endorsements),
-    };
+    let wanted = evidence.report().locator();
+    let endorsements = evidence.endorsements_mut();
     if let Some(path) = &options.uvm_endorsement {
         let endorsement = bounded(path, MAX_ENDORSEMENT_LEN)?;
         let added = endorsements.add_uvm_endorsement(&endorsement);
@@ -112,7 +99,6 @@ fn endorse(evidence: &mut Evidence, options: &Options) -> Result<()> {
     let Some(directory) = &options.store else {
         return Ok(());
     };
-    let wanted = report.locator();
     if let Some(url) = &options.kds {
         kds::Kds::new(url, directory)?.fetch(&wanted)?;
     }

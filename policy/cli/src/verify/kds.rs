@@ -12,7 +12,7 @@
 //!
 //! Source: AMD 57230, *VCEK Certificate and KDS Interface Specification*.
 //!
-//! [`Store`]: agent_evidence::snp::Store
+//! [`Store`]: policy_appraisal::snp::Store
 
 use std::{
     fs,
@@ -23,10 +23,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-use agent_evidence::{
-    MAX_CONTAINER_LEN,
-    snp::{EndorsementLocator, Product, SigningKey},
-};
+use agent_evidence::MAX_CERTIFICATES_LEN;
+use policy_appraisal::snp::{EndorsementLocator, Product, SigningKey};
 use ureq::{
     Agent,
     config::Config,
@@ -202,7 +200,7 @@ impl<'a> Kds<'a> {
             let mut response = self.agent.get(&url).call().map_err(failed)?;
             match response.status() {
                 StatusCode::OK => {
-                    let limit = u64::try_from(MAX_CONTAINER_LEN).unwrap_or(u64::MAX);
+                    let limit = u64::try_from(MAX_CERTIFICATES_LEN).unwrap_or(u64::MAX);
                     let body = response.body_mut().with_config().limit(limit);
                     return body.read_to_vec().map_err(failed);
                 }

@@ -18,10 +18,11 @@ mod show;
 
 use std::path::PathBuf;
 
-use agent_evidence::{HostData, Timestamp};
+use agent_evidence::HostData;
 use anyhow::Result;
 use clap::Args;
 use inputs::{Bytes, Inputs};
+use policy_appraisal::Timestamp;
 
 use crate::measure::Launches;
 

@@ -130,7 +130,7 @@ impl Owner {
 /// Evidence with its log's first event cut out.
 pub(super) fn without_first_event(evidence: &Value) -> Result<Value> {
     let text = evidence["log"].as_str().context("evidence has a log")?;
-    let log = MeasurementLog::replay(&STANDARD.decode(text)?)?;
+    let log = policy_appraisal::replay(&STANDARD.decode(text)?)?;
     let mut shorter = MeasurementLog::new();
     for event in log.events().iter().skip(1) {
         shorter.append(event.clone())?;

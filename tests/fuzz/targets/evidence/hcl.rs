@@ -1,9 +1,8 @@
-//! The paravisor's blob, and evidence around it.
+//! The paravisor's blob.
 #![no_main]
 
-use agent_evidence::azure::{AzureEvidence, HclReport};
+use agent_evidence::azure::HclReport;
 
 libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
     let _ = HclReport::parse(bytes);
-    let _ = AzureEvidence::parse(bytes);
 });

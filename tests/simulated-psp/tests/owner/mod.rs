@@ -2,12 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use agent_evidence::{
-    LaunchMeasurement,
-    snp::{
-        FirmwareVersion, GuestPolicyRules, Identities, PlatformRules, Product, ProductFloor,
-        ReferenceValues, Revocation, SigningKey, TcbFloor,
-    },
+use agent_evidence::LaunchMeasurement;
+use policy_appraisal::snp::{
+    FirmwareVersion, GuestPolicyRules, Identities, PlatformRules, Product, ProductFloor,
+    ReferenceValues, Revocation, SigningKey, TcbFloor,
 };
 use tests_simulated_psp::processor::Model;
 

@@ -8,12 +8,14 @@ use std::{
 };
 
 use agent_evidence::{
-    Endorsements, LaunchMeasurement,
-    evidence::LoggedEvidence,
+    LaunchMeasurement,
     log::{ContainerEntry, Entry, MeasurementLog},
-    snp::{Product, SigningKey, UnverifiedReport},
 };
 use guest_image_measurement::{Sha256Digest, VcpuCount, VcpuModel};
+use policy_appraisal::{
+    Endorsements, LoggedEvidence,
+    snp::{Product, SigningKey, UnverifiedReport},
+};
 use serde_json::{Value, json};
 use tests_simulated_psp::{
     authority::Authority,

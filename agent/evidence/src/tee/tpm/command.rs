@@ -2,6 +2,9 @@
 
 use std::fmt;
 
+/// Longest qualifying data of a quote, in bytes: every TPM with SHA-384 takes these.
+pub const MAX_QUALIFYING_LEN: usize = 48;
+
 /// The commands that this client knows, by their codes (part 2, 6.5.2).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u32)]

@@ -16,7 +16,7 @@ use nix::{
     poll::{PollFd, PollFlags, PollTimeout, poll},
 };
 
-use super::TpmError;
+use super::error::TpmError;
 
 const DEVICE: &str = "/dev/tpmrm0";
 /// Signing takes a TPM the longest: some seconds in the slowest.

@@ -2,7 +2,10 @@
 
 use std::io;
 
-use super::{Command, MAX_QUALIFYING_LEN, ResponseError};
+use super::{
+    command::{Command, MAX_QUALIFYING_LEN},
+    response::ResponseError,
+};
 
 /// Why a TPM did not do what it was asked.
 #[derive(Debug, thiserror::Error)]

@@ -7,8 +7,9 @@ use std::{
 };
 
 use super::{
-    Command, MAX_RESPONSE_LEN, ResponseError, TpmError,
-    response::{Parameters, Response},
+    command::Command,
+    error::TpmError,
+    response::{MAX_RESPONSE_LEN, Parameters, Response, ResponseError},
 };
 
 /// "Send it again": `TPM_RC_YIELDED`, `_TESTING`, `_NV_RATE`, `_RETRY`.

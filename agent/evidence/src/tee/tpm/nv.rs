@@ -3,8 +3,9 @@
 use std::io::{Read, Write};
 
 use super::{
-    Command, Tpm, TpmError,
-    command::{SHA_256, sized},
+    client::Tpm,
+    command::{Command, SHA_256, sized},
+    error::TpmError,
     exchange::ask,
     response::Parameters,
 };

@@ -1,0 +1,39 @@
+//! AMD SEV-SNP: report, endorsement by AMD's certificates, appraisal.
+//!
+//! [`UnverifiedReport`] → [`AuthenticReport`] → [`crate::Verdict`]. Only the second
+//! has fields to read, and only [`UnverifiedReport::authenticate`] makes one.
+//!
+//! Layouts: AMD 56860 (SEV-SNP firmware ABI), structure `ATTESTATION_REPORT`; AMD 57230
+//! (VCEK certificate and KDS interface).
+
+mod appraise;
+mod authentic;
+mod authenticate;
+mod endorsed;
+mod endorser;
+mod fields;
+mod json;
+mod layout;
+mod product;
+mod references;
+mod report;
+mod roots;
+mod sources;
+mod tcb;
+
+pub use self::{
+    appraise::Expected,
+    authentic::AuthenticReport,
+    endorser::SigningKey,
+    fields::{FirmwareVersion, FirmwareVersionError, GuestPolicy, PlatformInfo},
+    json::{JsonEvidence, JsonEvidenceError, REPORT_JSON_LIMIT},
+    product::{Product, ProductError},
+    references::{
+        EndorsedIdentity, GuestPolicyRules, Identities, PlatformRules, ProductFloor,
+        ReferenceValues, Revocation, SignedIdentity, TcbFloor,
+    },
+    report::{EndorsementLocator, UnverifiedReport},
+    roots::{Roots, RootsError},
+    sources::{Store, StoreError, ThimCertificates, ThimError},
+    tcb::Tcb,
+};
