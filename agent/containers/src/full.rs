@@ -2,7 +2,7 @@
 
 use std::{error::Error as StdError, io};
 
-use agent_image::TreeError;
+use agent_image_unpacking::TreeError;
 use rustix::io::Errno;
 
 /// Whether the cause of an error is that a file system has no room.

@@ -16,10 +16,9 @@ use std::{
     sync::Arc,
 };
 
-use agent_image::{
-    Config, Credentials, CredentialsError, Lookaside, LookasideError, PolicyError, RegistriesError,
-    Registry, SignaturePolicy,
-};
+use agent_image::Config;
+use agent_image_registry::{Credentials, CredentialsError, RegistriesError, Registry};
+use agent_image_signatures::{Lookaside, LookasideError, PolicyError, SignaturePolicy};
 use agent_keys::{KeyError, KeyProvider, OfflineError, OfflineKeys, ResourceUri, ResourceUriError};
 use agent_protocol::initdata::DIRECTORY;
 use serde::{Deserialize, de::IgnoredAny};

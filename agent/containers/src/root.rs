@@ -6,7 +6,9 @@ use std::{
 };
 
 use agent_evidence::log::ImageEntry;
-use agent_image::{AssembleError, Image, PullError, Reference, ReferenceError, RootFs};
+use agent_image::{Image, PullError};
+use agent_image_registry::{Reference, ReferenceError};
+use agent_image_unpacking::{AssembleError, RootFs};
 use agent_measured::{Measured, NoteError};
 use agent_requests::ImagePull;
 use agent_scratch_disk::Place;

@@ -4,7 +4,8 @@
 
 use std::{sync::Arc, time::Instant};
 
-use agent_image::{Config, Puller, Reference, Registry};
+use agent_image::{Config, Puller};
+use agent_image_registry::{Reference, Registry};
 use agent_keys::{Cached, OfflineKeys};
 
 fn main() {

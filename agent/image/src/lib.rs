@@ -2,7 +2,8 @@
 //!
 //! ```no_run
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
-//! use agent_image::{Config, Puller, Reference};
+//! use agent_image::{Config, Puller};
+//! use agent_image_registry::Reference;
 //!
 //! let puller = Puller::build(Config::default())?;
 //! let image = puller.pull(&Reference::parse("registry.example/app:1")?)?;
@@ -30,13 +31,5 @@
 mod puller;
 mod settings;
 
-pub use agent_image_registry::{
-    Credentials, CredentialsError, Digest, ImageConfig, Mirror, Reference, ReferenceError,
-    RegistriesError, Registry,
-};
-pub use agent_image_signatures::{
-    AcceptedSignature, Lookaside, LookasideError, PolicyError, SignaturePolicy,
-};
-pub use agent_image_unpacking::{AssembleError, LayerReport, Progress, RootFs, TreeError};
 pub use puller::{Image, LayerFailure, PullError, PullFailure, Puller};
 pub use settings::{Config, ConfigError};

@@ -13,7 +13,8 @@ use std::{
 };
 
 use aes::cipher::{KeyIvInit, StreamCipher};
-use agent_image::{Digest, Puller};
+use agent_image::Puller;
+use agent_image_registry::Digest;
 use agent_keys::{Cached, KeyError, KeyProvider, OfflineKeys, ResourceUri, Secret};
 use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
 use base64::{Engine, engine::general_purpose::STANDARD};

@@ -10,7 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use agent_image::Digest;
+use agent_image_registry::Digest;
 use support::{refusals::*, *};
 
 fn refusal_of(layer: Layer) -> String {

@@ -9,7 +9,7 @@ use std::{
     os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt},
 };
 
-use agent_image::RootFs;
+use agent_image_unpacking::RootFs;
 use support::*;
 
 /// A mounted image; unmounted when dropped.

@@ -9,7 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use agent_image::{Credentials, Digest};
+use agent_image_registry::{Credentials, Digest};
 use support::{refusals::*, *};
 
 fn logged_in(registry: &Registry, store: &Path) -> agent_image::Puller {
@@ -215,7 +215,7 @@ fn mirrors_are_asked_first_and_the_registry_itself_last() {
     let directory = directory();
     let mut config = registry.config(&directory.path().join("store"));
     let location = format!("127.0.0.1:{}", mirror.port);
-    config.registries[0].mirrors = vec![agent_image::Mirror {
+    config.registries[0].mirrors = vec![agent_image_registry::Mirror {
         location,
         insecure: true,
     }];

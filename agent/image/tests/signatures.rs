@@ -8,7 +8,7 @@ mod support;
 
 use std::{fs, sync::Arc};
 
-use agent_image::SignaturePolicy;
+use agent_image_signatures::SignaturePolicy;
 use agent_keys::OfflineKeys;
 use support::{signed::*, *};
 

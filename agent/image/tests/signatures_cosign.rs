@@ -6,7 +6,7 @@ mod support;
 
 use std::fs;
 
-use agent_image::Digest;
+use agent_image_registry::Digest;
 use support::{signed::*, *};
 
 #[test]

@@ -13,7 +13,8 @@ use std::{
     sync::Arc,
 };
 
-use agent_image::{Puller, Reference};
+use agent_image::Puller;
+use agent_image_registry::Reference;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
 use support::*;
 

@@ -7,9 +7,9 @@ use agent_containers::{
     job::{JobError, Refusal},
 };
 use agent_evidence::tee::{TeeError, tpm::TpmError};
-use agent_image::{
-    AssembleError, ConfigError, Credentials, CredentialsError, Reference, StoreError,
-};
+use agent_image::ConfigError;
+use agent_image_registry::{Credentials, CredentialsError, Reference};
+use agent_image_unpacking::{AssembleError, StoreError};
 use agent_measured::NoteError;
 use agent_protocol::{
     id::{ContainerId, ExecId},

@@ -8,7 +8,7 @@
 use std::{borrow::Cow, fmt::Display, io};
 
 use agent_evidence::{HostData, Sha256Digest};
-use agent_image::{Digest, Reference};
+use agent_image_registry::{Digest, Reference};
 use agent_keys::ResourceUri;
 use agent_protocol::{
     id::{ContainerId, ExecId},

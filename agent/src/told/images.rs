@@ -3,11 +3,10 @@
 //! layer is called: of an encrypted image that is nobody's business.
 
 use agent_containers::{ImagesError, OwnerConfigError, RootError};
-use agent_image::{
-    AssembleError, ConfigError, FetchError, LayerError, LayerFailure, PullError, PullFailure,
-    RegistryError, RequirementFailure, ResolveError, SettleError, SignatureError, StoreError,
-    TreeError,
-};
+use agent_image::{ConfigError, LayerFailure, PullError, PullFailure};
+use agent_image_registry::{FetchError, RegistryError, ResolveError};
+use agent_image_signatures::{RequirementFailure, SignatureError};
+use agent_image_unpacking::{AssembleError, LayerError, SettleError, StoreError, TreeError};
 
 use crate::told::{
     disk,

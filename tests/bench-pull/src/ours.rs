@@ -8,7 +8,8 @@ use std::{
     time::Instant,
 };
 
-use agent_image::{Config, Puller, Reference, Registry};
+use agent_image::{Config, Puller};
+use agent_image_registry::{Reference, Registry};
 use agent_keys::{Cached, OfflineKeys};
 use anyhow::{Context, Result, anyhow};
 use clap::Args;

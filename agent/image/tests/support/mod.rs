@@ -18,7 +18,8 @@ use std::{
     time::Duration,
 };
 
-use agent_image::{Config, Digest, Puller, Reference, Registry as RegistryConfig};
+use agent_image::{Config, Puller};
+use agent_image_registry::{Digest, Reference, Registry as RegistryConfig};
 
 pub const OCI_LAYER: &str = "application/vnd.oci.image.layer.v1.tar";
 pub const OCI_MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";

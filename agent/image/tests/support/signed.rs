@@ -5,9 +5,9 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use agent_image::{
-    Config, Image, Lookaside, Puller, Reference, Registry as RegistryConfig, SignaturePolicy,
-};
+use agent_image::{Config, Image, Puller};
+use agent_image_registry::{Reference, Registry as RegistryConfig};
+use agent_image_signatures::{Lookaside, SignaturePolicy};
 
 use super::*;
 

@@ -3,7 +3,7 @@
 //! Everything printed is what the image claims. Nothing is decrypted and no signature
 //! is verified: that takes keys and a policy, and is what a pull does.
 
-use agent_image::Digest;
+use agent_image_registry::Digest;
 use agent_keys::Recipient;
 use clap::Args;
 use policy_images::{Document, Place, PlaceError, Source};

@@ -13,10 +13,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use agent_image::{
-    AcceptedSignature, AssembleError, ConfigError, Image, Progress, Puller, Reference,
-    ReferenceError,
-};
+use agent_image::{ConfigError, Image, Puller};
+use agent_image_registry::{Reference, ReferenceError};
+use agent_image_signatures::AcceptedSignature;
+use agent_image_unpacking::{AssembleError, Progress};
 use agent_keys::{Cached, KeyProvider};
 use clap::Args;
 use serde::Serialize;

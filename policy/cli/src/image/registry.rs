@@ -2,7 +2,8 @@
 
 use std::{fs, io, path::PathBuf, time::Duration};
 
-use agent_image::{Config, Credentials, CredentialsError, RegistriesError, Registry};
+use agent_image::Config;
+use agent_image_registry::{Credentials, CredentialsError, RegistriesError, Registry};
 use clap::Args;
 
 /// How registries are reached.

@@ -2,7 +2,8 @@
 
 use std::path::PathBuf;
 
-use agent_image::{Config, Lookaside, LookasideError, PolicyError, SignaturePolicy};
+use agent_image::Config;
+use agent_image_signatures::{Lookaside, LookasideError, PolicyError, SignaturePolicy};
 use clap::Args;
 
 use crate::image::registry::{OptionError, read};
