@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeMap,
+    io,
     path::Path,
     sync::{
         Arc,
@@ -73,6 +74,9 @@ pub enum PullFailure {
     /// The signature policy.
     #[error(transparent)]
     Signature(#[from] SignatureError),
+    /// A thread that would unpack layers.
+    #[error("a thread for its layers cannot be started")]
+    Thread(#[source] io::Error),
     /// One of the layers.
     #[error("layer {number} of {count} ({digest}) is not usable")]
     Layer {
@@ -284,13 +288,11 @@ impl Puller {
         };
         let (results, inbox) = channel();
         thread::scope(|scope| {
-            for _ in 0..self.parallel.min(count) {
+            start_all(self.parallel.min(count), deadline, || {
                 let results = results.clone();
-                thread::Builder::new()
-                    .name("layer".to_owned())
-                    .spawn_scoped(scope, || pull.work(results))
-                    .map_err(|error| pull.failed(0, LayerError::Thread(error).into()))?;
-            }
+                let thread = thread::Builder::new().name("layer".to_owned());
+                thread.spawn_scoped(scope, || pull.work(results)).map(drop)
+            })?;
             drop(results);
             let mut waiting = BTreeMap::new();
             let mut finished: Vec<Layer> = Vec::with_capacity(count);
@@ -314,6 +316,20 @@ impl Puller {
             }
         })
     }
+}
+
+/// Starts so many threads. If one cannot start, those that run are told to stop: without
+/// it the pull has failed, whatever they do.
+fn start_all(
+    count: usize,
+    deadline: &Deadline,
+    mut start: impl FnMut() -> io::Result<()>,
+) -> Result<(), PullFailure> {
+    let started = (0..count).try_for_each(|_| start());
+    started.map_err(|error| {
+        deadline.cancel();
+        PullFailure::Thread(error)
+    })
 }
 
 fn push<A, B>((one, other): (A, B), ones: &mut Vec<A>, others: &mut Vec<B>) {
@@ -484,5 +500,26 @@ impl<'a> LayerPull<'a> {
             digest: layers[position].digest.clone(),
             cause: Box::new(cause),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_thread_that_cannot_start_stops_the_others_and_is_the_cause() {
+        let deadline = Deadline::within(Duration::from_secs(60));
+        let mut started = 0;
+        let result = start_all(4, &deadline, || {
+            started += 1;
+            match started {
+                2 => Err(io::Error::from(io::ErrorKind::WouldBlock)),
+                _ => Ok(()),
+            }
+        });
+        assert!(matches!(result, Err(PullFailure::Thread(_))));
+        assert_eq!(started, 2, "no further thread is started");
+        assert!(matches!(deadline.check(), Err(FetchError::Cancelled)));
     }
 }
