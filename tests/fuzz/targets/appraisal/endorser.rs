@@ -9,7 +9,7 @@ use policy_appraisal::{
 };
 
 static REPORT: &[u8] =
-    include_bytes!("../../../../agent/evidence/tests/vectors/snp/genoa-v3.report.bin");
+    include_bytes!("../../../../policy/appraisal/tests/vectors/snp/genoa-v3.report.bin");
 static ROOTS: LazyLock<Roots> = LazyLock::new(Roots::amd);
 static REFERENCES: LazyLock<ReferenceValues> = LazyLock::new(|| {
     let text = r#"{"products": {}, "refused_products": [], "revocation": "optional",

@@ -4,7 +4,7 @@
 use policy_appraisal::{
     Endorsements, Evidence,
     azure::AzureEvidence,
-    snp::{JsonEvidence, Product, UnverifiedReport, azure::AzureEvidence},
+    snp::{JsonEvidence, Product, UnverifiedReport},
 };
 
 libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
