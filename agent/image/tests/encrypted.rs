@@ -12,11 +12,14 @@ use std::{
     },
 };
 
-use aes::cipher::{KeyIvInit, StreamCipher};
 use agent_image::Puller;
 use agent_image_registry::Digest;
 use agent_keys::{Cached, KeyError, KeyProvider, OfflineKeys, ResourceUri, Secret};
-use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
+use aws_lc_rs::{
+    aead::{AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey},
+    cipher::{AES_256, EncryptionContext, StreamingEncryptingKey, UnboundCipherKey},
+    iv::FixedLength,
+};
 use base64::{Engine, engine::general_purpose::STANDARD};
 use support::*;
 
@@ -33,8 +36,13 @@ struct Encrypted {
 fn encrypt(layer: &Layer, seed: u8, change: impl FnOnce(&mut [u8; 32], &mut String)) -> Encrypted {
     let (symkey, nonce) = ([seed; 32], [seed ^ 0xff; 16]);
     let mut inner = Digest::sha256(&layer.stored).to_string();
-    let mut stored = layer.stored.clone();
-    ctr::Ctr128BE::<aes::Aes256>::new(&symkey.into(), &nonce.into()).apply_keystream(&mut stored);
+    let context = EncryptionContext::Iv128(FixedLength::from(nonce));
+    let key = UnboundCipherKey::new(&AES_256, &symkey).unwrap();
+    let mut cipher = StreamingEncryptingKey::less_safe_ctr(key, context).unwrap();
+    let mut stored = vec![0; layer.stored.len() + 16];
+    let written = cipher.update(&layer.stored, &mut stored).unwrap();
+    let length = written.written().len();
+    stored.truncate(length);
     let mut mac = [0; 32];
     let key = aws_lc_rs::hmac::Key::new(aws_lc_rs::hmac::HMAC_SHA256, &symkey);
     mac.copy_from_slice(aws_lc_rs::hmac::sign(&key, &stored).as_ref());

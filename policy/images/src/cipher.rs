@@ -5,28 +5,30 @@
 
 use std::io::{self, Write};
 
-use aes::{
-    Aes256,
-    cipher::{KeyIvInit, StreamCipher},
-};
 use agent_image_registry::Digest;
 use agent_keys::LayerKey;
 use aws_lc_rs::{
+    cipher::{AES_256, EncryptionContext, StreamingEncryptingKey, UnboundCipherKey},
     digest, hmac,
+    iv::FixedLength,
     rand::{SecureRandom, SystemRandom},
 };
-use ctr::Ctr128BE;
 use tempfile::NamedTempFile;
 use zeroize::Zeroizing;
 
 use crate::SealError;
+
+/// A multiple of the block; what is encrypted stays in the first-level cache.
+const PIECE_BYTES: usize = 8 * 1024;
+/// The cipher asks for room up to the end of the last block.
+const BLOCK_BYTES: usize = 16;
 
 /// A sink that writes ciphertext, and remembers what it takes to read it.
 pub(super) struct Encrypting {
     draft: NamedTempFile,
     symkey: Zeroizing<[u8; 32]>,
     nonce: [u8; 16],
-    cipher: Ctr128BE<Aes256>,
+    cipher: StreamingEncryptingKey,
     mac: hmac::Context,
     plain: digest::Context,
     plain_name: &'static str,
@@ -68,13 +70,13 @@ impl Encrypting {
             _ => ("sha256", &digest::SHA256),
         };
         Self {
-            cipher: Ctr128BE::new((&*symkey).into(), (&nonce).into()),
+            cipher: counter_mode(&symkey, nonce),
             mac: hmac::Context::with_key(&hmac::Key::new(hmac::HMAC_SHA256, &*symkey)),
             plain: digest::Context::new(algorithm),
             plain_name,
             stored: digest::Context::new(&digest::SHA256),
             size: 0,
-            buffer: Vec::new(),
+            buffer: vec![0; PIECE_BYTES + BLOCK_BYTES],
             draft,
             symkey,
             nonce,
@@ -108,13 +110,13 @@ impl Encrypting {
 
 impl Write for Encrypting {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let bytes = bytes.get(..PIECE_BYTES).unwrap_or(bytes);
         self.plain.update(bytes);
-        self.buffer.clear();
-        self.buffer.extend_from_slice(bytes);
-        self.cipher.apply_keystream(&mut self.buffer);
-        self.mac.update(&self.buffer);
-        self.stored.update(&self.buffer);
-        self.draft.write_all(&self.buffer)?;
+        let sealed = self.cipher.less_safe_update(bytes, &mut self.buffer);
+        let sealed = sealed.expect("counter mode has room for each piece");
+        self.mac.update(sealed.written());
+        self.stored.update(sealed.written());
+        self.draft.write_all(sealed.written())?;
         self.size += bytes.len() as u64;
         Ok(bytes.len())
     }
@@ -122,6 +124,15 @@ impl Write for Encrypting {
     fn flush(&mut self) -> io::Result<()> {
         self.draft.flush()
     }
+}
+
+fn counter_mode(symkey: &[u8; 32], nonce: [u8; 16]) -> StreamingEncryptingKey {
+    UnboundCipherKey::new(&AES_256, symkey)
+        .and_then(|key| {
+            let nonce = EncryptionContext::Iv128(FixedLength::from(nonce));
+            StreamingEncryptingKey::less_safe_ctr(key, nonce)
+        })
+        .expect("any 32 bytes are a key, and any 16 a counter block")
 }
 
 #[cfg(test)]

@@ -5,15 +5,19 @@
 //! of no use until it was found right at the end, like its digests. Format: the
 //! OCI image encryption draft, cipher `AES_256_CTR_HMAC_SHA256`.
 
-use aes::{
-    Aes256,
-    cipher::{KeyIvInit, StreamCipher},
-};
 use agent_image_registry::{Digest, Hasher};
 use agent_keys::LayerKey;
-use ctr::Ctr128BE;
+use aws_lc_rs::{
+    cipher::{AES_256, DecryptionContext, StreamingDecryptingKey, UnboundCipherKey},
+    iv::FixedLength,
+};
 
 use super::{LayerError, twin::Twin};
+
+/// Pieces stay in the first-level cache between the passes; a multiple of the block.
+const PIECE_BYTES: usize = 8 * 1024;
+/// The cipher asks for room up to the end of the last block.
+const BLOCK_BYTES: usize = 16;
 
 /// What happens to a blob's bytes as they arrive.
 pub(super) enum Stored {
@@ -23,7 +27,9 @@ pub(super) enum Stored {
 
 pub(super) struct Decryption {
     twin: Twin,
-    cipher: Ctr128BE<Aes256>,
+    cipher: StreamingDecryptingKey,
+    /// The cipher writes beside what it reads.
+    plain: [u8; PIECE_BYTES + BLOCK_BYTES],
     mac: [u8; 32],
     /// The digest before encryption, where nothing else proves it.
     inner: Option<(Digest, Hasher)>,
@@ -58,7 +64,8 @@ impl Stored {
         let inner = inner.filter(|_| !key.nonce_was_wrapped);
         Ok(Self::Encrypted(Box::new(Decryption {
             twin: Twin::new(expected, &key.symkey),
-            cipher: Ctr128BE::new((&*key.symkey).into(), (&key.nonce).into()),
+            cipher: counter_mode(&key.symkey, key.nonce),
+            plain: [0; PIECE_BYTES + BLOCK_BYTES],
             mac: key.hmac,
             inner,
         })))
@@ -69,13 +76,8 @@ impl Stored {
         match self {
             Self::Plain(hasher) => hasher.update(bytes),
             Self::Encrypted(decryption) => {
-                // In pieces that stay in the first-level cache between the passes.
-                for piece in bytes.chunks_mut(8 * 1024) {
-                    decryption.twin.update(piece);
-                    decryption.cipher.apply_keystream(piece);
-                    if let Some((_, hasher)) = &mut decryption.inner {
-                        hasher.update(piece);
-                    }
+                for piece in bytes.chunks_mut(PIECE_BYTES) {
+                    decryption.update(piece);
                 }
             }
         }
@@ -114,6 +116,28 @@ impl Stored {
             }
         }
     }
+}
+
+impl Decryption {
+    /// Takes at most [`PIECE_BYTES`] in, and leaves them decrypted.
+    fn update(&mut self, piece: &mut [u8]) {
+        self.twin.update(piece);
+        let plain = self.cipher.less_safe_update(piece, &mut self.plain);
+        let plain = plain.expect("counter mode has room for each piece");
+        piece.copy_from_slice(plain.written());
+        if let Some((_, hasher)) = &mut self.inner {
+            hasher.update(piece);
+        }
+    }
+}
+
+fn counter_mode(symkey: &[u8; 32], nonce: [u8; 16]) -> StreamingDecryptingKey {
+    UnboundCipherKey::new(&AES_256, symkey)
+        .and_then(|key| {
+            let nonce = DecryptionContext::Iv128(FixedLength::from(nonce));
+            StreamingDecryptingKey::ctr(key, nonce)
+        })
+        .expect("any 32 bytes are a key, and any 16 a counter block")
 }
 
 /// Compares in a time that does not tell where two MACs differ.
