@@ -1,6 +1,10 @@
-//! Every scenario on containerd 2.1, and those that no other release could change.
+//! containerd 2.1: every scenario, and those that no other release could change.
 
-tests_e2e::all_scenarios!(tests_harness::Release::V2_1);
+tests_e2e::scenarios_of_the_release!(tests_harness::Release::V2_1);
+
+mod any_release {
+    tests_e2e::scenarios_of_any_release!(tests_harness::Release::V2_1);
+}
 
 mod once {
     tests_e2e::scenarios! { tests_harness::Release::V2_1;
