@@ -46,7 +46,7 @@ pub(crate) struct Image {
     pub(crate) name: &'static str,
     pub(crate) compression: Compression,
     pub(crate) layers: usize,
-    /// Of all layers together.
+    /// Bytes of all layers together.
     pub(crate) bytes: u64,
     /// Small files instead of large ones, if any.
     pub(crate) files: usize,

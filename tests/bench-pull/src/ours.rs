@@ -73,7 +73,7 @@ pub(crate) fn pull(options: &PullOptions) -> Result<()> {
     Ok(())
 }
 
-/// As a number.
+/// A time in seconds, as a number.
 pub(crate) fn seconds(time: nix::sys::time::TimeSpec) -> f64 {
     time.tv_sec() as f64 + time.tv_nsec() as f64 / 1e9
 }

@@ -28,7 +28,7 @@ pub(crate) struct Cost {
 }
 
 impl Cost {
-    /// One after the other.
+    /// The use of two programs that ran one after the other.
     pub(crate) fn then(self, next: Self) -> Self {
         Self {
             wall: self.wall + next.wall,

@@ -137,7 +137,7 @@ fn timed(work: impl FnOnce()) -> Result<f64> {
     Ok(now()? - begin)
 }
 
-/// What nobody looks at might not be computed.
+/// Drops a value in a way that keeps the compiler from leaving out its computation.
 fn drop_used<T>(value: T) {
     std::hint::black_box(value);
 }

@@ -20,7 +20,7 @@ const MEMORY_MIB: f64 = 32.0;
 /// Manifest and configuration, besides one for each layer.
 const REQUESTS: usize = 2;
 
-/// To three places: small images take milliseconds.
+/// Rounds to three decimal places, because small images take milliseconds.
 fn rounded(value: f64) -> f64 {
     (value * 1000.0).round() / 1000.0
 }
@@ -43,7 +43,7 @@ impl<'a> Samples<'a> {
         self.samples.iter().filter_map(of).collect()
     }
 
-    /// A value alone.
+    /// The measurement of a value that is compared with nothing.
     fn value(
         &self,
         what: &str,

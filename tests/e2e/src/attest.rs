@@ -50,9 +50,6 @@ fn pod<'bed>(stage: &'bed Stage, annotations: &[(&str, &str)]) -> Result<Pod<'be
 }
 
 /// A pod with initdata runs like any other, and its containers hear that no TEE protects them.
-///
-/// # Errors
-/// When the claim does not hold.
 pub fn a_pod_with_initdata_runs(stage: &'static Stage) -> Result<()> {
     let _turn = stage.together();
     if !stage.has_vms() {
@@ -72,9 +69,6 @@ pub fn a_pod_with_initdata_runs(stage: &'static Stage) -> Result<()> {
 }
 
 /// What the guest would not take, or cannot honour, ends the pod with a sentence.
-///
-/// # Errors
-/// When the claim does not hold.
 pub fn what_the_guest_cannot_take_is_named(stage: &'static Stage) -> Result<()> {
     let _turn = stage.together();
     if !stage.has_vms() {
@@ -136,9 +130,6 @@ fn evidence(pod: &Pod<'_>) -> Result<Value> {
 
 /// One pod's evidence is accepted by its owner, and refused when anything differs from
 /// what the owner expects.
-///
-/// # Errors
-/// When the claim does not hold.
 pub fn a_pod_proves_what_ran_and_every_change_is_refused_by_name(
     stage: &'static Stage,
 ) -> Result<()> {
@@ -271,9 +262,6 @@ all=("$@")
 "#;
 
 /// A host that launches anything else is refused by name, although the guest runs as well.
-///
-/// # Errors
-/// When the claim does not hold.
 pub fn a_changed_launch_is_refused_by_name(stage: &'static Stage) -> Result<()> {
     with_tee(stage, "", |stage, tee| {
         let initdata = document("aa.toml", "a = 1\n")?;
@@ -293,9 +281,6 @@ pub fn a_changed_launch_is_refused_by_name(stage: &'static Stage) -> Result<()> 
 }
 
 /// The host gives other `HOST_DATA` than the digest of the disk that it delivers.
-///
-/// # Errors
-/// When the claim does not hold.
 pub fn a_guest_whose_launch_binds_something_else_refuses_everything(
     stage: &'static Stage,
 ) -> Result<()> {

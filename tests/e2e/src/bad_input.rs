@@ -73,9 +73,6 @@ fn fails_with_configuration(stage: &Stage, drop_in: &str, words: &[&str]) -> Res
 }
 
 /// `--handler` names a runtime that containerd does not have.
-///
-/// # Errors
-/// When the claim does not hold.
 pub fn a_wrong_handler_is_named(stage: &'static Stage) -> Result<()> {
     let _turn = stage.alone();
     fails(
@@ -87,9 +84,6 @@ pub fn a_wrong_handler_is_named(stage: &'static Stage) -> Result<()> {
 }
 
 /// The file and the line are named.
-///
-/// # Errors
-/// When the claim does not hold.
 pub fn malformed_yaml_is_named_with_its_place(stage: &'static Stage) -> Result<()> {
     let _turn = stage.alone();
     let yaml = "apiVersion: v1\nkind: Pod\nmetadata:\n  name: [unclosed\n";
@@ -97,9 +91,6 @@ pub fn malformed_yaml_is_named_with_its_place(stage: &'static Stage) -> Result<(
 }
 
 /// The registry answers that it has no such image.
-///
-/// # Errors
-/// When the claim does not hold.
 pub fn an_image_that_does_not_exist_is_named(stage: &'static Stage) -> Result<()> {
     let _turn = stage.alone();
     let image = format!("{REGISTRY}/no-such-image:1");
@@ -107,9 +98,6 @@ pub fn an_image_that_does_not_exist_is_named(stage: &'static Stage) -> Result<()
 }
 
 /// Nothing listens where the image should come from.
-///
-/// # Errors
-/// When the claim does not hold.
 pub fn an_unreachable_registry_is_named(stage: &'static Stage) -> Result<()> {
     let _turn = stage.alone();
     let image = "10.90.0.1:5999/busybox:1";
@@ -117,9 +105,6 @@ pub fn an_unreachable_registry_is_named(stage: &'static Stage) -> Result<()> {
 }
 
 /// The guest compares each layer with its digest; the node, which downloads none, cannot.
-///
-/// # Errors
-/// When the claim does not hold.
 pub fn a_layer_with_a_wrong_digest_is_refused_and_named(stage: &'static Stage) -> Result<()> {
     let _turn = stage.alone();
     let image = format!("{REGISTRY}/spoiled:1");
@@ -127,9 +112,6 @@ pub fn a_layer_with_a_wrong_digest_is_refused_and_named(stage: &'static Stage) -
 }
 
 /// The shim refuses a configuration it does not understand.
-///
-/// # Errors
-/// When the claim does not hold.
 pub fn an_unknown_configuration_key_is_named_with_file_and_line(
     stage: &'static Stage,
 ) -> Result<()> {
@@ -140,9 +122,6 @@ pub fn an_unknown_configuration_key_is_named_with_file_and_line(
 }
 
 /// The guest image is not where the configuration says.
-///
-/// # Errors
-/// When the claim does not hold.
 pub fn a_missing_kernel_is_named(stage: &'static Stage) -> Result<()> {
     let _turn = stage.alone();
     let drop_in = "[hypervisor.qemu]\nguest_image = \"/run/bed/no-such-image\"\n";
@@ -150,9 +129,6 @@ pub fn a_missing_kernel_is_named(stage: &'static Stage) -> Result<()> {
 }
 
 /// The node has less memory than the pod asks for.
-///
-/// # Errors
-/// When the claim does not hold.
 pub fn a_pod_larger_than_the_node_is_refused(stage: &'static Stage) -> Result<()> {
     let _turn = stage.alone();
     let drop_in = "[hypervisor.qemu]\ndefault_memory = 4000000\n";

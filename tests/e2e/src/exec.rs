@@ -49,9 +49,6 @@ fn wait_within(child: &mut Child, deadline: Duration) -> Result<i32> {
 }
 
 /// Each exec has its exit code, its standard output and its standard error.
-///
-/// # Errors
-/// When the claim does not hold.
 pub fn exit_codes_and_streams_are_kept_apart(stage: &'static Stage) -> Result<()> {
     let _turn = stage.together();
     let container = stage.shared()?;
@@ -72,9 +69,6 @@ pub fn exit_codes_and_streams_are_kept_apart(stage: &'static Stage) -> Result<()
 }
 
 /// Closing standard input ends a reader, whose output still arrives.
-///
-/// # Errors
-/// When the claim does not hold.
 pub fn the_end_of_standard_input_is_seen(stage: &'static Stage) -> Result<()> {
     let _turn = stage.together();
     let container = stage.shared()?;
@@ -104,9 +98,6 @@ pub fn the_end_of_standard_input_is_seen(stage: &'static Stage) -> Result<()> {
 }
 
 /// A reader slower than the writer gets every byte.
-///
-/// # Errors
-/// When the claim does not hold.
 pub fn sixty_four_mebibytes_of_output_arrive_unchanged(stage: &'static Stage) -> Result<()> {
     let _turn = stage.together();
     let container = stage.shared()?;
@@ -139,9 +130,6 @@ pub fn sixty_four_mebibytes_of_output_arrive_unchanged(stage: &'static Stage) ->
 }
 
 /// With a terminal the process has one, of the size the user's window has, now and later.
-///
-/// # Errors
-/// When the claim does not hold.
 pub fn a_terminal_is_a_terminal_and_can_be_resized(stage: &'static Stage) -> Result<()> {
     let _turn = stage.together();
     let container = stage.shared()?;

@@ -23,9 +23,6 @@ fn layers(stage: &Stage) -> Result<Vec<String>> {
 }
 
 /// containerd asks the registry for manifest and configuration; only the guest asks for layers.
-///
-/// # Errors
-/// When the claim does not hold.
 pub fn the_node_downloads_no_layer(stage: &'static Stage) -> Result<()> {
     let _turn = stage.together();
     if !stage.has_vms() {
@@ -44,9 +41,6 @@ pub fn the_node_downloads_no_layer(stage: &'static Stage) -> Result<()> {
 }
 
 /// containerd remembers snapshots that the snapshotter has forgotten; pods run all the same.
-///
-/// # Errors
-/// When the claim does not hold.
 pub fn pods_run_after_the_snapshotters_directory_was_wiped(stage: &'static Stage) -> Result<()> {
     let _turn = stage.alone();
     if !stage.has_vms() {

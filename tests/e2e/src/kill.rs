@@ -196,9 +196,6 @@ fn while_removing(scene: &Scene) -> Result<()> {
 macro_rules! killed {
     ($($(#[$doc:meta])* $name:ident: $step:ident($program:expr);)+) => {
         $($(#[$doc])*
-        ///
-        /// # Errors
-        /// When the claim does not hold.
         pub fn $name(stage: &'static Stage) -> Result<()> {
             play(stage, $program, $step)
         })+

@@ -9,9 +9,6 @@ use tests_harness::{ContainerRequest, wait_until};
 use crate::Stage;
 
 /// A container that listens to SIGTERM ends by itself; one that does not is killed after its grace.
-///
-/// # Errors
-/// When the claim does not hold.
 pub fn sigterm_comes_first_and_sigkill_when_it_is_ignored(stage: &'static Stage) -> Result<()> {
     let _turn = stage.together();
     let pod = stage.pod()?;
@@ -38,9 +35,6 @@ pub fn sigterm_comes_first_and_sigkill_when_it_is_ignored(stage: &'static Stage)
 }
 
 /// The kernel's out-of-memory killer is seen through to CRI.
-///
-/// # Errors
-/// When the claim does not hold.
 pub fn a_container_out_of_memory_is_reported_as_such(stage: &'static Stage) -> Result<()> {
     let _turn = stage.together();
     let pod = stage.pod()?;
@@ -56,9 +50,6 @@ pub fn a_container_out_of_memory_is_reported_as_such(stage: &'static Stage) -> R
 }
 
 /// Processor time grows with work, memory is that of the workload.
-///
-/// # Errors
-/// When the claim does not hold.
 pub fn stats_are_plausible(stage: &'static Stage) -> Result<()> {
     let _turn = stage.together();
     let pod = stage.pod()?;
@@ -84,9 +75,6 @@ pub fn stats_are_plausible(stage: &'static Stage) -> Result<()> {
 }
 
 /// The same pod starts a container anew; its neighbour does not notice.
-///
-/// # Errors
-/// When the claim does not hold.
 pub fn one_container_restarts_while_another_runs_on(stage: &'static Stage) -> Result<()> {
     let _turn = stage.together();
     let pod = stage.pod()?;

@@ -10,9 +10,6 @@ use crate::Stage;
 const PODS: usize = 10;
 
 /// Ten pods start, run and end beside each other, and none gets another's output.
-///
-/// # Errors
-/// When the claim does not hold.
 pub fn ten_pods_run_at_once(stage: &'static Stage) -> Result<()> {
     let _turn = stage.alone();
     let before = stage.before()?;

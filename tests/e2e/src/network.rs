@@ -8,9 +8,6 @@ use tests_harness::{ContainerRequest, wait_until};
 use crate::Stage;
 
 /// Pod to pod, pod to node, node to pod, and the pod's own address inside it.
-///
-/// # Errors
-/// When the claim does not hold.
 pub fn pods_reach_each_other_and_the_node_and_it_them(stage: &'static Stage) -> Result<()> {
     let _turn = stage.together();
     let node = stage.bed().node();

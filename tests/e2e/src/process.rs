@@ -6,9 +6,6 @@ use tests_harness::{ContainerRequest, TestImages};
 use crate::Stage;
 
 /// Exit code and both streams come back.
-///
-/// # Errors
-/// When the claim does not hold.
 pub fn a_pod_runs_to_completion_and_its_exit_code_is_reported(stage: &'static Stage) -> Result<()> {
     let _turn = stage.together();
     let pod = stage.pod()?;
@@ -21,9 +18,6 @@ pub fn a_pod_runs_to_completion_and_its_exit_code_is_reported(stage: &'static St
 }
 
 /// What the pod says wins over the image.
-///
-/// # Errors
-/// When the claim does not hold.
 pub fn arguments_environment_user_and_directory_are_the_pods(stage: &'static Stage) -> Result<()> {
     let _turn = stage.together();
     let pod = stage.pod()?;
@@ -46,9 +40,6 @@ pub fn arguments_environment_user_and_directory_are_the_pods(stage: &'static Sta
 }
 
 /// Command, environment, user and directory of the image are used.
-///
-/// # Errors
-/// When the claim does not hold.
 pub fn what_the_pod_leaves_open_comes_from_the_image(stage: &'static Stage) -> Result<()> {
     let _turn = stage.together();
     let pod = stage.pod()?;
@@ -75,9 +66,6 @@ pub fn what_the_pod_leaves_open_comes_from_the_image(stage: &'static Stage) -> R
 }
 
 /// A root that cannot be written, with a `/dev/shm` that can.
-///
-/// # Errors
-/// When the claim does not hold.
 pub fn a_read_only_root_refuses_writes(stage: &'static Stage) -> Result<()> {
     let _turn = stage.together();
     let pod = stage.pod()?;
@@ -94,9 +82,6 @@ pub fn a_read_only_root_refuses_writes(stage: &'static Stage) -> Result<()> {
 }
 
 /// One network, one host name, one IPC namespace with its shared memory; own processes and mounts.
-///
-/// # Errors
-/// When the claim does not hold.
 pub fn containers_of_a_pod_share_network_and_ipc_but_not_processes(
     stage: &'static Stage,
 ) -> Result<()> {
@@ -131,9 +116,6 @@ pub fn containers_of_a_pod_share_network_and_ipc_but_not_processes(
 }
 
 /// containerd's log has everything, in order.
-///
-/// # Errors
-/// When the claim does not hold.
 pub fn logs_hold_both_streams_long_lines_and_the_last_words(stage: &'static Stage) -> Result<()> {
     let _turn = stage.together();
     let pod = stage.pod()?;

@@ -277,9 +277,6 @@ fn is_refused(pod: &Pod<'_>, name: &str, words: &str) -> Result<()> {
 /// Encrypted by `kata-cc` and by skopeo, for a key provider and for a public key, signed by GnuPG
 /// and skopeo, by cosign in a tag and in a bundle: each runs in a guest whose initdata has the
 /// keys, and its impostors do not.
-///
-/// # Errors
-/// When the claim does not hold.
 pub fn images_run_if_their_owner_protected_them_and_others_do_not(
     stage: &'static Stage,
 ) -> Result<()> {

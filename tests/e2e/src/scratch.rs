@@ -28,9 +28,6 @@ fn disk(stage: &Stage, sandbox: &str) -> PathBuf {
 
 /// What a container writes to its root and to an `emptyDir` fills a file of the node, in
 /// which it is not to be found; the volume has its limit; the file goes with the pod.
-///
-/// # Errors
-/// When the claim does not hold.
 pub fn what_a_pod_writes_lies_encrypted_on_the_node_and_goes_with_it(
     stage: &'static Stage,
 ) -> Result<()> {

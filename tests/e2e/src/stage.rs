@@ -33,7 +33,7 @@ impl Stage {
     /// Plays `scenario` on `release`, or prints why not.
     ///
     /// # Errors
-    /// The scenario's.
+    /// When the scenario fails, or the bed cannot be made.
     pub fn play(release: Release, scenario: fn(&'static Self) -> Result<()>) -> Result<()> {
         static STAGE: OnceLock<Result<Stage, Missing>> = OnceLock::new();
         match STAGE.get_or_init(|| Self::set(release)) {

@@ -100,7 +100,7 @@ fn has_kvm() -> bool {
     virtualizes && Path::new("/dev/kvm").exists()
 }
 
-/// A pod's life, measured.
+/// Measures the life of one pod.
 fn sample(bed: &Bed, handler: Handler) -> Result<Sample> {
     let mut sample = Sample::new();
     let start = Instant::now();

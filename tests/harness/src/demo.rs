@@ -31,7 +31,7 @@ const COPY_DEADLINE: Duration = Duration::from_secs(600);
 /// Stands in the example for the bed's own test image.
 const EXAMPLE_IMAGE: &str = "registry.example/busybox:1";
 
-/// What to demonstrate.
+/// Which pod the demo runs, with which programs, and what stays afterwards.
 #[derive(Debug, Clone)]
 pub struct DemoOptions {
     /// What `hack/build` made.
@@ -257,7 +257,7 @@ impl TimingWatch {
         Self { stop, reader }
     }
 
-    /// The last that was seen.
+    /// Stops watching and returns the last times that were seen.
     #[must_use]
     pub fn stop(self) -> Timing {
         self.stop.store(true, Ordering::Relaxed);

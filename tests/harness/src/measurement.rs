@@ -66,7 +66,7 @@ fn print(measurements: &[Measurement], peer: &str) {
     }
 }
 
-/// To two places.
+/// Rounds to two decimal places.
 pub(crate) fn rounded(value: f64) -> f64 {
     (value * 100.0).round() / 100.0
 }

@@ -113,7 +113,7 @@ impl Node {
     /// A command that runs `program` inside; a relative name is looked up there.
     ///
     /// # Panics
-    /// Never after [`Node::up`], which found the same binary.
+    /// When the `bed` program has gone since [`Node::up`] found it.
     #[must_use]
     pub fn command(&self, program: impl AsRef<Path>) -> Command {
         command_inside(self.first, program).expect("the bed's own binary started this node")

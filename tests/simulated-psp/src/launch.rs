@@ -53,10 +53,10 @@ pub enum LaunchError {
     /// An option has a value that cannot be measured.
     #[error("{0} {1:?} cannot be measured")]
     Value(&'static str, String),
-    /// The SNP object is not one.
+    /// The `sev-snp-guest` object cannot be read.
     #[error("the sev-snp-guest object is not one: {0}")]
     Object(String),
-    /// Without them the kernel is not measured.
+    /// The object does not ask for kernel hashes, so the kernel would not be measured.
     #[error("the sev-snp-guest object does not ask for kernel hashes")]
     NoHashes,
 }

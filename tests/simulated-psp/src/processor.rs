@@ -45,7 +45,7 @@ pub struct Model {
 /// Why the processor does not launch a guest.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum RefusedLaunch {
-    /// The firmware file is none.
+    /// The firmware file cannot be read as firmware.
     #[error("the firmware {0}")]
     Firmware(#[from] guest_image_measurement::FirmwareError),
     /// The firmware cannot start this kernel.
