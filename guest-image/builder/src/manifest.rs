@@ -11,9 +11,9 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use guest_image_measurement::Sha256Digest;
 pub use guest_image_measurement::{INITRD, KERNEL, MANIFEST as FILE_NAME};
 use serde::{Deserialize, Serialize};
-use sha2::{Digest, Sha256};
 
 /// The only schema there is.
 const SCHEMA: u32 = 1;
@@ -156,7 +156,7 @@ impl FileDigest {
     #[must_use]
     pub fn of(bytes: &[u8]) -> Self {
         Self {
-            sha256: hex::encode(Sha256::digest(bytes)),
+            sha256: Sha256Digest::of(bytes).to_string(),
             bytes: bytes.len() as u64,
         }
     }

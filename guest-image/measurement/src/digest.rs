@@ -2,7 +2,7 @@
 
 use std::{fmt, str::FromStr};
 
-use sha2::{Digest, Sha256, Sha384};
+use aws_lc_rs::digest::{SHA256, SHA384, digest};
 
 /// Why a text is not a digest.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
@@ -13,7 +13,7 @@ pub struct ParseDigestError {
 }
 
 macro_rules! digest {
-    ($(#[$doc:meta])* $name:ident, $hash:ty, $bytes:literal) => {
+    ($(#[$doc:meta])* $name:ident, $hash:ident, $bytes:literal) => {
         $(#[$doc])*
         #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
         pub struct $name([u8; $bytes]);
@@ -22,7 +22,9 @@ macro_rules! digest {
             /// The digest of some bytes.
             #[must_use]
             pub fn of(bytes: &[u8]) -> Self {
-                Self(<$hash>::digest(bytes).into())
+                let mut hash = [0; $bytes];
+                hash.copy_from_slice(digest(&$hash, bytes).as_ref());
+                Self(hash)
             }
 
             /// A digest that was computed elsewhere.
@@ -69,13 +71,13 @@ macro_rules! digest {
 digest!(
     /// SHA-256, as used for the kernel, the initrd and the command line.
     Sha256Digest,
-    Sha256,
+    SHA256,
     32
 );
 digest!(
     /// SHA-384, as used for pages, launch digests and key digests.
     Sha384Digest,
-    Sha384,
+    SHA384,
     48
 );
 

@@ -5,6 +5,8 @@
 //! full, and [`forbidden`] reads `cargo metadata` and names every arrow that is
 //! not in it. Test crates may depend on anything; nothing but tests depends on them.
 
+pub mod linked;
+
 use std::{collections::BTreeSet, path::Path};
 
 use serde::Deserialize;
