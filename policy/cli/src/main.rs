@@ -1,6 +1,6 @@
 //! `kata-cc`, the command of a workload's owner.
 //!
-//! Runs outside the guest and is trusted by its user alone. [`run`] starts a Pod
+//! Runs outside the guest and is trusted by its user alone. [`policy_run`] starts a Pod
 //! through containerd without Kubernetes; [`image`] pulls images as the guest does,
 //! encrypts them and shows what is encrypted; [`initdata`] makes what a launch binds;
 //! [`measure`] computes what a genuine guest reports, and [`verify`] judges what one did
@@ -24,17 +24,15 @@
 mod image;
 mod initdata;
 mod measure;
-mod run;
 mod verify;
 
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-
-use crate::run::Outcome;
+use policy_run::Outcome;
 
 /// The table above, for `--help`.
-pub(crate) const EXIT_CODES: &str = "\
+const EXIT_CODES: &str = "\
 Exit codes:
   0         every container ended with 0
   1 to 255  exit code of the first container that failed for good
@@ -65,7 +63,8 @@ struct Args {
 
 #[derive(Subcommand)]
 enum Command {
-    Run(run::Options),
+    #[command(after_help = EXIT_CODES)]
+    Run(policy_run::Options),
     #[command(subcommand)]
     Image(Box<image::Command>),
     Initdata(initdata::Options),
@@ -76,7 +75,7 @@ enum Command {
 #[tokio::main(worker_threads = 2)]
 async fn main() -> ExitCode {
     let code = match Args::parse().command {
-        Command::Run(options) => match run::run(&options).await {
+        Command::Run(options) => match policy_run::run(&options).await {
             Ok(outcome) => report(&outcome),
             Err(error) => complain(error, NOT_RUN),
         },
@@ -125,7 +124,7 @@ fn report(outcome: &Outcome) -> u8 {
 }
 
 /// The error and its causes on one line; runtimes send messages of several.
-pub(crate) fn sentence(error: &anyhow::Error) -> String {
+fn sentence(error: &anyhow::Error) -> String {
     let whole = format!("{error:#}");
     whole.split_whitespace().collect::<Vec<_>>().join(" ")
 }

@@ -32,6 +32,7 @@ pub const ALLOWED: &[(&str, &[&str])] = &[
             "agent/image/unpacking",
             "agent/keys",
             "policy/images",
+            "policy/run",
             "guest-image/measurement",
         ],
     ),
@@ -39,6 +40,7 @@ pub const ALLOWED: &[(&str, &[&str])] = &[
         "policy/images",
         &["agent/image", "agent/image/registry", "agent/keys"],
     ),
+    ("policy/run", &[]),
     ("agent/evidence", &[]),
     ("agent/image/registry", &[]),
     (

@@ -1,5 +1,5 @@
 use super::*;
-use crate::run::{documents::Documents, environment::Facts, volumes::Roots};
+use crate::{documents::Documents, environment::Facts, volumes::Roots};
 
 fn pod(spec: &str) -> Pod {
     let json = format!(

@@ -3,7 +3,7 @@
 //! For a VM's containers the runtime gets no layers (the snapshotter sees to that):
 //! what it learns is that an image exists and what its configuration says.
 
-use crate::run::{
+use crate::{
     RunError,
     config::Setting,
     credentials::Credentials,

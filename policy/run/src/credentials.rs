@@ -10,7 +10,7 @@ use base64::{Engine as _, engine::general_purpose::STANDARD};
 use k8s_cri::v1::AuthConfig;
 use serde::Deserialize;
 
-use crate::run::{documents::Documents, environment::ValueError, pod::NameRef};
+use crate::{documents::Documents, environment::ValueError, pod::NameRef};
 
 /// Key of a Secret of type `kubernetes.io/dockerconfigjson`.
 const CONFIG_KEY: &str = ".dockerconfigjson";

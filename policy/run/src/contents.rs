@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::run::{
+use crate::{
     check::is_below,
     documents::{Documents, Keys},
     environment::{Facts, ValueError},

@@ -11,7 +11,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use crate::run::progress::Progress;
+use crate::progress::Progress;
 
 /// A file is replaced when this much of it was read.
 const ROTATE_BYTES: u64 = 64 << 20;

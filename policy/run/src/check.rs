@@ -4,7 +4,7 @@
 //! cluster is listed once and ignored: silence would let a probe or a host alias look
 //! as if it worked.
 
-use crate::run::pod::{Container, Pod, RestartPolicy, Volume};
+use crate::pod::{Container, Pod, RestartPolicy, Volume};
 
 /// Why a pod cannot be run.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
@@ -221,7 +221,7 @@ fn camel_case(name: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::run::pod::{EmptyDir, Known, VolumeMount};
+    use crate::pod::{EmptyDir, Known, VolumeMount};
 
     fn pod() -> Pod {
         let mut pod = Pod::default();

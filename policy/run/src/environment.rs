@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use k8s_cri::v1::KeyValue;
 
-use crate::run::{
+use crate::{
     documents::{Documents, Keys},
     pod::{Container, EnvFrom, EnvSource, KeyRef, Pod, ResourceRef},
     quantity::Quantity,
@@ -280,7 +280,7 @@ fn lines(entries: &BTreeMap<String, String>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::run::pod::{EnvVar, FieldRef, NameRef};
+    use crate::pod::{EnvVar, FieldRef, NameRef};
 
     fn facts<'a>(pod: &'a Pod, addresses: &'a [String]) -> Facts<'a> {
         Facts {

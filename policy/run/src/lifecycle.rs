@@ -19,7 +19,7 @@ use tokio::{
     time::sleep,
 };
 
-use crate::run::{
+use crate::{
     RunError,
     config::{Making, Setting, log_path},
     credentials::Credentials,
@@ -53,19 +53,28 @@ const SEARCH: Duration = Duration::from_secs(10);
 
 /// How a pod ended.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Outcome {
+pub enum Outcome {
     /// Every container ended with 0.
     Succeeded,
     /// This container was the first to fail for good.
     Failed {
+        /// Its name in the pod.
         container: String,
+        /// Its exit code.
         code: u8,
+        /// What the runtime says, where it says more.
         why: String,
     },
     /// A signal ended it.
-    Stopped { signal: u8 },
+    Stopped {
+        /// Its number.
+        signal: u8,
+    },
     /// It ran longer than its activeDeadlineSeconds.
-    TooLong { seconds: u64 },
+    TooLong {
+        /// That limit.
+        seconds: u64,
+    },
 }
 
 /// The signals that end the pod.

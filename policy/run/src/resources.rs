@@ -2,7 +2,7 @@
 
 use k8s_cri::v1::LinuxContainerResources;
 
-use crate::run::{
+use crate::{
     pod::{Container, Pod, Resources},
     quantity::Quantity,
 };

@@ -17,7 +17,7 @@ use std::{
 
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 
-use crate::run::{
+use crate::{
     contents::{Entry, entries},
     documents::Documents,
     environment::{Facts, ValueError},
@@ -298,7 +298,7 @@ fn host_path(volume: &str, host: &HostPath) -> Result<Place, VolumeError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::run::pod::Pod;
+    use crate::pod::Pod;
 
     fn documents() -> Documents {
         let mut documents = Documents::default();

@@ -15,7 +15,7 @@ use std::{
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use serde::{Deserialize, de::DeserializeOwned};
 
-use crate::run::pod::{ConfigMap, Map, Pod, Secret};
+use crate::pod::{ConfigMap, Map, Pod, Secret};
 
 /// More is no pod, and reading it would only take memory.
 const MOST_BYTES: u64 = 16 << 20;

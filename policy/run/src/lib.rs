@@ -29,10 +29,10 @@ use std::{fs, io, path::PathBuf, time::Duration};
 
 use clap::Args;
 use k8s_cri::v1::DnsConfig;
-pub(crate) use lifecycle::Outcome;
+pub use lifecycle::Outcome;
 use tempfile::TempDir;
 
-use crate::run::{
+use crate::{
     config::Setting,
     credentials::Credentials,
     cri::{Cri, CriError},
@@ -54,8 +54,7 @@ const HANDLER: &str = "kata-cc";
 /// period, a second one at once. A container that fails is started again at most five
 /// times unless restartPolicy is Never; one that succeeds is not started again.
 #[derive(Debug, Args)]
-#[command(after_help = crate::EXIT_CODES)]
-pub(crate) struct Options {
+pub struct Options {
     /// File with the Pod, and with ConfigMaps and Secrets that it uses.
     #[arg(value_name = "POD.YAML")]
     pod: PathBuf,
@@ -130,8 +129,21 @@ pub(crate) enum RunError {
     Signals(#[source] io::Error),
 }
 
+/// Why a pod was not run to its end: what failed, on what, and what to do.
+#[derive(Debug, thiserror::Error)]
+#[error(transparent)]
+pub struct PodNotRun(#[from] RunError);
+
 /// Runs the pod and says how it ended.
-pub(crate) async fn run(options: &Options) -> Result<Outcome, RunError> {
+///
+/// # Errors
+/// When a file is not a pod's, when the container runtime refuses, or when the node lacks
+/// something; whatever was started is gone then.
+pub async fn run(options: &Options) -> Result<Outcome, PodNotRun> {
+    Ok(play(options).await?)
+}
+
+async fn play(options: &Options) -> Result<Outcome, RunError> {
     let documents = Documents::read(&options.pod, &options.files)?;
     let pod = &documents.pod;
     check::check(pod)?;

@@ -13,7 +13,7 @@ use k8s_cri::v1::{
     security_profile::ProfileType as CriProfileType,
 };
 
-use crate::run::{
+use crate::{
     environment::expand_all,
     pod::{Container, DnsPolicy, Map, Pod, Profile, ProfileType, Propagation, Protocol},
     resources::{container_resources, pod_resources},
@@ -200,7 +200,7 @@ impl Setting<'_> {
 
     fn sysctls(&self) -> Map {
         let sysctls = &self.pod.spec.security_context.sysctls;
-        let pair = |s: &crate::run::pod::Sysctl| (s.name.clone(), s.value.clone());
+        let pair = |s: &crate::pod::Sysctl| (s.name.clone(), s.value.clone());
         sysctls.iter().map(pair).collect()
     }
 
@@ -280,7 +280,7 @@ pub(crate) fn log_path(container: &str, attempt: u32) -> String {
 }
 
 fn mounts(container: &Container, volumes: &Volumes) -> Vec<Mount> {
-    let mount = |wanted: &crate::run::pod::VolumeMount| {
+    let mount = |wanted: &crate::pod::VolumeMount| {
         let Place { path, read_only } = volumes.place(&wanted.name)?.clone();
         let below = path.join(&wanted.sub_path);
         // A file of a ConfigMap is a link; what is mounted is what it leads to.
@@ -306,7 +306,7 @@ fn mounts(container: &Container, volumes: &Volumes) -> Vec<Mount> {
 }
 
 fn ports(container: &Container) -> Vec<PortMapping> {
-    let mapping = |port: &crate::run::pod::Port| PortMapping {
+    let mapping = |port: &crate::pod::Port| PortMapping {
         protocol: match port.protocol {
             Protocol::Tcp => k8s_cri::v1::Protocol::Tcp.into(),
             Protocol::Udp => k8s_cri::v1::Protocol::Udp.into(),

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Deserializer, de::IgnoredAny};
 
-use crate::run::quantity::Quantity;
+use crate::quantity::Quantity;
 
 /// Names and values.
 pub(crate) type Map = BTreeMap<String, String>;
