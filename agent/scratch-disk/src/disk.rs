@@ -1,9 +1,8 @@
 //! Finds the scratch disk: the one block device that says so in its serial number.
 //!
-//! The host says it, and the host makes the disk. That is no matter: nothing is read
-//! from it but what this guest wrote there last, and nothing is written but ciphertext.
-//! Two such disks are a mistake that must not
-//! be guessed about.
+//! The host chooses the disk and its serial number. The guest does not depend on which disk
+//! it is: it reads only what it wrote there itself, and writes only ciphertext. If there are
+//! two such disks, the guest uses neither.
 
 use std::{
     fs, io,
