@@ -50,7 +50,7 @@ pub(crate) enum ContainerdError {
     /// A file cannot be read or written.
     #[error("cannot {action} {}: run this as root, on the node", path.display())]
     File {
-        /// `read`, `write` or `remove`.
+        /// `find`, `read`, `write` or `remove`.
         action: &'static str,
         /// The file.
         path: PathBuf,
@@ -104,7 +104,9 @@ impl Arguments {
     /// [`ContainerdError`] says what to do.
     pub(crate) fn run(self) -> Result<Vec<PathBuf>, ContainerdError> {
         // A link stays a link: what it names is replaced.
-        let main = self.config.canonicalize().unwrap_or(self.config.clone());
+        let main = self.config.canonicalize();
+        let main = main.or_else(|_| std::path::absolute(&self.config));
+        let main = main.map_err(failed("find", &self.config))?;
         let drop_in = main.with_file_name("conf.d").join("kata-cc.toml");
         let theirs = read(&drop_in)?.is_some_and(|text| !edit::is_ours(&text));
         if theirs {
@@ -134,17 +136,18 @@ impl Arguments {
             None => self.absent(main)?,
         };
         let edited = edit::add(&base, &names).map_err(of(main))?;
+        check_imported(&base, main, &names.drop_in)?;
         let mut changed = Vec::new();
         if let Some(text) = &edited.drop_in {
-            changed.extend(write_if_changed(&names.drop_in, text)?);
+            changed.extend(write_if_changed(&names.drop_in, text, main)?);
         }
         if found.as_ref() != Some(&edited.main) {
             let backup = files::beside(main, BACKUP);
             // A backup of a file that has our runtime already would be of no use.
             if read(&backup)?.is_none() {
-                changed.extend(write_if_changed(&backup, &found.unwrap_or_default())?);
+                changed.extend(write_if_changed(&backup, &found.unwrap_or_default(), main)?);
             }
-            changed.extend(write_if_changed(main, &edited.main)?);
+            changed.extend(write_if_changed(main, &edited.main, main)?);
         }
         Ok(changed)
     }
@@ -160,7 +163,7 @@ impl Arguments {
             if made && original.as_deref() == Some(back.as_str()) {
                 changed.extend(remove(main)?);
             } else {
-                changed.extend(write_if_changed(main, &back)?);
+                changed.extend(write_if_changed(main, &back, main)?);
             }
         }
         changed.extend(remove(drop_in)?);
@@ -213,12 +216,30 @@ fn read(path: &Path) -> Result<Option<String>, ContainerdError> {
     files::read(path).map_err(failed("read", path))
 }
 
-/// The path, if its text was another.
-fn write_if_changed(path: &Path, text: &str) -> Result<Option<PathBuf>, ContainerdError> {
+/// No file that the main file imports has our names, or takes ours away.
+fn check_imported(base: &str, main: &Path, drop_in: &Path) -> Result<(), ContainerdError> {
+    let imports = edit::imports(base).map_err(of(main))?;
+    let folder = main.parent().unwrap_or(main);
+    let files = imports
+        .iter()
+        .flat_map(|import| files::named_by(&folder.join(import)));
+    for file in files.filter(|file| file != drop_in) {
+        let text = read(&file)?.unwrap_or_default();
+        edit::check_imported(&text, edit::is_version_2(base)).map_err(of(&file))?;
+    }
+    Ok(())
+}
+
+/// The path, if its text was another; owner and permissions become those of the main file.
+fn write_if_changed(
+    path: &Path,
+    text: &str,
+    main: &Path,
+) -> Result<Option<PathBuf>, ContainerdError> {
     if read(path)?.as_deref() == Some(text) {
         return Ok(None);
     }
-    files::replace(path, text).map_err(failed("write", path))?;
+    files::replace(path, text, main).map_err(failed("write", path))?;
     Ok(Some(path.to_owned()))
 }
 
@@ -228,3 +249,6 @@ fn remove(path: &Path) -> Result<Option<PathBuf>, ContainerdError> {
     files::remove(path).map_err(failed("remove", path))?;
     Ok(there.then(|| path.to_owned()))
 }
+
+#[cfg(test)]
+mod tests;

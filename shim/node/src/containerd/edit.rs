@@ -61,6 +61,11 @@ pub(crate) enum EditError {
         "a table that ours belong into is written inline, as in `plugins = {{ … }}`: write it with a [header], and run this again"
     )]
     Closed(#[source] TomlError),
+    /// containerd 1.7 would replace the main file's table by an imported one.
+    #[error(
+        "it is imported and has the table of CRI, by which containerd 1.7 replaces the main file's: move the table into the main file, and run this again"
+    )]
+    Replaces,
     /// The imports are no list.
     #[error("its imports are not a list: containerd expects imports = [\"FILE\", …]")]
     Imports,
@@ -93,9 +98,7 @@ pub(crate) struct Edited {
 pub(crate) fn add(text: &str, names: &Names) -> Result<Edited, EditError> {
     let base = without_block(text);
     let document = parse(&base)?;
-    if let Some(table) = OURS.iter().find(|path| has(document.as_item(), path)) {
-        return Err(EditError::Foreign(shown(table)));
-    }
+    check_vacant(&document)?;
     let version = version(&document)?;
     if version > 2 {
         let drop_in = format!(
@@ -167,6 +170,35 @@ pub(crate) fn absent(default: &str) -> Result<String, EditError> {
     Ok(short.to_string())
 }
 
+/// The files that the main file `text` imports, or patterns of them.
+///
+/// # Errors
+/// [`EditError`] if it cannot be read.
+pub(crate) fn imports(text: &str) -> Result<Vec<String>, EditError> {
+    let document = parse(text)?;
+    let Some(item) = document.get("imports") else {
+        return Ok(Vec::new());
+    };
+    let entries = item.as_array().ok_or(EditError::Imports)?.iter();
+    let texts = entries.filter_map(Value::as_str).map(str::to_owned);
+    Ok(texts.collect())
+}
+
+/// Checks a file that a main file imports: it has none of our names, and takes nothing of ours
+/// away from a main file of version 2.
+///
+/// # Errors
+/// [`EditError`] says what stands in the way.
+pub(crate) fn check_imported(text: &str, main_is_version_2: bool) -> Result<(), EditError> {
+    let document = parse(text)?;
+    check_vacant(&document)?;
+    let cri = ["plugins", "io.containerd.grpc.v1.cri"];
+    if main_is_version_2 && has(document.as_item(), &cri) {
+        return Err(EditError::Replaces);
+    }
+    Ok(())
+}
+
 /// Whether the file is of version 2, which containerd 1.7 reads.
 pub(crate) fn is_version_2(text: &str) -> bool {
     parse(text).and_then(|document| version(&document)).ok() == Some(2)
@@ -186,6 +218,12 @@ fn version(document: &DocumentMut) -> Result<i64, EditError> {
     version
         .filter(|version| (2..=4).contains(version))
         .ok_or(EditError::Version)
+}
+
+/// Nobody else has our names in this file.
+fn check_vacant(document: &DocumentMut) -> Result<(), EditError> {
+    let taken = OURS.iter().find(|path| has(document.as_item(), path));
+    taken.map_or(Ok(()), |table| Err(EditError::Foreign(shown(table))))
 }
 
 fn has(item: &Item, path: &[&str]) -> bool {
