@@ -6,8 +6,8 @@
 //!
 //! * [`Place`] is where an image is: a layout, an archive of one (`layout`), or a registry
 //!   (`remote` and `push`);
-//! * [`encrypt`] makes an encrypted image of a plain one, with `manifest` and `cipher`;
-//! * [`wrap`] puts a layer's key where only a proven guest finds it: for key-encryption
+//! * [`encrypt()`] makes an encrypted image of a plain one, with `manifest` and `cipher`;
+//! * [`wrap()`] puts a layer's key where only a proven guest finds it: for key-encryption
 //!   keys in a `packet`, for a [`PublicKey`] in a `jwe`.
 
 mod cipher;
