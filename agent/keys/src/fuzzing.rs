@@ -32,7 +32,7 @@ pub fn annotations(bytes: &[u8]) {
 /// A genuine file with some of its bytes replaced: input of three bytes a replacement,
 /// where and by what. Whoever begins with zero is taken as it is, so that nothing is
 /// out of reach.
-fn edited(genuine: &[u8], edits: &[u8]) -> Vec<u8> {
+pub fn edited(genuine: &[u8], edits: &[u8]) -> Vec<u8> {
     if let Some((0, whole)) = edits.split_first() {
         return whole.to_vec();
     }

@@ -1,6 +1,7 @@
 //! Doors for the fuzz targets, which see only what is public. Not part of any product.
 
 use agent_image_registry::{Digest, Original, Reference};
+use agent_keys::fuzzing::edited;
 
 use super::{
     Lookaside, SignaturePolicy, attached, bundle,
@@ -16,23 +17,6 @@ const PUBLIC_KEY: &[u8] = include_bytes!("../tests/vectors/p256.pem");
 
 /// Some days after the vectors were made.
 const NOW: u64 = 1_717_632_000;
-
-/// A genuine file with some of its bytes replaced: input of three bytes a replacement,
-/// where and by what. Whoever begins with zero is taken as it is, so that nothing is
-/// out of reach.
-fn edited(genuine: &[u8], edits: &[u8]) -> Vec<u8> {
-    if let Some((0, whole)) = edits.split_first() {
-        return whole.to_vec();
-    }
-    let mut bytes = genuine.to_vec();
-    for edit in edits.chunks_exact(3) {
-        let at = usize::from(u16::from_be_bytes([edit[0], edit[1]]));
-        if let Some(byte) = bytes.get_mut(at) {
-            *byte = edit[2];
-        }
-    }
-    bytes
-}
 
 /// Parses a signature policy.
 pub fn signature_policy(bytes: &[u8]) {
