@@ -12,9 +12,9 @@ use base64::{Engine, engine::general_purpose::STANDARD};
 
 use super::{
     bundle,
+    case::{AcceptedSignature, Candidate, Case, Content, Kind, Place, SIGNATURES_MAX},
     error::{Refusal, RequirementFailure},
     identity::Identity,
-    judge::{AcceptedSignature, Candidate, Case, Content, Kind, SIGNATURES_MAX},
     material::Material,
     payload::{self, Payload},
     public_key::PublicKey,
@@ -47,7 +47,17 @@ pub(super) fn meets(
     }
     let places: Vec<_> = (0..case.originals().len())
         .rev()
-        .flat_map(|position| [(position, Kind::Tag), (position, Kind::Bundle)])
+        .flat_map(|position| {
+            let place = |kind, search| Place {
+                position,
+                kind,
+                search,
+            };
+            [
+                place(Kind::Tag, tagged as fn(&Case<'_>, &Original) -> _),
+                place(Kind::Bundle, bundles),
+            ]
+        })
         .collect();
     let looked_for = case
         .originals()
@@ -94,7 +104,7 @@ fn public_key(case: &Case<'_>, key: &Material) -> Result<PublicKey, RequirementF
         source,
     };
     let bytes = key
-        .load(case.judge.keys)
+        .load(case.sources.keys)
         .map_err(|error| failed(error.into()))?;
     PublicKey::parse(&bytes).map_err(|error| failed(error.into()))
 }
@@ -122,7 +132,7 @@ fn verify<'k>(
     match identity {
         Some(identity) if !identity.allows(case.reference, &payload.reference) => {
             Err(Refusal::Name {
-                signed: super::policy::shown(&payload.reference),
+                signed: super::shown::shown(&payload.reference),
                 demand: identity.demand(case.reference),
             })
         }
@@ -271,7 +281,7 @@ impl Case<'_> {
             accept,
             offset: 0,
         };
-        self.judge.client.get(request, limit, self.deadline)
+        self.sources.client.get(request, limit, self.deadline)
     }
 
     fn blob(&self, layer: &Descriptor) -> Result<Vec<u8>, Refusal> {

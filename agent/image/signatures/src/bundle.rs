@@ -10,7 +10,7 @@ use agent_image_registry::{Original, UniqueMap};
 use base64::{Engine, engine::general_purpose::STANDARD};
 use serde::{Deserialize, de::IgnoredAny};
 
-use super::{policy::shown, public_key::PublicKey};
+use super::{public_key::PublicKey, shown::shown};
 
 pub(super) const MEDIA_TYPE: &str = "application/vnd.dev.sigstore.bundle.v0.3+json";
 const PAYLOAD_TYPE: &str = "application/vnd.in-toto+json";

@@ -7,7 +7,7 @@
 use agent_image_registry::{Reference, is_host, is_repository};
 use serde::Deserialize;
 
-use super::policy::shown;
+use super::shown::shown;
 
 /// Which name a signature must be for.
 #[derive(Debug, Clone)]

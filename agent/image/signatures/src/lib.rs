@@ -23,6 +23,7 @@
 
 mod attached;
 mod bundle;
+mod case;
 mod ed25519ph;
 mod error;
 #[cfg(feature = "fuzzing")]
@@ -38,9 +39,11 @@ mod policy;
 mod public_key;
 mod referrers;
 mod settings_file;
+mod shown;
 mod simple;
 
+pub use case::AcceptedSignature;
 pub use error::{Refused, RequirementFailure, SignatureError};
-pub use judge::{Accepted, AcceptedSignature, Judge};
+pub use judge::{Accepted, Judge};
 pub use lookaside::{Lookaside, LookasideError};
 pub use policy::{PolicyError, SignaturePolicy};

@@ -15,8 +15,9 @@ use agent_image_registry::{Client, Deadline, Digest, FetchError, Reference};
 
 use super::{
     error::Refusal,
-    policy::{scopes_of, shown},
+    policy::scopes_of,
     settings_file::{Entry, entries},
+    shown::shown,
 };
 
 /// A simple signature has about a kilobyte.

@@ -6,7 +6,7 @@ use std::{fmt, fs::File, io::Read, path::PathBuf};
 use agent_keys::{KeyError, KeyProvider, ResourceUri};
 use base64::{Engine, engine::general_purpose::STANDARD};
 
-use super::policy::shown;
+use super::shown::shown;
 
 /// Key rings of well-connected people have hundreds of kilobytes.
 const SIZE_MAX: u64 = 4 * 1024 * 1024;

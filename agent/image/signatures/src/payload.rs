@@ -93,7 +93,7 @@ impl Payload {
         let raw: Raw = serde_json::from_slice(bytes).map_err(PayloadError::Json)?;
         if raw.critical.kind != kind.name() {
             return Err(PayloadError::Type {
-                found: super::policy::shown(&raw.critical.kind),
+                found: super::shown::shown(&raw.critical.kind),
                 expected: kind.name(),
             });
         }

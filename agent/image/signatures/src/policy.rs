@@ -13,6 +13,7 @@ use serde::{Deserialize, de::IgnoredAny};
 use super::{
     identity::{Identity, RawIdentity},
     material::Material,
+    shown::shown,
 };
 
 /// Larger than any policy that people can still review.
@@ -316,11 +317,6 @@ impl RawRequirement {
             )),
         }
     }
-}
-
-/// A text of the policy, as an error message shows it.
-pub(super) fn shown(text: &str) -> String {
-    text.chars().filter(|c| !c.is_control()).take(100).collect()
 }
 
 #[cfg(test)]

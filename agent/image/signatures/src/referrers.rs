@@ -10,7 +10,7 @@ use agent_image_registry::{Answer, Digest, Document, FetchError, IndexEntry};
 
 use super::{
     bundle::MEDIA_TYPE,
-    judge::{Case, SIGNATURES_MAX},
+    case::{Case, SIGNATURES_MAX},
 };
 
 const INDEX: &str = "application/vnd.oci.image.index.v1+json";

@@ -3,9 +3,9 @@
 use agent_image_registry::Original;
 
 use super::{
+    case::{AcceptedSignature, Candidate, Case, Content, Kind, Place, SIGNATURES_MAX},
     error::{Refusal, RequirementFailure},
     identity::Identity,
-    judge::{AcceptedSignature, Candidate, Case, Content, Kind, SIGNATURES_MAX},
     material::Material,
     openpgp::Keyring,
     payload::{self, Payload},
@@ -22,7 +22,7 @@ pub(super) fn meets(
         .iter()
         .map(|key| ring(case, key, now))
         .collect::<Result<Vec<_>, _>>()?;
-    let lookaside = case.judge.lookaside;
+    let lookaside = case.sources.lookaside;
     let manifest = case.originals().first();
     let place = lookaside
         .zip(manifest)
@@ -30,7 +30,11 @@ pub(super) fn meets(
         .ok_or(RequirementFailure::NoLookaside)?;
     // skopeo signs each platform's manifest, and the index if it copies it.
     let places: Vec<_> = (0..case.originals().len())
-        .map(|position| (position, Kind::Lookaside))
+        .map(|position| Place {
+            position,
+            kind: Kind::Lookaside,
+            search: candidates,
+        })
         .collect();
     case.find(&places, &place.name(1), |candidate, content| {
         let Content::Simple(message) = content else {
@@ -47,7 +51,7 @@ pub(super) fn meets(
         }
         if !identity.allows(case.reference, &payload.reference) {
             return Err(Refusal::Name {
-                signed: super::policy::shown(&payload.reference),
+                signed: super::shown::shown(&payload.reference),
                 demand: identity.demand(case.reference),
             });
         }
@@ -66,7 +70,7 @@ fn ring(case: &Case<'_>, key: &Material, now: u64) -> Result<Keyring, Requiremen
         source,
     };
     let bytes = key
-        .load(case.judge.keys)
+        .load(case.sources.keys)
         .map_err(|error| failed(error.into()))?;
     Keyring::parse(&bytes, now).map_err(|error| failed(error.into()))
 }
@@ -91,14 +95,14 @@ fn verify(rings: &[Keyring], message: &[u8], now: u64) -> Result<super::openpgp:
 /// All signatures that the lookaside store has of one manifest.
 pub(super) fn candidates(case: &Case<'_>, original: &Original) -> Vec<Candidate> {
     let mut found = Vec::new();
-    let lookaside = case.judge.lookaside;
+    let lookaside = case.sources.lookaside;
     let Some(place) =
         lookaside.and_then(|lookaside| lookaside.place(case.reference, &original.digest))
     else {
         return found;
     };
     for number in 1..=SIGNATURES_MAX {
-        let content = match place.read(number, case.judge.client, case.deadline) {
+        let content = match place.read(number, case.sources.client, case.deadline) {
             Ok(None) => return found,
             Ok(Some(bytes)) => Ok(Content::Simple(bytes)),
             Err(refusal) => Err(refusal),

@@ -315,7 +315,7 @@ fn check(signature: &Signature, key: &Public, parts: &[&[u8]], now: u64) -> Resu
 
 fn lifetime(key: &Key, expires: Option<u32>, now: u64) -> Result<(), KeyFlaw> {
     let created = u64::from(key.created);
-    if created > now.saturating_add(super::message::CLOCK_SKEW_SECONDS) {
+    if created > now.saturating_add(super::clock::CLOCK_SKEW_SECONDS) {
         return Err(KeyFlaw::Future(Day(created)));
     }
     match expires.map(|seconds| created + u64::from(seconds)) {

@@ -6,6 +6,7 @@ use std::{borrow::Cow, io::Read};
 use flate2::bufread::{DeflateDecoder, ZlibDecoder};
 
 use super::{
+    clock::CLOCK_SKEW_SECONDS,
     crypto::Hash,
     cursor::Cursor,
     error::{Day, OpenPgpError},
@@ -17,8 +18,6 @@ use super::{
 
 /// Payloads of simple signing have a few hundred bytes.
 const UNPACKED_MAX_BYTES: u64 = 256 * 1024;
-/// How far clocks may differ before a signature counts as not yet made.
-pub(super) const CLOCK_SKEW_SECONDS: u64 = 600;
 
 /// Content with proof of who signed it.
 #[derive(Debug)]

@@ -15,6 +15,7 @@
 //! make an expired key valid again, but not a revoked one.
 
 mod armor;
+mod clock;
 #[cfg(test)]
 mod crafted;
 mod crypto;
