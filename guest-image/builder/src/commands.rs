@@ -29,9 +29,6 @@ pub(crate) mod measure;
 /// The bundle of Debian and most others.
 const CA_BUNDLE: &str = "/etc/ssl/certs/ca-certificates.crt";
 
-/// Where Debian's package puts the build for direct boot.
-const FIRMWARE: &str = "/usr/share/ovmf/OVMF.amdsev.fd";
-
 /// What an image is made of.
 #[derive(Args)]
 pub(crate) struct InputArgs {

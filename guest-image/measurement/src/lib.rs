@@ -29,6 +29,8 @@ pub mod igvm;
 mod image;
 mod kernel_hashes;
 mod launch;
+#[cfg(feature = "arguments")]
+pub mod launches;
 mod page;
 mod vcpu;
 mod vmsa;

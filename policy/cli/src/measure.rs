@@ -12,10 +12,10 @@ use std::{
 use anyhow::{Context as _, Result};
 use clap::Args;
 use guest_image_measurement::{
-    Firmware, GuestImage, INITRD, KERNEL, Launch, MANIFEST, SevFeatures, Sha384Digest, VcpuCounts,
-    VcpuModel, Vmm,
+    Firmware, GuestImage, INITRD, KERNEL, Launch, MANIFEST, Sha384Digest, Vmm,
     explain::{MAX_SEARCHED, explain_image},
     igvm::{Igvm, Loader},
+    launches::Launches,
 };
 use serde::Serialize;
 
@@ -43,30 +43,6 @@ pub(crate) struct Options {
     /// Print JSON
     #[arg(long, conflicts_with = "explain")]
     json: bool,
-}
-
-/// Which launches of an image are genuine.
-#[derive(Args)]
-pub(crate) struct Launches {
-    /// Firmware that starts the image, a build for direct boot
-    #[arg(
-        long,
-        value_name = "FILE",
-        default_value = "/usr/share/ovmf/OVMF.amdsev.fd"
-    )]
-    firmware: PathBuf,
-    /// Numbers of virtual processors, such as 1-4,8
-    #[arg(long, value_name = "LIST", default_value = "1-8")]
-    vcpus: VcpuCounts,
-    /// Processor type (repeatable); the shim's is EPYC-v4
-    #[arg(long, value_name = "TYPE", default_value = "EPYC-v4")]
-    vcpu_type: Vec<VcpuModel>,
-    /// SEV features of the host, in hexadecimal (repeatable); 0x21 is with debug swap
-    #[arg(long, value_name = "BITS", default_value = "0x1")]
-    sev_features: Vec<SevFeatures>,
-    /// Who loads an IGVM file: qemu, or file-order for loaders that keep to the definitions
-    #[arg(long, value_name = "LOADER", default_value = "qemu")]
-    loader: Loader,
 }
 
 /// One genuine launch.
@@ -113,7 +89,7 @@ pub(crate) fn run(options: &Options) -> Result<u8> {
     if let Some(wanted) = options.explain {
         return explained(options, wanted);
     }
-    let expected = options.launches.expected(&options.image)?;
+    let expected = expected(&options.launches, &options.image)?;
     if options.json {
         println!("{}", serde_json::to_string_pretty(&expected)?);
         return Ok(0);
@@ -168,59 +144,59 @@ fn explained_igvm(path: &Path, wanted: Sha384Digest) -> Result<u8> {
     Ok(UNEXPLAINED)
 }
 
-impl Launches {
-    /// What each of these launches of an image, or that of an IGVM file, reports.
-    pub(crate) fn expected(&self, path: &Path) -> Result<Vec<Expected>> {
-        if path.is_file() {
-            let expected = self.expected_igvm(&read(path)?);
-            return expected.with_context(|| format!("the IGVM file {}", path.display()));
-        }
-        self.expected_image(&read_image(path)?)
+/// What each of these launches of an image, or that of an IGVM file, reports.
+pub(crate) fn expected(launches: &Launches, path: &Path) -> Result<Vec<Expected>> {
+    if path.is_file() {
+        let expected = expected_igvm(launches, &read(path)?);
+        return expected.with_context(|| format!("the IGVM file {}", path.display()));
     }
+    expected_image(launches, &read_image(path)?)
+}
 
-    fn expected_igvm(&self, file: &[u8]) -> Result<Vec<Expected>> {
-        let igvm = Igvm::parse(file)?;
-        let launch_digest = igvm.digest(self.loader)?;
-        // With an ID block for another launch the secure processor starts no VM.
-        let named = || format!("would not start when {} loads it", self.loader);
-        igvm.authenticate(launch_digest).with_context(named)?;
-        let loader = self.loader.name();
-        Ok(vec![Expected {
-            vcpus: igvm.processors(),
-            start: Start::Igvm { loader },
-            launch_digest,
-        }])
-    }
+fn expected_igvm(launches: &Launches, file: &[u8]) -> Result<Vec<Expected>> {
+    let igvm = Igvm::parse(file)?;
+    let launch_digest = igvm.digest(launches.loader)?;
+    // With an ID block for another launch the secure processor starts no VM.
+    let named = || format!("would not start when {} loads it", launches.loader);
+    igvm.authenticate(launch_digest).with_context(named)?;
+    let loader = launches.loader.name();
+    Ok(vec![Expected {
+        vcpus: igvm.processors(),
+        start: Start::Igvm { loader },
+        launch_digest,
+    }])
+}
 
-    fn expected_image(&self, image: &GuestImage) -> Result<Vec<Expected>> {
-        let firmware = read_firmware(&self.firmware)?;
-        let kernel = image.hashes();
-        let mut expected = Vec::new();
-        let choices = self
-            .vcpu_type
+fn expected_image(launches: &Launches, image: &GuestImage) -> Result<Vec<Expected>> {
+    let firmware = read_firmware(&launches.firmware)?;
+    let kernel = image.hashes();
+    let mut expected = Vec::new();
+    let choices = launches.vcpu_type.iter().flat_map(|model| {
+        launches
+            .sev_features
             .iter()
-            .flat_map(|model| self.sev_features.iter().map(move |bits| (*model, *bits)));
-        for (model, features) in choices {
-            let launch = Launch {
-                firmware: &firmware,
-                kernel: Some(&kernel),
-                signature: model.signature(),
-                features,
-                vmm: Vmm::Qemu,
-            };
-            for count in self.vcpus.as_slice() {
-                expected.push(Expected {
-                    vcpus: count.number(),
-                    start: Start::Image {
-                        vcpu_type: model.name(),
-                        sev_features: format!("{:#x}", features.raw()),
-                    },
-                    launch_digest: launch.digest(*count)?,
-                });
-            }
+            .map(move |bits| (*model, *bits))
+    });
+    for (model, features) in choices {
+        let launch = Launch {
+            firmware: &firmware,
+            kernel: Some(&kernel),
+            signature: model.signature(),
+            features,
+            vmm: Vmm::Qemu,
+        };
+        for count in launches.vcpus.as_slice() {
+            expected.push(Expected {
+                vcpus: count.number(),
+                start: Start::Image {
+                    vcpu_type: model.name(),
+                    sev_features: format!("{:#x}", features.raw()),
+                },
+                launch_digest: launch.digest(*count)?,
+            });
         }
-        Ok(expected)
     }
+    Ok(expected)
 }
 
 /// Reads an image's manifest and compares its files with it.

@@ -10,6 +10,7 @@ use guest_image_measurement::{
     SevFeatures, Sha384Digest, VcpuCount, VcpuModel,
     id_block::{IdAuthentication, IdBlock, SigningKey},
     igvm::{Contents, Igvm, Loader, compose},
+    launches::FIRMWARE,
 };
 
 use crate::Outcome;
@@ -23,7 +24,7 @@ pub(crate) struct IgvmArgs {
     #[arg(long, value_name = "FILE")]
     output: PathBuf,
     /// Firmware that starts it, a build for direct boot
-    #[arg(long, value_name = "FILE", default_value = super::FIRMWARE)]
+    #[arg(long, value_name = "FILE", default_value = FIRMWARE)]
     firmware: PathBuf,
     /// Number of virtual processors: the VM must have as many
     #[arg(long, value_name = "N", default_value = "1", value_parser = vcpu_count)]

@@ -21,6 +21,7 @@ use policy_appraisal::{
 use serde::de::DeserializeOwned;
 
 use super::{Options, kds};
+use crate::measure::expected;
 
 /// Longest file read of those that an owner writes, in bytes.
 const MAX_OWN_LEN: usize = 4 * 1024 * 1024;
@@ -59,8 +60,8 @@ impl Inputs {
             evidence.with_context(|| format!("the evidence {}", options.evidence.display()))?;
         let mut references: ReferenceValues = json("the references", &options.references)?;
         for image in &options.guest_image {
-            let expected = options.launches.expected(image)?;
-            let measurements = expected
+            let launches = expected(&options.launches, image)?;
+            let measurements = launches
                 .iter()
                 .map(|launch| LaunchMeasurement(*launch.launch_digest.as_bytes()));
             references.identities.measurements.extend(measurements);

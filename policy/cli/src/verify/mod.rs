@@ -1,7 +1,7 @@
 //! `kata-cc verify`: judges evidence, and says what the guest did.
 //!
 //! Everything that decides comes from the command line: evidence, reference values, roots,
-//! time, nonce. Evidence is hostile; it is parsed and judged by `agent-evidence`, and what is
+//! time, nonce. Evidence is hostile; it is parsed and judged by `policy-appraisal`, and what is
 //! printed of it is escaped. A value that is missing refuses, it never passes by default.
 //!
 //! | exit code | meaning |
@@ -21,10 +21,9 @@ use std::path::PathBuf;
 use agent_evidence::HostData;
 use anyhow::Result;
 use clap::Args;
+use guest_image_measurement::launches::Launches;
 use inputs::{Bytes, Inputs};
 use policy_appraisal::Timestamp;
-
-use crate::measure::Launches;
 
 /// Exit code for evidence that was refused.
 const REFUSED: u8 = 1;
