@@ -9,63 +9,7 @@ use std::{
     os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt},
 };
 
-use agent_image_unpacking::RootFs;
-use support::*;
-
-/// A mounted image; unmounted when dropped.
-struct Mounted {
-    rootfs: RootFs,
-    _directory: tempfile::TempDir,
-}
-
-impl Mounted {
-    fn path(&self, name: &str) -> std::path::PathBuf {
-        self.rootfs.path().join(name)
-    }
-
-    fn names(&self, name: &str) -> Vec<String> {
-        let mut names: Vec<String> = fs::read_dir(self.path(name))
-            .unwrap()
-            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
-            .collect();
-        names.sort();
-        names
-    }
-}
-
-fn mount(archives: &[Vec<u8>]) -> Mounted {
-    try_mount(archives).unwrap_or_else(|sentence| panic!("{sentence}"))
-}
-
-fn try_mount(archives: &[Vec<u8>]) -> Result<Mounted, String> {
-    let layers: Vec<Layer> = archives.iter().map(|archive| plain(archive)).collect();
-    let mut files = Files::default();
-    files.image(&layers);
-    let registry = Registry::serving(files);
-    let directory = directory();
-    let puller = registry.puller(&directory.path().join("store"));
-    let image = puller
-        .pull(&registry.reference("x"))
-        .map_err(|error| error.sentence())?;
-    let rootfs = puller
-        .assemble(&image, &directory.path().join("bundle"))
-        .unwrap();
-    Ok(Mounted {
-        rootfs,
-        _directory: directory,
-    })
-}
-
-fn refused(archive: Tar) -> String {
-    match try_mount(&[archive.end()]) {
-        Ok(_) => panic!("it was not refused"),
-        Err(sentence) => sentence,
-    }
-}
-
-fn tar() -> Tar {
-    Tar::new()
-}
+use support::{mounted::*, *};
 
 #[test]
 fn names_that_leave_the_root_are_refused() {
@@ -167,76 +111,6 @@ fn later_entries_replace_earlier_ones_of_any_kind() {
 }
 
 #[test]
-fn whiteouts_hide_lower_layers_only_wherever_they_stand() {
-    let lower = tar()
-        .dir("a")
-        .file("a/one", b"1")
-        .file("a/two", b"2")
-        .dir("b")
-        .file("b/old", b"")
-        .file("c", b"")
-        .end();
-    let upper = tar()
-        .dir("a")
-        .file("a/new", b"n")
-        .file("a/.wh..wh..opq", b"")
-        .file("a/late", b"l")
-        .file(".wh.b", b"")
-        .dir("b")
-        .file("b/fresh", b"")
-        .file(".wh.c", b"")
-        .file(".wh.never-there", b"")
-        .end();
-    let mounted = mount(&[lower.clone(), upper]);
-    assert_eq!(mounted.names("a"), ["late", "new"]);
-    assert_eq!(mounted.names("b"), ["fresh"]);
-    assert_eq!(mounted.names(""), ["a", "b"]);
-
-    let reversed = tar()
-        .dir("b")
-        .file("b/fresh", b"")
-        .file(".wh.b", b"")
-        .file("c", b"kept")
-        .file(".wh.c", b"")
-        .end();
-    let mounted = mount(&[lower, reversed]);
-    assert_eq!(mounted.names("b"), ["fresh"]);
-    assert_eq!(read(mounted.path("c")), "kept");
-}
-
-#[test]
-fn whiteout_of_nothing_leaves_nothing_visible() {
-    let lower = tar().dir("a").file("a/x", b"").end();
-    let upper = tar()
-        .dir("fresh")
-        .file("fresh/.wh.gone", b"")
-        .file("fresh/here", b"")
-        .file("other/.wh.y", b"")
-        .end();
-    let mounted = mount(&[lower.clone(), upper.clone()]);
-    assert_eq!(
-        (mounted.names("fresh"), mounted.names("other")),
-        (vec!["here".to_owned()], vec![])
-    );
-    assert_eq!(
-        fs::metadata(mounted.path("fresh")).unwrap().mtime(),
-        1_000_000,
-        "removing it leaves no trace"
-    );
-    let mounted = mount(&[upper, lower]);
-    assert_eq!(
-        (mounted.names("fresh"), mounted.names("a")),
-        (vec!["here".to_owned()], vec!["x".to_owned()])
-    );
-    for name in [".wh.", ".wh..", ".wh...", "d/.wh..."] {
-        assert!(
-            refused(tar().file(name, b"")).contains("names no file"),
-            "{name}"
-        );
-    }
-}
-
-#[test]
 fn root_is_a_directory_like_any_other() {
     let lower = tar()
         .entry("./", b'5', 0o711, "", b"")
@@ -330,30 +204,6 @@ fn same_thing_by_its_name_and_through_a_link_below_is_refused() {
         panic!("it was not refused")
     };
     assert!(sentence.contains("is there twice"), "{sentence}");
-}
-
-#[test]
-fn hard_link_to_a_file_below_is_a_copy_of_it() {
-    let lower = tar()
-        .entry("f", b'0', 0o4711, "", b"content")
-        .symlink("s", "f")
-        .end();
-    let mounted = mount(&[
-        lower.clone(),
-        tar().hardlink("h", "f").hardlink("t", "s").end(),
-    ]);
-    assert_eq!(
-        (read(mounted.path("h")), read(mounted.path("t"))),
-        ("content".into(), "content".into())
-    );
-    assert_eq!(
-        fs::metadata(mounted.path("h")).unwrap().mode() & 0o7777,
-        0o4711
-    );
-    let Err(sentence) = try_mount(&[lower, tar().hardlink("h", "g").end()]) else {
-        panic!("it was not refused")
-    };
-    assert!(sentence.contains("hard link to `g`"), "{sentence}");
 }
 
 #[test]

@@ -4,6 +4,7 @@
 #![allow(unreachable_pub, reason = "shared by several test binaries")]
 #![allow(dead_code, reason = "each test binary uses a part of it")]
 
+pub mod mounted;
 pub mod refusals;
 pub mod signed;
 

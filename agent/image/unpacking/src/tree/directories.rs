@@ -22,14 +22,12 @@ use super::{
     node::{directory_attributes, times},
     path::TreePath,
     shown,
+    walk::Walk,
 };
 use crate::tar::{Attributes, Time};
 
 /// Enough for a path's ancestors and a few neighbours.
 const OPEN_MAX: usize = 24;
-/// As in Linux.
-const LINKS_MAX: u32 = 40;
-
 const OPEN: OFlags = OFlags::RDONLY
     .union(OFlags::DIRECTORY)
     .union(OFlags::NOFOLLOW)
@@ -102,10 +100,6 @@ impl Directories {
         &open.fd
     }
 
-    pub(crate) fn is_root(&self, slot: Slot) -> bool {
-        self.slot(slot).path.is_root()
-    }
-
     pub(crate) fn path_of(&self, slot: Slot, name: &[u8]) -> TreePath {
         self.slot(slot).path.join(name)
     }
@@ -148,12 +142,24 @@ impl Directories {
         path: &TreePath,
         entry: &[u8],
     ) -> Result<(Slot, Vec<TreePath>), TreeError> {
+        match self.existing(path, entry)? {
+            Some(slot) => Ok((slot, Vec::new())),
+            None => self.walk(path, entry),
+        }
+    }
+
+    /// The directory that the layer made at exactly this path; `None` if there is none.
+    pub(crate) fn existing(
+        &mut self,
+        path: &TreePath,
+        entry: &[u8],
+    ) -> Result<Option<Slot>, TreeError> {
         if let Some(slot) = self.known(path) {
-            return Ok((slot, Vec::new()));
+            return Ok(Some(slot));
         }
         match open_plain(self.fd(Slot(0)), path) {
-            Ok(fd) => Ok((self.keep(path.clone(), fd, entry)?, Vec::new())),
-            Err(Errno::LOOP | Errno::NOENT | Errno::NOTDIR) => self.walk(path, entry),
+            Ok(fd) => self.keep(path.clone(), fd, entry).map(Some),
+            Err(Errno::LOOP | Errno::NOENT | Errno::NOTDIR) => Ok(None),
             Err(error) => Err(failed("open the directory of", entry)(error)),
         }
     }
@@ -176,100 +182,49 @@ impl Directories {
 
     fn walk(&mut self, path: &TreePath, entry: &[u8]) -> Result<(Slot, Vec<TreePath>), TreeError> {
         let mut made = Vec::new();
-        let mut links = 0;
-        let mut slot = Slot(0);
-        let mut here = TreePath::default();
-        // Components still to go, the next one last.
-        let mut ahead: Vec<Vec<u8>> = path.components().rev().map(<[u8]>::to_vec).collect();
-        while let Some(name) = ahead.pop() {
-            if name == b".." {
-                here.pop();
-                slot = self.open_known(&here, entry)?;
-                continue;
-            }
-            let next = here.join(&name);
-            match self.step(slot, &name, &next, entry)? {
-                Step::Entered(entered) => (slot, here) = (entered, next),
-                Step::Made(entered) => {
+        let mut walk = Walk::along(path);
+        while let Some(next) = walk.step() {
+            let at = self.open_known(walk.here(), entry)?;
+            match self.step(at, &next, entry)? {
+                Step::Entered => walk.enter(next),
+                Step::Made => {
                     made.push(next.clone());
-                    (slot, here) = (entered, next);
+                    walk.enter(next);
                 }
-                Step::Link(target) => {
-                    links += 1;
-                    if links > LINKS_MAX {
-                        return Err(TreeError::TooManyLinks(shown(entry)));
-                    }
-                    if target.starts_with(b"/") {
-                        (slot, here) = (Slot(0), TreePath::default());
-                    }
-                    let parts = target.split(|byte| *byte == b'/').rev();
-                    ahead.extend(
-                        parts
-                            .filter(|part| !matches!(*part, b"" | b"."))
-                            .map(<[u8]>::to_vec),
-                    );
-                }
+                Step::Link(target) => walk
+                    .follow(&target)
+                    .map_err(|_| TreeError::TooManyLinks(shown(entry)))?,
             }
         }
-        Ok((slot, made))
+        Ok((self.open_known(walk.here(), entry)?, made))
     }
 
-    fn step(
-        &mut self,
-        at: Slot,
-        name: &[u8],
-        path: &TreePath,
-        entry: &[u8],
-    ) -> Result<Step, TreeError> {
-        if let Some(slot) = self.known(path) {
-            return Ok(Step::Entered(slot));
+    fn step(&mut self, at: Slot, path: &TreePath, entry: &[u8]) -> Result<Step, TreeError> {
+        if self.known(path).is_some() {
+            return Ok(Step::Entered);
         }
+        let name = path.name();
         match open_child(self.fd(at), name) {
-            Ok(fd) => Ok(Step::Entered(self.keep(path.clone(), fd, entry)?)),
-            Err(Errno::NOENT) => self.imply(at, name, path, entry).map(Step::Made),
+            Ok(fd) => self.keep(path.clone(), fd, entry).map(|_| Step::Entered),
+            Err(Errno::NOENT) => self.imply(at, path, entry).map(|()| Step::Made),
             Err(Errno::NOTDIR | Errno::LOOP) => match readlinkat(self.fd(at), name, Vec::new()) {
                 Ok(target) => Ok(Step::Link(target.into_bytes())),
-                Err(Errno::INVAL) => self.replace_whiteout(at, name, path, entry),
+                Err(Errno::INVAL) => Err(TreeError::NotADirectory(shown(entry))),
                 Err(error) => Err(failed("follow a link to", entry)(error)),
             },
             Err(error) => Err(failed("open the directory of", entry)(error)),
         }
     }
 
-    fn imply(
-        &mut self,
-        at: Slot,
-        name: &[u8],
-        path: &TreePath,
-        entry: &[u8],
-    ) -> Result<Slot, TreeError> {
+    fn imply(&mut self, at: Slot, path: &TreePath, entry: &[u8]) -> Result<(), TreeError> {
+        let name = path.name();
         self.make(at, name)
             .map_err(failed("make the directory of", entry))?;
         let fd = open_child(self.fd(at), name).map_err(failed("open the directory of", entry))?;
         directory_attributes(&fd, &default_directory(), entry)?;
         let slot = self.keep(path.clone(), fd, entry)?;
         self.state_time(slot, Time::default());
-        Ok(slot)
-    }
-
-    /// A directory that the layer hid and now adds again hides the one below.
-    fn replace_whiteout(
-        &mut self,
-        at: Slot,
-        name: &[u8],
-        path: &TreePath,
-        entry: &[u8],
-    ) -> Result<Step, TreeError> {
-        let stat = rustix::fs::statat(self.fd(at), name, rustix::fs::AtFlags::SYMLINK_NOFOLLOW)
-            .map_err(failed("look at the directory of", entry))?;
-        if !super::is_whiteout(&stat) {
-            return Err(TreeError::NotADirectory(shown(entry)));
-        }
-        rustix::fs::unlinkat(self.touch(at), name, rustix::fs::AtFlags::empty())
-            .map_err(failed("replace the whiteout of", entry))?;
-        let slot = self.imply(at, name, path, entry)?;
-        super::set_opaque(self.fd(slot), entry)?;
-        Ok(Step::Entered(slot))
+        Ok(())
     }
 
     fn open_known(&mut self, path: &TreePath, entry: &[u8]) -> Result<Slot, TreeError> {
@@ -348,8 +303,8 @@ impl Directories {
 }
 
 enum Step {
-    Entered(Slot),
-    Made(Slot),
+    Entered,
+    Made,
     Link(Vec<u8>),
 }
 

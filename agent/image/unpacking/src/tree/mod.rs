@@ -9,7 +9,8 @@
 //!
 //! A layer is built apart from the layers below it, so what depends on them is
 //! only noted ([`Notes`]) and settled later: parents that the layer does not
-//! state, and whiteouts, which must vanish if they hide nothing.
+//! state, whiteouts, of which nothing may be seen if they hide nothing, and hard
+//! links to files of the layers below.
 //!
 //! Rules: OCI image specification 1.1, `layer.md`; overlayfs:
 //! `Documentation/filesystems/overlayfs.rst` of Linux.
@@ -19,6 +20,7 @@ mod error;
 mod node;
 mod notes;
 mod path;
+mod walk;
 
 use std::{io::BufRead, os::fd::OwnedFd};
 
@@ -38,6 +40,7 @@ use rustix::{
     },
     io::Errno,
 };
+pub(crate) use walk::Walk;
 
 use crate::tar::{Attributes, Entry, Kind, Reader};
 
@@ -116,12 +119,12 @@ impl Tree {
             return Ok(());
         }
         match mark(name) {
-            Mark::Opaque => self.opaque(&parent, &entry.name),
+            Mark::Opaque => self.opaque(parent, &entry.name),
             Mark::Whiteout(hidden) => {
                 if matches!(hidden, b"" | b"." | b"..") {
                     return Err(TreeError::Whiteout(shown(&entry.name)));
                 }
-                self.whiteout(&parent, hidden, &entry.name)
+                self.whiteout(parent.join(hidden))
             }
             Mark::Ignored => Ok(()),
             Mark::None => self.make(&parent, name, &entry, reader),
@@ -145,6 +148,10 @@ impl Tree {
     ) -> Result<(), TreeError> {
         let parent = self.parent(parent, &entry.name)?;
         let place = Place { parent, name };
+        if !self.notes.links.is_empty() {
+            let path = self.directories.path_of(parent, name);
+            self.notes.links.remove(&path);
+        }
         match &entry.kind {
             Kind::Directory => self.directory(&place, entry),
             Kind::File { .. } => self.file(&place, entry, reader),
@@ -255,8 +262,7 @@ impl Tree {
         };
         let there = match self.directories.find(&to_parent)? {
             Some(fd) => match statat(&fd, to_name, AtFlags::SYMLINK_NOFOLLOW) {
-                Ok(stat) if !is_whiteout(&stat) => Some(fd),
-                Ok(_) => return Err(missing()),
+                Ok(_) => Some(fd),
                 Err(Errno::NOENT) => None,
                 Err(error) => return Err(failed("link to", target)(error)),
             },
@@ -295,42 +301,24 @@ impl Tree {
         })
     }
 
-    fn opaque(&mut self, parent: &TreePath, name: &[u8]) -> Result<(), TreeError> {
-        let slot = self.parent(parent, name)?;
-        if self.directories.is_root(slot) {
+    fn opaque(&mut self, directory: TreePath, name: &[u8]) -> Result<(), TreeError> {
+        if directory.is_root() {
             self.notes.root_opaque = true;
             return Ok(());
         }
-        set_opaque(self.directories.fd(slot), name)
+        match self.directories.existing(&directory, name)? {
+            Some(slot) => set_opaque(self.directories.fd(slot), name),
+            None => self.note(&directory.clone(), |notes| {
+                notes.opaque.insert(directory);
+            }),
+        }
     }
 
     /// Hides a name of the layers below; what this layer itself puts there stays.
-    fn whiteout(&mut self, parent: &TreePath, hidden: &[u8], name: &[u8]) -> Result<(), TreeError> {
-        let parent = self.parent(parent, name)?;
-        let place = Place {
-            parent,
-            name: hidden,
-        };
-        match make_whiteout(self.directories.touch(parent), hidden) {
-            Ok(()) => {
-                let path = self.directories.path_of(parent, hidden);
-                self.note(&path.clone(), |notes| {
-                    notes.whiteouts.insert(path);
-                })
-            }
-            Err(Errno::EXIST) => {
-                if self.found(&place, name)? == FileType::Directory {
-                    let slot = self.directories.enter(parent, hidden, name)?;
-                    set_opaque(self.directories.fd(slot), name)?;
-                    // Hidden and added again, it has nothing of the one below.
-                    self.notes
-                        .implied
-                        .remove(&self.directories.path_of(parent, hidden));
-                }
-                Ok(())
-            }
-            Err(error) => Err(failed("make whiteout", name)(error)),
-        }
+    fn whiteout(&mut self, hidden: TreePath) -> Result<(), TreeError> {
+        self.note(&hidden.clone(), |notes| {
+            notes.whiteouts.insert(hidden);
+        })
     }
 
     /// Makes something new at a place, removing what the layer had put there before.

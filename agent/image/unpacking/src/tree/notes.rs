@@ -9,8 +9,11 @@ use super::path::TreePath;
 pub struct Notes {
     /// Directories made only because something in them was named, parents first.
     pub(crate) implied: BTreeSet<TreePath>,
-    /// Names hidden from the layers below.
+    /// Names hidden from the layers below. Nothing is made of them before it is known
+    /// that there is something to hide.
     pub(crate) whiteouts: BTreeSet<TreePath>,
+    /// Directories that the layer did not make and whose content below it hides.
+    pub(crate) opaque: BTreeSet<TreePath>,
     /// Hard links to files of the layers below: the link's path, then the target's.
     pub(crate) links: BTreeMap<TreePath, TreePath>,
     /// The layer states its root's attributes.
@@ -23,18 +26,19 @@ impl Notes {
     /// Whether the directory is right whatever lies below it.
     #[must_use]
     pub fn are_settled(&self) -> bool {
-        self.implied.is_empty() && self.whiteouts.is_empty() && self.links.is_empty()
+        self.implied.is_empty()
+            && self.whiteouts.is_empty()
+            && self.opaque.is_empty()
+            && self.links.is_empty()
     }
 
-    /// Forgets what was noted about a path and everything below it.
+    /// Forgets what was made at a path and below it; what the layer hides there stays hidden.
     pub(super) fn forget(&mut self, path: &TreePath) {
-        for set in [&mut self.implied, &mut self.whiteouts] {
-            // Names below a directory sort between `path/` and `path0`.
-            let below = path.below();
-            let gone: Vec<TreePath> = set.range(below).cloned().chain([path.clone()]).collect();
-            for path in &gone {
-                set.remove(path);
-            }
+        // Names below a directory sort between `path/` and `path0`.
+        let below = self.implied.range(path.below()).cloned();
+        let gone: Vec<TreePath> = below.chain([path.clone()]).collect();
+        for path in &gone {
+            self.implied.remove(path);
         }
         self.links.retain(|link, _| !link.is_within(path));
     }

@@ -39,6 +39,11 @@ impl TreePath {
         Some((Self(self.0[..parent].to_vec()), name))
     }
 
+    /// The last component; empty for the root.
+    pub(crate) fn name(&self) -> &[u8] {
+        self.components().next_back().unwrap_or_default()
+    }
+
     /// Appends one component.
     pub(crate) fn push(&mut self, component: &[u8]) {
         if !self.0.is_empty() {
