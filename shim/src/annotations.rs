@@ -9,9 +9,10 @@ use std::collections::BTreeMap;
 
 use agent_protocol::initdata::POLICY_ANNOTATION;
 use regex_lite::Regex;
+use shim_oci::Spec;
 use thiserror::Error;
 
-use crate::{config::Config, oci::Spec};
+use crate::config::Config;
 
 const HYPERVISOR: &str = "io.katacontainers.config.hypervisor.";
 const RUNTIME: &str = "io.katacontainers.config.runtime.";

@@ -9,10 +9,10 @@ use std::{
     },
 };
 
+use shim_oci::Role;
 use tokio::sync::Notify;
 
 use crate::{
-    pod::Role,
     process::Process,
     status::TaskError,
     volumes::{VolumePlan, copy::CopyPlan, refresh::is_updated},

@@ -29,8 +29,6 @@ mod info;
 mod initdata;
 mod logging;
 mod network;
-mod oci;
-mod pod;
 mod process;
 mod record;
 mod sandbox;

@@ -16,6 +16,7 @@ use std::{
 
 use agent_protocol::{id::SandboxId, limits::AGENT_PORT, rpc::agent::CreateSandboxRequest};
 use shim_hypervisor::{Hypervisor, Nic, Vm, VmConfig};
+use shim_oci::{Role, Spec};
 use thiserror::Error;
 
 use crate::{
@@ -26,8 +27,6 @@ use crate::{
     guest_image::{GuestImage, GuestImageError},
     initdata::{Delivery, DeliveryError},
     network::{self, GuestNetwork, NetworkError, PodNetwork},
-    oci::Spec,
-    pod::Role,
     record::{Record, RecordError, StateDir},
     scratch::{self, ScratchError},
     sizing::{Limits, Size, SizingError},

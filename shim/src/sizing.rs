@@ -8,9 +8,10 @@
 
 use std::num::NonZeroU32;
 
+use shim_oci::{Role, Spec};
 use thiserror::Error;
 
-use crate::{config::Qemu, oci::Spec, pod::Role};
+use crate::config::Qemu;
 
 /// A pod's limits, where it has them.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]

@@ -2,15 +2,14 @@
 //! the host.
 //!
 //! Follows what Kata's shims send, so that policies made for them hold: no hooks (the
-//! types in [`crate::oci`] never read any), no host namespaces, no host devices
+//! types in [`shim_oci`] never read any), no host namespaces, no host devices
 //! or host-side limits, no labels of the host's SELinux. A pure function; mounts are
 //! decided before, in [`crate::volumes`].
 
 use std::path::Path;
 
 use agent_protocol::{initdata, rpc::oci as guest};
-
-use crate::{oci, pod::Role};
+use shim_oci::{self as oci, Role};
 
 const BUNDLE_PATH: &str = "io.katacontainers.pkg.oci.bundle_path";
 const CONTAINER_TYPE: &str = "io.katacontainers.pkg.oci.container_type";

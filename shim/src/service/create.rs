@@ -9,6 +9,7 @@ use agent_protocol::{
 use containerd_shim_protos::{
     api::Mount, events::task::TaskCreate, protobuf::well_known_types::any::Any,
 };
+use shim_oci::{self as oci, Membership, Role, Spec};
 
 use super::Service;
 use crate::{
@@ -17,8 +18,6 @@ use crate::{
     container::{Container, Creation},
     events::task_io,
     logging,
-    oci::{self, Spec},
-    pod::{Membership, Role},
     process::Process,
     record::{ProcessMark, Record},
     sandbox::{Pod, Resources, Sandbox, boot},

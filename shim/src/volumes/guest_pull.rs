@@ -10,13 +10,10 @@ use std::collections::BTreeMap;
 use agent_protocol::rpc::agent::Storage;
 use base64::{Engine, engine::general_purpose::STANDARD};
 use serde::{Deserialize, Serialize};
+use shim_oci::{Role, Spec, image_name};
 use thiserror::Error;
 
-use crate::{
-    oci::Spec,
-    pod::{Role, image_name},
-    spec::guest_rootfs,
-};
+use crate::spec::guest_rootfs;
 
 const VOLUME_OPTION: &str = "io.katacontainers.volume=";
 const GUEST_PULL: &str = "image_guest_pull";

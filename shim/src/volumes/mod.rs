@@ -24,10 +24,10 @@ use agent_protocol::{
     rpc::agent::Storage,
 };
 use nix::sys::statfs::{TMPFS_MAGIC, statfs};
+use shim_oci::{Mount, Spec};
 use thiserror::Error;
 
 use self::copy::CopyPlan;
-use crate::oci::{Mount, Spec};
 
 /// Where copied files go.
 const SHARE: &str = "/run/kata-containers/shared/containers";

@@ -101,8 +101,9 @@ pub const ALLOWED: &[(&str, &[&str])] = &[
     ("guest-image/builder", &["guest-image/measurement"]),
     ("shim/hypervisor", &[]),
     ("shim/node", &["shim/hypervisor"]),
+    ("shim/oci", &["agent/protocol"]),
     ("shim/snapshotter", &[]),
-    ("shim", &["agent/protocol", "shim/hypervisor"]),
+    ("shim", &["agent/protocol", "shim/hypervisor", "shim/oci"]),
 ];
 
 /// The folder whose crates may depend on anything.
