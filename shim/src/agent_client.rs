@@ -12,10 +12,11 @@ use agent_protocol::{
     limits::STREAM_CHUNK_BYTES_MAX,
     rpc::{
         agent::{
-            AddARPNeighborsRequest, CloseStdinRequest, CopyFileRequest, CreateContainerRequest,
-            CreateSandboxRequest, DestroySandboxRequest, ExecProcessRequest,
-            GetDiagnosticDataRequest, GetOOMEventRequest, PauseContainerRequest, ReadStreamRequest,
-            RemoveContainerRequest, ResumeContainerRequest, SetPolicyRequest, SignalProcessRequest,
+            ARPNeighbors, AddARPNeighborsRequest, CloseStdinRequest, CopyFileRequest,
+            CreateContainerRequest, CreateSandboxRequest, DestroySandboxRequest,
+            ExecProcessRequest, GetDiagnosticDataRequest, GetOOMEventRequest,
+            PauseContainerRequest, ReadStreamRequest, RemoveContainerRequest,
+            ResumeContainerRequest, Routes, SetPolicyRequest, SignalProcessRequest,
             StartContainerRequest, StatsContainerRequest, StatsContainerResponse,
             TtyWinResizeRequest, UpdateContainerRequest, UpdateInterfaceRequest,
             UpdateRoutesRequest, WaitProcessRequest, WriteStreamRequest,
@@ -24,6 +25,7 @@ use agent_protocol::{
         health::CheckRequest,
         health_ttrpc::HealthClient,
         oci::LinuxResources,
+        types::Interface,
     },
 };
 use thiserror::Error;
@@ -33,8 +35,6 @@ use ttrpc::{
     asynchronous::{Client, transport::Socket},
     context::{self, Context},
 };
-
-use crate::network::GuestNetwork;
 
 /// Deadline of calls that only do a little work in the guest.
 const CALL_DEADLINE: Duration = Duration::from_secs(60);
@@ -150,28 +150,34 @@ impl AgentClient {
         Ok(())
     }
 
-    /// Gives the guest its interfaces, neighbours and routes.
-    pub(crate) async fn configure_network(&self, network: &GuestNetwork) -> Result<(), AgentError> {
-        for interface in network.interfaces() {
-            let request = UpdateInterfaceRequest {
-                interface: Some(interface).into(),
-                ..Default::default()
-            };
-            let answer = self.agent.update_interface(within(CALL_DEADLINE), &request);
-            call("UpdateInterface", answer).await?;
-        }
-        if let Some(neighbours) = network.neighbours() {
-            let request = AddARPNeighborsRequest {
-                neighbors: Some(neighbours).into(),
-                ..Default::default()
-            };
-            let answer = self
-                .agent
-                .add_arp_neighbors(within(CALL_DEADLINE), &request);
-            call("AddARPNeighbors", answer).await?;
-        }
+    /// Gives the guest one of its interfaces.
+    pub(crate) async fn update_interface(&self, interface: Interface) -> Result<(), AgentError> {
+        let request = UpdateInterfaceRequest {
+            interface: Some(interface).into(),
+            ..Default::default()
+        };
+        let answer = self.agent.update_interface(within(CALL_DEADLINE), &request);
+        call("UpdateInterface", answer).await?;
+        Ok(())
+    }
+
+    /// Gives the guest its permanent neighbours.
+    pub(crate) async fn add_neighbours(&self, neighbours: ARPNeighbors) -> Result<(), AgentError> {
+        let request = AddARPNeighborsRequest {
+            neighbors: Some(neighbours).into(),
+            ..Default::default()
+        };
+        let answer = self
+            .agent
+            .add_arp_neighbors(within(CALL_DEADLINE), &request);
+        call("AddARPNeighbors", answer).await?;
+        Ok(())
+    }
+
+    /// Gives the guest all of its routes.
+    pub(crate) async fn update_routes(&self, routes: Routes) -> Result<(), AgentError> {
         let request = UpdateRoutesRequest {
-            routes: Some(network.routes()).into(),
+            routes: Some(routes).into(),
             ..Default::default()
         };
         let answer = self.agent.update_routes(within(CALL_DEADLINE), &request);

@@ -252,7 +252,7 @@ pub(crate) async fn boot(
         agent.set_policy(policy).await?;
     }
     if let Some(network) = guest_network {
-        agent.configure_network(&network).await?;
+        network.configure(&agent).await?;
     }
     let request = CreateSandboxRequest {
         hostname: pod.spec.hostname.clone(),
