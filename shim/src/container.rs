@@ -228,8 +228,10 @@ impl Containers {
 
 #[cfg(test)]
 mod tests {
+    use shim_agent_client::GuestProcess;
+
     use super::*;
-    use crate::{agent_client::GuestProcess, stdio::Stdio};
+    use crate::stdio::Stdio;
 
     fn process(exec: &str) -> Process {
         let guest = GuestProcess {

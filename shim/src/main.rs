@@ -15,7 +15,6 @@
 //!
 //! Exit codes: 0 done, 1 failed (one sentence on stderr), 2 wrong command line.
 
-mod agent_client;
 mod annotations;
 mod bootstrap;
 mod cgroup;

@@ -11,11 +11,11 @@ use std::{
 };
 
 use containerd_shim_protos::{api::Status, protobuf::well_known_types::timestamp::Timestamp};
+use shim_agent_client::{AgentClient, GuestProcess};
 use shim_oci as oci;
 use tokio::sync::watch;
 
 use crate::{
-    agent_client::{AgentClient, GuestProcess},
     status::TaskError,
     stdio::{Pumps, StdinKeeper, Stdio},
 };

@@ -15,12 +15,12 @@ use std::{
 };
 
 use agent_protocol::{id::SandboxId, limits::AGENT_PORT, rpc::agent::CreateSandboxRequest};
+use shim_agent_client::{AgentClient, AgentError};
 use shim_hypervisor::{Hypervisor, Nic, Vm, VmConfig};
 use shim_oci::{Role, Spec};
 use thiserror::Error;
 
 use crate::{
-    agent_client::{AgentClient, AgentError},
     annotations::{self, AnnotationError},
     cgroup::{CgroupError, PodCgroup},
     config::{Accelerator, Config, Internetworking},

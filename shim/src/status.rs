@@ -5,9 +5,8 @@
 
 use std::error::Error;
 
+use shim_agent_client::AgentError;
 use ttrpc::Code;
-
-use crate::agent_client::AgentError;
 
 /// A failed request.
 #[derive(Debug, thiserror::Error)]

@@ -17,6 +17,7 @@ use std::{
 };
 
 use nix::fcntl::{FcntlArg, fcntl};
+use shim_agent_client::{AgentClient, GuestProcess, Output};
 use thiserror::Error;
 use tokio::{
     fs::{File, OpenOptions},
@@ -24,8 +25,6 @@ use tokio::{
     net::unix::pipe,
     task::JoinHandle,
 };
-
-use crate::agent_client::{AgentClient, GuestProcess, Output};
 
 /// What the kernel may buffer between shim and containerd.
 const PIPE_BYTES: i32 = 1 << 20;
@@ -335,7 +334,7 @@ async fn write_all(
     agent: &AgentClient,
     process: &GuestProcess,
     mut data: &[u8],
-) -> Result<(), crate::agent_client::AgentError> {
+) -> Result<(), shim_agent_client::AgentError> {
     while !data.is_empty() {
         let taken = agent.write(process, data).await?;
         // A guest that takes nothing has closed its end.

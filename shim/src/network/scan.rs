@@ -20,9 +20,9 @@ use rtnetlink::{
         },
     },
 };
+use shim_agent_client::{AgentClient, AgentError};
 
 use super::{NetworkError, PodLink, redirect::connect};
-use crate::agent_client::{AgentClient, AgentError};
 
 /// `IFF_NOARP` (linux/if.h), the one flag that the agent applies.
 const IFF_NOARP: u32 = 0x80;

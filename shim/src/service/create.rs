@@ -9,11 +9,11 @@ use agent_protocol::{
 use containerd_shim_protos::{
     api::Mount, events::task::TaskCreate, protobuf::well_known_types::any::Any,
 };
+use shim_agent_client::GuestProcess;
 use shim_oci::{self as oci, Membership, Role, Spec};
 
 use super::Service;
 use crate::{
-    agent_client::GuestProcess,
     config::{Config, Source, TaskOptions},
     container::{Container, Creation},
     events::task_io,

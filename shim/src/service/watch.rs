@@ -3,10 +3,10 @@
 use std::{path::Path, sync::Arc, time::Duration};
 
 use containerd_shim_protos::events::task::TaskOOM;
+use shim_agent_client::AgentClient;
 
 use super::Service;
 use crate::{
-    agent_client::AgentClient,
     container::Container,
     process::{Phase, Process, UNKNOWN_EXIT},
     sandbox::Sandbox,

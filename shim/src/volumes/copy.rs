@@ -13,13 +13,12 @@ use std::{
 };
 
 use agent_protocol::{limits::COPY_FILE_CHUNK_BYTES_MAX, rpc::agent::CopyFileRequest};
+use shim_agent_client::{AgentClient, AgentError};
 use thiserror::Error;
 use tokio::{
     fs::{File, OpenOptions},
     io::AsyncReadExt,
 };
-
-use crate::agent_client::{AgentClient, AgentError};
 
 /// The most files of one volume.
 const ENTRIES_MAX: usize = 4096;

@@ -8,8 +8,9 @@
 
 use std::{convert::Infallible, fs, path::PathBuf, time::Duration};
 
+use shim_agent_client::AgentClient;
+
 use super::copy::{CopyPlan, copy};
-use crate::agent_client::AgentClient;
 
 const INTERVAL: Duration = Duration::from_secs(10);
 const LINK: &str = "..data";

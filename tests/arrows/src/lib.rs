@@ -99,11 +99,20 @@ pub const ALLOWED: &[(&str, &[&str])] = &[
     ),
     ("guest-image/measurement", &[]),
     ("guest-image/builder", &["guest-image/measurement"]),
+    ("shim/agent-client", &["agent/protocol"]),
     ("shim/hypervisor", &[]),
     ("shim/node", &["shim/hypervisor"]),
     ("shim/oci", &["agent/protocol"]),
     ("shim/snapshotter", &[]),
-    ("shim", &["agent/protocol", "shim/hypervisor", "shim/oci"]),
+    (
+        "shim",
+        &[
+            "agent/protocol",
+            "shim/agent-client",
+            "shim/hypervisor",
+            "shim/oci",
+        ],
+    ),
 ];
 
 /// The folder whose crates may depend on anything.

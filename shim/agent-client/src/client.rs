@@ -42,11 +42,11 @@ const CALL_DEADLINE: Duration = Duration::from_secs(60);
 /// Why a request to the guest failed.
 #[derive(Debug, Error)]
 #[error("{method} failed in the guest: {}", text(source))]
-pub(crate) struct AgentError {
+pub struct AgentError {
     /// The agent's method.
-    pub(crate) method: &'static str,
+    pub method: &'static str,
     /// What came back, or did not.
-    pub(crate) source: ttrpc::Error,
+    pub source: ttrpc::Error,
 }
 
 fn text(error: &ttrpc::Error) -> String {
@@ -62,7 +62,7 @@ fn text(error: &ttrpc::Error) -> String {
 
 impl AgentError {
     /// The agent's own code, or what a lost connection comes to.
-    pub(crate) fn code(&self) -> Code {
+    pub fn code(&self) -> Code {
         match &self.source {
             ttrpc::Error::RpcStatus(status) => status.code(),
             _ => Code::UNAVAILABLE,
@@ -70,7 +70,7 @@ impl AgentError {
     }
 
     /// Whether the guest says that the process or container does not exist (any more).
-    pub(crate) fn is_gone(&self) -> bool {
+    pub fn is_gone(&self) -> bool {
         match &self.source {
             ttrpc::Error::RpcStatus(status) => {
                 status.code() == Code::NOT_FOUND
@@ -84,7 +84,7 @@ impl AgentError {
 
 /// Which output of a process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Output {
+pub enum Output {
     /// Standard output, or a terminal's only output.
     Stdout,
     /// Standard error.
@@ -93,16 +93,16 @@ pub(crate) enum Output {
 
 /// A process in the guest.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct GuestProcess {
+pub struct GuestProcess {
     /// The container.
-    pub(crate) container: String,
+    pub container: String,
     /// The exec, or empty for the container's first process.
-    pub(crate) exec: String,
+    pub exec: String,
 }
 
 /// The connection to a pod's agent; clones share it.
 #[derive(Clone)]
-pub(crate) struct AgentClient {
+pub struct AgentClient {
     agent: AgentServiceClient,
     health: HealthClient,
 }
@@ -124,7 +124,7 @@ async fn call<T>(
 
 impl AgentClient {
     /// Speaks to the agent over an open stream.
-    pub(crate) fn new(stream: UnixStream) -> Self {
+    pub fn new(stream: UnixStream) -> Self {
         let client = Client::new(Socket::from(stream));
         Self {
             agent: AgentServiceClient::new(client.clone()),
@@ -133,14 +133,14 @@ impl AgentClient {
     }
 
     /// Asks whether the agent serves.
-    pub(crate) async fn check(&self, deadline: Duration) -> Result<(), AgentError> {
+    pub async fn check(&self, deadline: Duration) -> Result<(), AgentError> {
         let request = CheckRequest::default();
         call("Check", self.health.check(within(deadline), &request)).await?;
         Ok(())
     }
 
     /// Gives the guest its policy, which it takes before anything else.
-    pub(crate) async fn set_policy(&self, policy: &PolicyText) -> Result<(), AgentError> {
+    pub async fn set_policy(&self, policy: &PolicyText) -> Result<(), AgentError> {
         let request = SetPolicyRequest {
             policy: policy.as_str().to_owned(),
             ..Default::default()
@@ -151,7 +151,7 @@ impl AgentClient {
     }
 
     /// Gives the guest one of its interfaces.
-    pub(crate) async fn update_interface(&self, interface: Interface) -> Result<(), AgentError> {
+    pub async fn update_interface(&self, interface: Interface) -> Result<(), AgentError> {
         let request = UpdateInterfaceRequest {
             interface: Some(interface).into(),
             ..Default::default()
@@ -162,7 +162,7 @@ impl AgentClient {
     }
 
     /// Gives the guest its permanent neighbours.
-    pub(crate) async fn add_neighbours(&self, neighbours: ARPNeighbors) -> Result<(), AgentError> {
+    pub async fn add_neighbours(&self, neighbours: ARPNeighbors) -> Result<(), AgentError> {
         let request = AddARPNeighborsRequest {
             neighbors: Some(neighbours).into(),
             ..Default::default()
@@ -175,7 +175,7 @@ impl AgentClient {
     }
 
     /// Gives the guest all of its routes.
-    pub(crate) async fn update_routes(&self, routes: Routes) -> Result<(), AgentError> {
+    pub async fn update_routes(&self, routes: Routes) -> Result<(), AgentError> {
         let request = UpdateRoutesRequest {
             routes: Some(routes).into(),
             ..Default::default()
@@ -186,17 +186,14 @@ impl AgentClient {
     }
 
     /// Makes the pod-wide namespaces and mounts.
-    pub(crate) async fn create_sandbox(
-        &self,
-        request: &CreateSandboxRequest,
-    ) -> Result<(), AgentError> {
+    pub async fn create_sandbox(&self, request: &CreateSandboxRequest) -> Result<(), AgentError> {
         let answer = self.agent.create_sandbox(within(CALL_DEADLINE), request);
         call("CreateSandbox", answer).await?;
         Ok(())
     }
 
     /// Asks the agent to end everything.
-    pub(crate) async fn destroy_sandbox(&self, deadline: Duration) -> Result<(), AgentError> {
+    pub async fn destroy_sandbox(&self, deadline: Duration) -> Result<(), AgentError> {
         let request = DestroySandboxRequest::default();
         let answer = self.agent.destroy_sandbox(within(deadline), &request);
         call("DestroySandbox", answer).await?;
@@ -204,14 +201,14 @@ impl AgentClient {
     }
 
     /// Sends a piece of a file.
-    pub(crate) async fn copy_file(&self, request: &CopyFileRequest) -> Result<(), AgentError> {
+    pub async fn copy_file(&self, request: &CopyFileRequest) -> Result<(), AgentError> {
         let answer = self.agent.copy_file(within(CALL_DEADLINE), request);
         call("CopyFile", answer).await?;
         Ok(())
     }
 
     /// Pulls the image and makes the container; the process waits to be started.
-    pub(crate) async fn create_container(
+    pub async fn create_container(
         &self,
         request: &CreateContainerRequest,
         deadline: Duration,
@@ -222,7 +219,7 @@ impl AgentClient {
     }
 
     /// Lets a container's first process run.
-    pub(crate) async fn start_container(&self, id: &str) -> Result<(), AgentError> {
+    pub async fn start_container(&self, id: &str) -> Result<(), AgentError> {
         let request = StartContainerRequest {
             container_id: id.to_owned(),
             ..Default::default()
@@ -233,17 +230,14 @@ impl AgentClient {
     }
 
     /// Starts a further process.
-    pub(crate) async fn exec_process(
-        &self,
-        request: &ExecProcessRequest,
-    ) -> Result<(), AgentError> {
+    pub async fn exec_process(&self, request: &ExecProcessRequest) -> Result<(), AgentError> {
         let answer = self.agent.exec_process(within(CALL_DEADLINE), request);
         call("ExecProcess", answer).await?;
         Ok(())
     }
 
     /// Removes a container and what it mounted.
-    pub(crate) async fn remove_container(&self, id: &str) -> Result<(), AgentError> {
+    pub async fn remove_container(&self, id: &str) -> Result<(), AgentError> {
         let request = RemoveContainerRequest {
             container_id: id.to_owned(),
             ..Default::default()
@@ -254,11 +248,7 @@ impl AgentClient {
     }
 
     /// Sends a signal.
-    pub(crate) async fn signal(
-        &self,
-        process: &GuestProcess,
-        signal: u32,
-    ) -> Result<(), AgentError> {
+    pub async fn signal(&self, process: &GuestProcess, signal: u32) -> Result<(), AgentError> {
         let request = SignalProcessRequest {
             container_id: process.container.clone(),
             exec_id: process.exec.clone(),
@@ -271,7 +261,7 @@ impl AgentClient {
     }
 
     /// Waits for a process to end, however long that takes.
-    pub(crate) async fn wait(&self, process: &GuestProcess) -> Result<i32, AgentError> {
+    pub async fn wait(&self, process: &GuestProcess) -> Result<i32, AgentError> {
         let request = WaitProcessRequest {
             container_id: process.container.clone(),
             exec_id: process.exec.clone(),
@@ -282,7 +272,7 @@ impl AgentClient {
     }
 
     /// Reads what a process has written; empty means that there will be no more.
-    pub(crate) async fn read(
+    pub async fn read(
         &self,
         process: &GuestProcess,
         output: Output,
@@ -307,11 +297,7 @@ impl AgentClient {
     }
 
     /// Writes to a process; answers how many bytes were taken.
-    pub(crate) async fn write(
-        &self,
-        process: &GuestProcess,
-        data: &[u8],
-    ) -> Result<usize, AgentError> {
+    pub async fn write(&self, process: &GuestProcess, data: &[u8]) -> Result<usize, AgentError> {
         let request = WriteStreamRequest {
             container_id: process.container.clone(),
             exec_id: process.exec.clone(),
@@ -324,7 +310,7 @@ impl AgentClient {
     }
 
     /// Tells a process that its input has ended.
-    pub(crate) async fn close_stdin(&self, process: &GuestProcess) -> Result<(), AgentError> {
+    pub async fn close_stdin(&self, process: &GuestProcess) -> Result<(), AgentError> {
         let request = CloseStdinRequest {
             container_id: process.container.clone(),
             exec_id: process.exec.clone(),
@@ -336,7 +322,7 @@ impl AgentClient {
     }
 
     /// Tells a process the size of its terminal.
-    pub(crate) async fn resize(
+    pub async fn resize(
         &self,
         process: &GuestProcess,
         row: u32,
@@ -355,7 +341,7 @@ impl AgentClient {
     }
 
     /// Reads a container's cgroup.
-    pub(crate) async fn stats(&self, id: &str) -> Result<StatsContainerResponse, AgentError> {
+    pub async fn stats(&self, id: &str) -> Result<StatsContainerResponse, AgentError> {
         let request = StatsContainerRequest {
             container_id: id.to_owned(),
             ..Default::default()
@@ -365,11 +351,7 @@ impl AgentClient {
     }
 
     /// Changes a container's limits.
-    pub(crate) async fn update(
-        &self,
-        id: &str,
-        resources: LinuxResources,
-    ) -> Result<(), AgentError> {
+    pub async fn update(&self, id: &str, resources: LinuxResources) -> Result<(), AgentError> {
         let request = UpdateContainerRequest {
             container_id: id.to_owned(),
             resources: Some(resources).into(),
@@ -381,7 +363,7 @@ impl AgentClient {
     }
 
     /// Freezes a container.
-    pub(crate) async fn pause(&self, id: &str) -> Result<(), AgentError> {
+    pub async fn pause(&self, id: &str) -> Result<(), AgentError> {
         let request = PauseContainerRequest {
             container_id: id.to_owned(),
             ..Default::default()
@@ -392,7 +374,7 @@ impl AgentClient {
     }
 
     /// Thaws a container.
-    pub(crate) async fn resume(&self, id: &str) -> Result<(), AgentError> {
+    pub async fn resume(&self, id: &str) -> Result<(), AgentError> {
         let request = ResumeContainerRequest {
             container_id: id.to_owned(),
             ..Default::default()
@@ -403,7 +385,7 @@ impl AgentClient {
     }
 
     /// Reads the message that a container left in its termination log.
-    pub(crate) async fn termination_log(&self, id: &str) -> Result<String, AgentError> {
+    pub async fn termination_log(&self, id: &str) -> Result<String, AgentError> {
         let request = GetDiagnosticDataRequest {
             log_type: "termination_log".to_owned(),
             container_id: id.to_owned(),
@@ -416,7 +398,7 @@ impl AgentClient {
     }
 
     /// Waits for the next container that ran out of memory.
-    pub(crate) async fn oom_event(&self) -> Result<String, AgentError> {
+    pub async fn oom_event(&self) -> Result<String, AgentError> {
         let request = GetOOMEventRequest::default();
         let answer = self.agent.get_oom_event(unbounded(), &request);
         Ok(call("GetOOMEvent", answer).await?.container_id)
