@@ -13,10 +13,11 @@ use agent_protocol::initdata::{
     disk::{DiskError, frame},
     packed::{PackedError, from_annotation, unpack},
 };
+use shim_configuration::Config;
 use shim_hypervisor::Disk;
 use thiserror::Error;
 
-use crate::{config::Config, record::StateDir};
+use crate::record::StateDir;
 
 /// The disk's file, in the sandbox's state directory and removed with it.
 const FILE: &str = "initdata.img";

@@ -15,12 +15,10 @@
 //!
 //! Exit codes: 0 done, 1 failed (one sentence on stderr), 2 wrong command line.
 
-mod annotations;
 mod bootstrap;
 mod cgroup;
 mod clean_up;
 mod cli;
-mod config;
 mod container;
 mod events;
 mod guest_image;
@@ -34,7 +32,6 @@ mod sandbox;
 mod scratch;
 mod serve;
 mod service;
-mod sizing;
 mod spec;
 mod stats;
 mod status;

@@ -16,20 +16,21 @@ use std::{
 
 use agent_protocol::{id::SandboxId, limits::AGENT_PORT, rpc::agent::CreateSandboxRequest};
 use shim_agent_client::{AgentClient, AgentError};
+use shim_configuration::{
+    Accelerator, Config, Internetworking, Limits, Size, SizingError,
+    annotations::{self, AnnotationError},
+};
 use shim_hypervisor::{Hypervisor, Nic, Vm, VmConfig};
 use shim_oci::{Role, Spec};
 use thiserror::Error;
 
 use crate::{
-    annotations::{self, AnnotationError},
     cgroup::{CgroupError, PodCgroup},
-    config::{Accelerator, Config, Internetworking},
     guest_image::{GuestImage, GuestImageError},
     initdata::{Delivery, DeliveryError},
     network::{self, GuestNetwork, NetworkError, PodNetwork},
     record::{Record, RecordError, StateDir},
     scratch::{self, ScratchError},
-    sizing::{Limits, Size, SizingError},
     tee::{Protection, TeeError},
     timing::{Step, Timing},
     volumes,

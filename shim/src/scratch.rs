@@ -11,13 +11,11 @@ use std::{
 };
 
 use agent_protocol::{id::SandboxId, limits::SCRATCH_DISK_SERIAL};
+use shim_configuration::Qemu;
 use shim_hypervisor::Disk;
 use thiserror::Error;
 
-use crate::{
-    config::Qemu,
-    record::{Record, RecordError, StateDir},
-};
+use crate::record::{Record, RecordError, StateDir};
 
 /// What the guest's file system needs, and what it uses at most.
 const MIB_MIN: u32 = 16;

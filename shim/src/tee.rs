@@ -6,10 +6,9 @@
 use std::path::PathBuf;
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
+use shim_configuration::{Qemu, Tee};
 use shim_hypervisor::{Confidential, Identity, SevSnp, VmConfig};
 use thiserror::Error;
-
-use crate::config::{Qemu, Tee};
 
 /// Where the author's key stands in the ID authentication information, and its size
 /// (AMD 56860, `ID_AUTH_INFO`); all zero if there is none.

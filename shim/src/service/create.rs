@@ -10,11 +10,11 @@ use containerd_shim_protos::{
     api::Mount, events::task::TaskCreate, protobuf::well_known_types::any::Any,
 };
 use shim_agent_client::GuestProcess;
+use shim_configuration::{Config, Source, TaskOptions};
 use shim_oci::{self as oci, Membership, Role, Spec};
 
 use super::Service;
 use crate::{
-    config::{Config, Source, TaskOptions},
     container::{Container, Creation},
     events::task_io,
     logging,

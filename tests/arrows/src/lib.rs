@@ -100,6 +100,7 @@ pub const ALLOWED: &[(&str, &[&str])] = &[
     ("guest-image/measurement", &[]),
     ("guest-image/builder", &["guest-image/measurement"]),
     ("shim/agent-client", &["agent/protocol"]),
+    ("shim/configuration", &["agent/protocol", "shim/oci"]),
     ("shim/hypervisor", &[]),
     ("shim/node", &["shim/hypervisor"]),
     ("shim/oci", &["agent/protocol"]),
@@ -109,6 +110,7 @@ pub const ALLOWED: &[(&str, &[&str])] = &[
         &[
             "agent/protocol",
             "shim/agent-client",
+            "shim/configuration",
             "shim/hypervisor",
             "shim/oci",
         ],

@@ -2,7 +2,7 @@
 //! Kata's keys that have one possible value here, why.
 //!
 //! Checking works on the parsed text with positions, so each complaint names a
-//! line. What passes is known to fit the types in [`super`].
+//! line. What passes is known to fit the types in [`crate::config`].
 
 use std::ops::Range;
 
@@ -279,15 +279,15 @@ const KEYS: &[(&str, &str, Value)] = &[
 
 /// A complaint about one place of a file.
 #[derive(Debug)]
-pub(super) struct Complaint {
+pub(crate) struct Complaint {
     /// Where, in bytes.
-    pub(super) span: Range<usize>,
+    pub(crate) span: Range<usize>,
     /// What is wrong and what would be right.
-    pub(super) message: String,
+    pub(crate) message: String,
 }
 
 /// Checks a parsed file against the table.
-pub(super) fn check(root: &DeTable<'_>) -> Result<(), Complaint> {
+pub(crate) fn check(root: &DeTable<'_>) -> Result<(), Complaint> {
     check_table("", root)
 }
 

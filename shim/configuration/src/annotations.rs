@@ -12,7 +12,7 @@ use regex_lite::Regex;
 use shim_oci::Spec;
 use thiserror::Error;
 
-use crate::config::Config;
+use crate::Config;
 
 const HYPERVISOR: &str = "io.katacontainers.config.hypervisor.";
 const RUNTIME: &str = "io.katacontainers.config.runtime.";
@@ -20,7 +20,7 @@ const AGENT: &str = "io.katacontainers.config.agent.";
 
 /// Why a pod's annotations were refused.
 #[derive(Debug, Error)]
-pub(crate) enum AnnotationError {
+pub enum AnnotationError {
     /// The node does not allow it.
     #[error(
         "annotation {key} is not allowed on this node: remove it, or list {name:?} in enable_annotations of [hypervisor.qemu]"
@@ -67,7 +67,7 @@ pub(crate) enum AnnotationError {
 /// # Errors
 ///
 /// [`AnnotationError`] names the first annotation that cannot be honoured.
-pub(crate) fn apply(spec: &Spec, config: &mut Config) -> Result<(), AnnotationError> {
+pub fn apply(spec: &Spec, config: &mut Config) -> Result<(), AnnotationError> {
     let allowed = patterns(&config.qemu().enable_annotations)?;
     for (key, value) in &spec.annotations {
         let annotation = Annotation { key, value };
