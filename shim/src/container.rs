@@ -10,13 +10,10 @@ use std::{
 };
 
 use shim_oci::Role;
+use shim_volumes::{CopyPlan, VolumePlan, is_updated};
 use tokio::sync::Notify;
 
-use crate::{
-    process::Process,
-    status::TaskError,
-    volumes::{VolumePlan, copy::CopyPlan, refresh::is_updated},
-};
+use crate::{process::Process, status::TaskError};
 
 /// The most further processes of a container at one time.
 const EXECS_MAX: usize = 4096;

@@ -39,7 +39,6 @@ mod stdio;
 mod task_service;
 mod tee;
 mod timing;
-mod volumes;
 
 use std::process::ExitCode;
 

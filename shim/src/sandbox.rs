@@ -22,6 +22,7 @@ use shim_configuration::{
 };
 use shim_hypervisor::{Hypervisor, Nic, Vm, VmConfig};
 use shim_oci::{Role, Spec};
+use shim_volumes as volumes;
 use thiserror::Error;
 
 use crate::{
@@ -33,7 +34,6 @@ use crate::{
     scratch::{self, ScratchError},
     tee::{Protection, TeeError},
     timing::{Step, Timing},
-    volumes,
 };
 
 /// How long the hypervisor may take to go by itself.

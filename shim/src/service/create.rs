@@ -12,6 +12,10 @@ use containerd_shim_protos::{
 use shim_agent_client::GuestProcess;
 use shim_configuration::{Config, Source, TaskOptions};
 use shim_oci::{self as oci, Membership, Role, Spec};
+use shim_volumes::{
+    self as volumes, VolumeError, VolumePlan,
+    guest_pull::{self, RootfsMount},
+};
 
 use super::Service;
 use crate::{
@@ -25,11 +29,6 @@ use crate::{
     status::TaskError,
     stdio::Stdio,
     timing::{Step, Timing},
-    volumes::{
-        self, VolumeError, VolumePlan,
-        copy::copy,
-        guest_pull::{self, RootfsMount},
-    },
 };
 
 /// A request to make a container, still as containerd sent it.
@@ -302,13 +301,15 @@ async fn plan_volumes(sandbox: &Sandbox, parsed: &Parsed) -> Result<VolumePlan, 
 
 async fn copy_volumes(sandbox: &Sandbox, plan: &VolumePlan) -> Result<(), TaskError> {
     for file in &plan.copies {
-        copy(&sandbox.agent, file).await.map_err(|source| {
-            TaskError::failed(&VolumeError::Copy {
-                mount_source: file.host.display().to_string(),
-                destination: file.destination.clone(),
-                source: Box::new(source),
-            })
-        })?;
+        volumes::copy(&sandbox.agent, file)
+            .await
+            .map_err(|source| {
+                TaskError::failed(&VolumeError::Copy {
+                    mount_source: file.host.display().to_string(),
+                    destination: file.destination.clone(),
+                    source: Box::new(source),
+                })
+            })?;
     }
     Ok(())
 }

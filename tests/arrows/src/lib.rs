@@ -106,6 +106,10 @@ pub const ALLOWED: &[(&str, &[&str])] = &[
     ("shim/oci", &["agent/protocol"]),
     ("shim/snapshotter", &[]),
     (
+        "shim/volumes",
+        &["agent/protocol", "shim/agent-client", "shim/oci"],
+    ),
+    (
         "shim",
         &[
             "agent/protocol",
@@ -113,6 +117,7 @@ pub const ALLOWED: &[(&str, &[&str])] = &[
             "shim/configuration",
             "shim/hypervisor",
             "shim/oci",
+            "shim/volumes",
         ],
     ),
 ];

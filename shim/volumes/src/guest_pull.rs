@@ -13,8 +13,6 @@ use serde::{Deserialize, Serialize};
 use shim_oci::{Role, Spec, image_name};
 use thiserror::Error;
 
-use crate::spec::guest_rootfs;
-
 const VOLUME_OPTION: &str = "io.katacontainers.volume=";
 const GUEST_PULL: &str = "image_guest_pull";
 /// What a snapshotter writes when it was not told the image.
@@ -24,7 +22,7 @@ const VOLUME_BYTES_MAX: usize = 1 << 20;
 
 /// Why a container has no root file system.
 #[derive(Debug, Error)]
-pub(crate) enum GuestPullError {
+pub enum GuestPullError {
     /// The snapshotter unpacks on the host.
     #[error(
         "the root file system of container {id} was prepared on the host ({kinds}), where the guest cannot use it: set snapshotter = \"kata-cc\" for this runtime in containerd's configuration, or experimental = [\"force_guest_pull\"] in [runtime] of the shim's"
@@ -77,12 +75,18 @@ struct Metadata {
     metadata: BTreeMap<String, String>,
 }
 
+/// Where the agent makes the root file system of a container.
+#[must_use]
+pub fn guest_rootfs(id: &str) -> String {
+    format!("/run/kata-containers/{id}/rootfs")
+}
+
 /// One mount of `CreateTaskRequest.rootfs`: its type and options.
-pub(crate) struct RootfsMount<'a> {
+pub struct RootfsMount<'a> {
     /// Type, for example `overlay`.
-    pub(crate) kind: &'a str,
+    pub kind: &'a str,
     /// Mount options.
-    pub(crate) options: &'a [String],
+    pub options: &'a [String],
 }
 
 /// The storage that makes the guest pull a container's image.
@@ -90,7 +94,7 @@ pub(crate) struct RootfsMount<'a> {
 /// # Errors
 ///
 /// [`GuestPullError`] says what to configure.
-pub(crate) fn storage(
+pub fn storage(
     id: &str,
     role: Role,
     spec: &Spec,

@@ -10,7 +10,7 @@ use std::{convert::Infallible, fs, path::PathBuf, time::Duration};
 
 use shim_agent_client::AgentClient;
 
-use super::copy::{CopyPlan, copy};
+use crate::{CopyPlan, copy};
 
 const INTERVAL: Duration = Duration::from_secs(10);
 const LINK: &str = "..data";
@@ -28,7 +28,7 @@ struct Watched {
 }
 
 /// Whether the volume is one that kubelet updates.
-pub(crate) fn is_updated(plan: &CopyPlan) -> bool {
+pub fn is_updated(plan: &CopyPlan) -> bool {
     plan.host
         .iter()
         .any(|part| KINDS.iter().any(|kind| part == *kind))
@@ -40,7 +40,7 @@ fn version(plan: &CopyPlan) -> Option<PathBuf> {
 }
 
 /// Sends new versions of these volumes for as long as it is polled.
-pub(crate) async fn refresh(agent: &AgentClient, plans: &[CopyPlan]) -> Infallible {
+pub async fn refresh(agent: &AgentClient, plans: &[CopyPlan]) -> Infallible {
     let watched = plans.iter().map(|plan| Watched {
         version: version(plan),
         plan: plan.clone(),
