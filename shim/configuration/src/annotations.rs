@@ -128,7 +128,7 @@ fn hypervisor(
                 "what boots is the node's installed guest image, unchanged and measured",
             ));
         }
-        _ => return Err(annotation.unsupported("this runtime has no such setting")),
+        _ => return Err(annotation.unsupported("this runtime's configuration has no such key")),
     }
     Ok(())
 }
@@ -156,7 +156,7 @@ fn runtime(
         "experimental" if annotation.value == "force_guest_pull" => {
             config.runtime.experimental_force_guest_pull = true;
         }
-        _ => return Err(annotation.unsupported("this runtime has no such setting")),
+        _ => return Err(annotation.unsupported("this runtime's configuration has no such key")),
     }
     Ok(())
 }

@@ -286,7 +286,7 @@ async fn plan_volumes(sandbox: &Sandbox, parsed: &Parsed) -> Result<VolumePlan, 
     let (id, pod, spec) = (parsed.id.clone(), sandbox.id().clone(), parsed.spec.clone());
     let limits = sandbox.config.runtime.empty_dir_limits.clone();
     let planning = tokio::task::spawn_blocking(move || {
-        let owner = volumes::Owner {
+        let owner = volumes::VolumeOwner {
             container: &id,
             sandbox: &pod,
             limits: &limits,

@@ -10,5 +10,5 @@ mod plan;
 mod refresh;
 
 pub use copy::{CopyError, CopyPlan, copy};
-pub use plan::{GUEST_SHM, Owner, VolumeError, VolumePlan, plan, shm_storage};
+pub use plan::{VolumeError, VolumeOwner, VolumePlan, plan, shm_storage};
 pub use refresh::{is_updated, refresh};

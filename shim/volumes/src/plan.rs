@@ -28,7 +28,7 @@ use crate::{CopyError, CopyPlan};
 /// Where copied files go.
 const SHARE: &str = "/run/kata-containers/shared/containers";
 /// The pod's shared memory in the guest.
-pub const GUEST_SHM: &str = "/run/kata-containers/sandbox/shm";
+const GUEST_SHM: &str = "/run/kata-containers/sandbox/shm";
 const GUEST_EPHEMERAL: &str = "/run/kata-containers/sandbox/ephemeral";
 /// Size of the pod's shared memory, in bytes; what containerd gives without a VM.
 const SHM_BYTES: u64 = 64 << 20;
@@ -104,9 +104,9 @@ pub fn shm_storage() -> Storage {
     }
 }
 
-/// Whose volumes they are.
+/// The container that volumes are planned for, and its pod.
 #[derive(Debug, Clone, Copy)]
-pub struct Owner<'a> {
+pub struct VolumeOwner<'a> {
     /// The container.
     pub container: &'a ContainerId,
     /// Its pod.
@@ -120,7 +120,7 @@ pub struct Owner<'a> {
 /// # Errors
 ///
 /// [`VolumeError`] names the mount that cannot be had.
-pub fn plan(owner: Owner<'_>, spec: &Spec) -> Result<VolumePlan, VolumeError> {
+pub fn plan(owner: VolumeOwner<'_>, spec: &Spec) -> Result<VolumePlan, VolumeError> {
     let mut plan = VolumePlan::default();
     let termination = spec.annotation(TERMINATION_PATH);
     for mount in &spec.mounts {
@@ -151,7 +151,11 @@ fn is_bind(mount: &Mount) -> bool {
 }
 
 /// Plans one bind mount; answers with its source in the guest.
-fn bind(owner: Owner<'_>, mount: &Mount, plan: &mut VolumePlan) -> Result<String, VolumeError> {
+fn bind(
+    owner: VolumeOwner<'_>,
+    mount: &Mount,
+    plan: &mut VolumePlan,
+) -> Result<String, VolumeError> {
     let failed = |source| VolumeError::Source {
         mount_source: mount.source.clone(),
         destination: mount.destination.clone(),
@@ -203,7 +207,7 @@ fn empty_dir(host: &Path) -> Option<String> {
     parts.next().is_none().then(|| name.to_owned())
 }
 
-fn empty_dir_storage(owner: Owner<'_>, name: &str, in_memory: bool, gid: u32) -> Storage {
+fn empty_dir_storage(owner: VolumeOwner<'_>, name: &str, in_memory: bool, gid: u32) -> Storage {
     let sandbox = owner.sandbox;
     let group = (gid != 0).then(|| format!("fsgid={gid}"));
     let limit = owner.limits.get(name);
@@ -268,7 +272,7 @@ mod tests {
 
     fn planned(spec: &Spec) -> Result<VolumePlan, VolumeError> {
         let (id, sandbox) = ids();
-        let owner = Owner {
+        let owner = VolumeOwner {
             container: &id,
             sandbox: &sandbox,
             limits: &BTreeMap::from([("small".to_owned(), 4096)]),
