@@ -87,7 +87,7 @@ pub(crate) enum BootError {
     },
 }
 
-/// Everything on the host that a pod needs, made or not.
+/// Everything on the host that a pod needs, as far as it is made.
 pub(crate) struct Resources {
     state: StateDir,
     record: Record,
@@ -97,7 +97,7 @@ pub(crate) struct Resources {
 }
 
 impl Resources {
-    /// Nothing yet but a record of the shim itself.
+    /// Holds no resource yet, only the record that names the shim.
     pub(crate) fn new(state: StateDir, record: Record) -> Self {
         Self {
             state,
@@ -220,7 +220,7 @@ pub(crate) struct Booted {
 ///
 /// # Errors
 ///
-/// [`BootError`]; the caller releases the resources.
+/// [`BootError`] names the step that failed; the caller releases the resources.
 pub(crate) async fn boot(
     mut pod: Pod<'_>,
     hypervisor: &dyn Hypervisor,

@@ -4,7 +4,7 @@
 //! Follows what Kata's shims send, so that policies made for them hold: no hooks (the
 //! types in [`shim_oci`] never read any), no host namespaces, no host devices
 //! or host-side limits, no labels of the host's SELinux. A pure function; mounts are
-//! decided before, in [`shim_volumes`].
+//! decided before, by [`shim_volumes`].
 
 use std::path::Path;
 

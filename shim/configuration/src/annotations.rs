@@ -36,7 +36,7 @@ pub enum AnnotationError {
     Unsupported {
         /// The annotation.
         key: String,
-        /// Why.
+        /// The reason.
         why: &'static str,
     },
     /// The value does not fit.

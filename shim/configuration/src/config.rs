@@ -1,10 +1,7 @@
-//! The shim's configuration: where it is found, what it may say, what it means.
+//! The typed configuration, with defaults filled in.
 //!
 //! Table and key names are those of Kata Containers, so that a Kata file can be
-//! trimmed into ours. [`schema`](crate::schema) lists every key there is; [`load`](crate::load) finds the files,
-//! checks each by itself (so that a mistake is reported with its file and line),
-//! and merges them; this module holds the typed result. The files are the node
-//! operator's, who is trusted by the shim, though not by the workload.
+//! trimmed into ours.
 
 use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 
@@ -77,7 +74,7 @@ impl Config {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Tee {
-    /// None: the guest does all it does, but the host could look inside.
+    /// The guest does the same as with a TEE, but the host can look inside.
     #[default]
     None,
     /// AMD SEV-SNP.
@@ -93,7 +90,7 @@ pub enum Accelerator {
     /// KVM where the CPU can, TCG with a warning where it cannot.
     #[default]
     Auto,
-    /// KVM or nothing.
+    /// KVM only; without it no VM starts.
     Kvm,
     /// Emulation.
     Tcg,

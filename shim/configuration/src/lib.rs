@@ -1,8 +1,12 @@
-//! The shim's configuration file, and what a pod makes of it: its annotations change what
-//! the node's operator lets them change, its limits decide the size of its VM.
+//! The shim's configuration file, and what a pod makes of it.
+//!
+//! [`Source`] finds the files, has each checked by itself, so that a mistake is reported
+//! with its file and line, and merges them to a [`Config`]. [`annotations`] let a pod
+//! change what the node's operator permits, and [`Size`] is the size of the VM that
+//! follows from the pod's limits.
 //!
 //! The files are the node operator's, who is trusted by the shim, though not by the
-//! workload. The pod's annotations are bounded by what the files allow.
+//! workload. Annotations are the pod's, which the shim does not trust.
 
 pub mod annotations;
 mod config;

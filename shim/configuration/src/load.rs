@@ -1,7 +1,7 @@
 //! Finds, checks and merges configuration files.
 //!
-//! The first that exists of: the file or text of the task's options,
-//! `KATA_CONF_FILE`, `/etc/kata-cc/configuration.toml`,
+//! The configuration is the first that exists of: the file or text of the task's options,
+//! the file that `KATA_CONF_FILE` names, `/etc/kata-cc/configuration.toml`,
 //! `/opt/kata-cc/configuration.toml`. A file named by options or environment must
 //! exist. Files of `config.d` beside the chosen file follow in alphabetical order:
 //! tables are merged, lists and single values replaced.
@@ -27,7 +27,7 @@ const ENVIRONMENT: &str = "KATA_CONF_FILE";
 /// Why there is no usable configuration.
 #[derive(Debug, Error)]
 pub enum ConfigError {
-    /// No file at all.
+    /// No file is named, and none is in a place that is searched.
     #[error("no configuration: set ConfigPath in the runtime's options, or write {}", SEARCH[0])]
     Missing,
     /// A file that was named cannot be read.
@@ -41,7 +41,7 @@ pub enum ConfigError {
         #[source]
         source: io::Error,
     },
-    /// A line that does not fit.
+    /// A line is malformed or holds what its key does not allow.
     #[error("{path}:{line}: {message}")]
     Line {
         /// The file, or what stands for it.

@@ -13,7 +13,7 @@ use thiserror::Error;
 /// What the options say about configuration.
 #[derive(Debug, PartialEq, Eq)]
 pub enum TaskOptions {
-    /// Nothing.
+    /// They name no configuration.
     None,
     /// A file.
     Path(PathBuf),
@@ -24,12 +24,12 @@ pub enum TaskOptions {
 /// Why the options cannot be used.
 #[derive(Debug, Error)]
 pub enum OptionsError {
-    /// Another message than the one for unknown runtimes.
+    /// They are another message than the one for unknown runtimes.
     #[error(
         "runtime options are of type {0:?}: expected runtimeoptions.v1.Options, so runtime_type must be io.containerd.kata-cc.v2"
     )]
     UnknownType(String),
-    /// The bytes are no such message.
+    /// The bytes are not an encoded message of that type.
     #[error("runtime options are malformed")]
     Malformed(#[source] protobuf::Error),
     /// The inline text is not UTF-8.

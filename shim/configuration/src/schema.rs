@@ -1,5 +1,5 @@
-//! Every configuration key, in one table: what it may hold and, for those of
-//! Kata's keys that have one possible value here, why.
+//! Every configuration key in one table, with what it may hold. Some of Kata's keys can
+//! have only one value here; the table gives the reason.
 //!
 //! Checking works on the parsed text with positions, so each complaint names a
 //! line. What passes is known to fit the types in [`crate::config`].

@@ -62,8 +62,8 @@ impl Service {
     ///
     /// # Errors
     ///
-    /// [`TaskError`]; nothing is left of the container, nor of the pod if this was to
-    /// bring it up.
+    /// [`TaskError`] says what failed. Nothing is left of the container then, nor of the pod
+    /// if this container was to bring it up.
     pub(crate) async fn create(self: &Arc<Self>, request: CreateRequest) -> Result<u32, TaskError> {
         let parsed = self.parse(request)?;
         let creation = self.containers.reserve(parsed.id.as_str())?;
@@ -217,7 +217,7 @@ fn cancelled() -> TaskError {
     TaskError::Failed("the container's creation was cancelled".to_owned())
 }
 
-/// Adds why the VM died, if that is what happened.
+/// Adds why the VM died to an error that came from its death.
 async fn explain(error: TaskError, sandbox: &Sandbox) -> TaskError {
     let (TaskError::Agent(lost) | TaskError::Create { source: lost, .. }) = &error else {
         return error;
@@ -281,7 +281,7 @@ fn image_storage(sandbox: &Sandbox, parsed: &Parsed) -> Result<Storage, TaskErro
     .map_err(|error| TaskError::invalid(&error))
 }
 
-/// Looks at the volumes off the executor: one may lie on a file system that hangs.
+/// Plans the volumes on a blocking thread, because one may lie on a file system that hangs.
 async fn plan_volumes(sandbox: &Sandbox, parsed: &Parsed) -> Result<VolumePlan, TaskError> {
     let (id, pod, spec) = (parsed.id.clone(), sandbox.id().clone(), parsed.spec.clone());
     let limits = sandbox.config.runtime.empty_dir_limits.clone();

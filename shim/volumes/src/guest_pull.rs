@@ -33,7 +33,7 @@ pub enum GuestPullError {
         /// Types of the mounts.
         kinds: String,
     },
-    /// The option is not base64 of JSON of a volume.
+    /// The mount option does not hold a volume as JSON in base64.
     #[error("the snapshotter's volume for container {id} is malformed: {why}")]
     Malformed {
         /// The container.
@@ -51,7 +51,7 @@ pub enum GuestPullError {
         /// The type.
         volume_type: String,
     },
-    /// Nobody names the image.
+    /// Neither the annotations nor the snapshotter name the image.
     #[error(
         "no image is named for container {id}: neither annotation io.kubernetes.cri.image-name nor the snapshotter's volume says which to pull"
     )]

@@ -1,7 +1,7 @@
 //! What a container's mounts become in the guest.
 //!
 //! Nothing of the host is shared with the guest, so each bind mount of the spec is
-//! replaced: files and configuration volumes are copied in ([`copy`](crate::copy)), `/dev/shm`
+//! replaced: files, ConfigMaps and Secrets are copied in ([`copy`](mod@crate::copy)), `/dev/shm`
 //! becomes the pod's, an `emptyDir` becomes a directory or tmpfs of the guest. The
 //! `sizeLimit` of an `emptyDir` does not reach a runtime through CRI, so a pod that wants
 //! it kept says it again in an annotation, where its policy can see it too. What

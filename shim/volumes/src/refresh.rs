@@ -1,10 +1,10 @@
-//! Passes updates of configuration volumes on to the guest.
+//! Passes updates of ConfigMaps, Secrets and tokens on to the guest.
 //!
 //! kubelet writes a new version of a ConfigMap, Secret or token beside the old one and
-//! then swings the link `..data` to it. The link is looked at now and then, which costs
-//! less than a watch and misses nothing, since only its present target matters. A
-//! change sends the whole volume again, links last. What was removed stays in the
-//! guest, out of sight behind the link.
+//! then swings the link `..data` to it. The link is read every ten seconds, which costs
+//! less than a watch and misses nothing, since only its present target matters. After a
+//! change the whole volume is sent again, links last. Files of the old version stay in
+//! the guest, where no link leads to them.
 
 use std::{convert::Infallible, fs, path::PathBuf, time::Duration};
 
