@@ -4,5 +4,10 @@
 //! the transport bounds what it may send.
 
 mod client;
+mod containers;
+mod error;
+mod processes;
 
-pub use client::{AgentClient, AgentError, GuestProcess, Output};
+pub use client::AgentClient;
+pub use error::AgentError;
+pub use processes::{GuestProcess, Output};
