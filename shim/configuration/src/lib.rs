@@ -10,6 +10,7 @@
 
 pub mod annotations;
 mod config;
+mod keys;
 mod load;
 mod options;
 mod schema;
