@@ -25,12 +25,9 @@ use agent_protocol::id::{ContainerId, SandboxId};
 use anyhow::{Context, Result, bail};
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
+use shim_oci::{Membership, Role, Spec};
 
-use crate::{
-    cli::Arguments,
-    oci::Spec,
-    pod::{Membership, Role},
-};
+use crate::cli::Arguments;
 
 const SOCKETS: &str = "/run/containerd/s";
 /// The most bytes of containerd's bootstrap document.

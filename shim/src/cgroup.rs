@@ -69,7 +69,7 @@ impl PodCgroup {
     ///
     /// # Errors
     ///
-    /// [`CgroupError`] for a path that is none.
+    /// [`CgroupError`] if the path cannot name a cgroup, or if the mounts cannot be read.
     pub(crate) fn plan(cgroups_path: &str) -> Result<Self, CgroupError> {
         let read = |path: &'static str| {
             fs::read_to_string(path).map_err(|source| CgroupError::Mounts { path, source })

@@ -18,14 +18,13 @@ use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
 };
+use shim_oci::{Membership, Spec};
 
 use crate::{
     bootstrap::{bundle, socket_path},
     cgroup,
     cli::Arguments,
     network,
-    oci::Spec,
-    pod::Membership,
     process::KILLED_EXIT,
     record::{ProcessMark, Record, StateDir},
     scratch,

@@ -9,14 +9,11 @@ use std::{
     },
 };
 
+use shim_oci::Role;
+use shim_volumes::{CopyPlan, VolumePlan, is_updated};
 use tokio::sync::Notify;
 
-use crate::{
-    pod::Role,
-    process::Process,
-    status::TaskError,
-    volumes::{VolumePlan, copy::CopyPlan, refresh::is_updated},
-};
+use crate::{process::Process, status::TaskError};
 
 /// The most further processes of a container at one time.
 const EXECS_MAX: usize = 4096;
@@ -228,8 +225,10 @@ impl Containers {
 
 #[cfg(test)]
 mod tests {
+    use shim_agent_client::GuestProcess;
+
     use super::*;
-    use crate::{agent_client::GuestProcess, stdio::Stdio};
+    use crate::stdio::Stdio;
 
     fn process(exec: &str) -> Process {
         let guest = GuestProcess {

@@ -13,10 +13,11 @@ use agent_protocol::initdata::{
     disk::{DiskError, frame},
     packed::{PackedError, from_annotation, unpack},
 };
+use shim_configuration::Config;
 use shim_hypervisor::Disk;
 use thiserror::Error;
 
-use crate::{config::Config, record::StateDir};
+use crate::record::StateDir;
 
 /// The disk's file, in the sandbox's state directory and removed with it.
 const FILE: &str = "initdata.img";
@@ -26,7 +27,7 @@ const SERIAL: &str = "initdata";
 /// Why the owner's input cannot be delivered.
 #[derive(Debug, Error)]
 pub(crate) enum DeliveryError {
-    /// There can be one digest in `HOST_DATA`.
+    /// The pod has both initdata and a policy, and `HOST_DATA` holds one digest.
     #[error(
         "the pod has initdata (annotation {initdata} or initdata in [hypervisor.qemu]) and a policy (annotation {policy}): \
          the launch can bind one of them; put the policy into the initdata as {entry}",
@@ -35,16 +36,16 @@ pub(crate) enum DeliveryError {
         entry = initdata::POLICY_ENTRY
     )]
     Both,
-    /// Not packed initdata.
+    /// The text is not packed initdata.
     #[error(
         "initdata of the pod cannot be used (annotation {})",
         initdata::ANNOTATION
     )]
     Initdata(#[source] PackedError),
-    /// It does not fit on the disk.
+    /// The initdata does not fit on the disk.
     #[error("initdata of the pod cannot be put on a disk")]
     Frame(#[source] DiskError),
-    /// Not a policy's text.
+    /// The text is not a policy.
     #[error(
         "the policy of the pod cannot be used (annotation {})",
         initdata::POLICY_ANNOTATION
@@ -64,16 +65,16 @@ pub(crate) enum DeliveryError {
 /// The owner's input to one pod.
 #[derive(Debug)]
 pub(crate) enum Delivery {
-    /// None.
+    /// The owner gave nothing.
     Nothing,
-    /// Initdata.
+    /// Initdata, on a disk.
     Initdata {
         /// Content of the disk.
         disk: Vec<u8>,
-        /// Its digest, fitted.
+        /// Its digest, in the length of `HOST_DATA`.
         host_data: [u8; HOST_DATA_BYTES],
     },
-    /// A policy alone.
+    /// A policy without initdata.
     Policy(PolicyText),
 }
 
@@ -85,13 +86,14 @@ impl Delivery {
     /// [`DeliveryError`] when the guest would not take it.
     pub(crate) fn of(config: &Config) -> Result<Self, DeliveryError> {
         let packed = config.qemu().initdata.as_str();
-        match (packed.is_empty(), &config.policy) {
-            (true, None) => Ok(Self::Nothing),
-            (false, Some(_)) => Err(DeliveryError::Both),
-            (true, Some(policy)) => PolicyText::from_annotation(policy)
+        let packed = Some(packed).filter(|packed| !packed.is_empty());
+        match (packed, &config.policy) {
+            (None, None) => Ok(Self::Nothing),
+            (Some(_), Some(_)) => Err(DeliveryError::Both),
+            (None, Some(policy)) => PolicyText::from_annotation(policy)
                 .map(Self::Policy)
                 .map_err(DeliveryError::Policy),
-            (false, None) => {
+            (Some(packed), None) => {
                 let packed = from_annotation(packed).map_err(DeliveryError::Initdata)?;
                 let document = unpack(&packed).map_err(DeliveryError::Initdata)?;
                 Ok(Self::Initdata {
@@ -102,7 +104,7 @@ impl Delivery {
         }
     }
 
-    /// What binds it to the launch; zeros for nothing.
+    /// The `HOST_DATA` that binds it to the launch; zeros if the owner gave nothing.
     pub(crate) fn host_data(&self) -> [u8; HOST_DATA_BYTES] {
         match self {
             Self::Nothing => [0; HOST_DATA_BYTES],
@@ -123,7 +125,7 @@ impl Delivery {
     ///
     /// # Errors
     ///
-    /// [`DeliveryError::Write`].
+    /// [`DeliveryError::Write`] names the disk's file.
     pub(crate) fn disk(&self, state: &StateDir) -> Result<Option<Disk>, DeliveryError> {
         let Self::Initdata { disk, .. } = self else {
             return Ok(None);

@@ -15,13 +15,10 @@
 //!
 //! Exit codes: 0 done, 1 failed (one sentence on stderr), 2 wrong command line.
 
-mod agent_client;
-mod annotations;
 mod bootstrap;
 mod cgroup;
 mod clean_up;
 mod cli;
-mod config;
 mod container;
 mod events;
 mod guest_image;
@@ -29,15 +26,12 @@ mod info;
 mod initdata;
 mod logging;
 mod network;
-mod oci;
-mod pod;
 mod process;
 mod record;
 mod sandbox;
 mod scratch;
 mod serve;
 mod service;
-mod sizing;
 mod spec;
 mod stats;
 mod status;
@@ -45,7 +39,6 @@ mod stdio;
 mod task_service;
 mod tee;
 mod timing;
-mod volumes;
 
 use std::process::ExitCode;
 

@@ -11,11 +11,11 @@ use std::{
 };
 
 use containerd_shim_protos::{api::Status, protobuf::well_known_types::timestamp::Timestamp};
+use shim_agent_client::{AgentClient, GuestProcess};
+use shim_oci as oci;
 use tokio::sync::watch;
 
 use crate::{
-    agent_client::{AgentClient, GuestProcess},
-    oci,
     status::TaskError,
     stdio::{Pumps, StdinKeeper, Stdio},
 };
@@ -32,18 +32,18 @@ const DRAIN_PATIENCE: Duration = Duration::from_secs(10);
 pub(crate) struct Exit {
     /// Exit code, or 128 + signal.
     pub(crate) status: u32,
-    /// When.
+    /// The time at which it ended.
     pub(crate) at: Timestamp,
 }
 
 /// Where a process is in its life, as long as it has no [`Exit`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Phase {
-    /// Made, not started.
+    /// The process is made and not started.
     Created,
     /// `Start` is under way.
     Starting,
-    /// Runs.
+    /// The process runs.
     Running,
     /// `Pause` is under way, or done.
     Paused,
@@ -79,7 +79,7 @@ pub(crate) struct Process {
     pub(crate) guest: GuestProcess,
     /// Its streams.
     pub(crate) stdio: Stdio,
-    /// What a further process runs.
+    /// What to run, for a further process; `None` for the container's first.
     pub(crate) exec: Option<oci::Process>,
     state: Mutex<State>,
     exit: watch::Sender<Option<Exit>>,

@@ -15,25 +15,25 @@ use std::{
 };
 
 use agent_protocol::{id::SandboxId, limits::AGENT_PORT, rpc::agent::CreateSandboxRequest};
+use shim_agent_client::{AgentClient, AgentError};
+use shim_configuration::{
+    Accelerator, Config, Internetworking, Limits, Size, SizingError,
+    annotations::{self, AnnotationError},
+};
 use shim_hypervisor::{Hypervisor, Nic, Vm, VmConfig};
+use shim_oci::{Role, Spec};
+use shim_volumes as volumes;
 use thiserror::Error;
 
 use crate::{
-    agent_client::{AgentClient, AgentError},
-    annotations::{self, AnnotationError},
     cgroup::{CgroupError, PodCgroup},
-    config::{Accelerator, Config, Internetworking},
     guest_image::{GuestImage, GuestImageError},
     initdata::{Delivery, DeliveryError},
     network::{self, GuestNetwork, NetworkError, PodNetwork},
-    oci::Spec,
-    pod::Role,
     record::{Record, RecordError, StateDir},
     scratch::{self, ScratchError},
-    sizing::{Limits, Size, SizingError},
     tee::{Protection, TeeError},
     timing::{Step, Timing},
-    volumes,
 };
 
 /// How long the hypervisor may take to go by itself.
@@ -87,7 +87,7 @@ pub(crate) enum BootError {
     },
 }
 
-/// Everything on the host that a pod needs, made or not.
+/// Everything on the host that a pod needs, as far as it is made.
 pub(crate) struct Resources {
     state: StateDir,
     record: Record,
@@ -97,7 +97,7 @@ pub(crate) struct Resources {
 }
 
 impl Resources {
-    /// Nothing yet but a record of the shim itself.
+    /// Holds no resource yet, only the record that names the shim.
     pub(crate) fn new(state: StateDir, record: Record) -> Self {
         Self {
             state,
@@ -220,7 +220,7 @@ pub(crate) struct Booted {
 ///
 /// # Errors
 ///
-/// [`BootError`]; the caller releases the resources.
+/// [`BootError`] names the step that failed; the caller releases the resources.
 pub(crate) async fn boot(
     mut pod: Pod<'_>,
     hypervisor: &dyn Hypervisor,
@@ -253,7 +253,7 @@ pub(crate) async fn boot(
         agent.set_policy(policy).await?;
     }
     if let Some(network) = guest_network {
-        agent.configure_network(&network).await?;
+        network.configure(&agent).await?;
     }
     let request = CreateSandboxRequest {
         hostname: pod.spec.hostname.clone(),

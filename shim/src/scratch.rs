@@ -11,16 +11,15 @@ use std::{
 };
 
 use agent_protocol::{id::SandboxId, limits::SCRATCH_DISK_SERIAL};
+use shim_configuration::Qemu;
 use shim_hypervisor::Disk;
 use thiserror::Error;
 
-use crate::{
-    config::Qemu,
-    record::{Record, RecordError, StateDir},
-};
+use crate::record::{Record, RecordError, StateDir};
 
-/// What the guest's file system needs, and what it uses at most.
+/// The smallest disk that the guest's file system fits on.
 const MIB_MIN: u32 = 16;
+/// The largest disk that the guest's file system can use.
 const MIB_MAX: u32 = 4 << 20;
 const MIB: u64 = 1 << 20;
 const SUFFIX: &str = ".img";
@@ -28,12 +27,12 @@ const SUFFIX: &str = ".img";
 /// Why a pod has no scratch disk.
 #[derive(Debug, Error)]
 pub(crate) enum ScratchError {
-    /// No disk can be like that.
+    /// The configured size is not one that a disk can have.
     #[error(
         "scratch_disk_mib is {0}: set it to 0, for images in the guest's memory, or from {MIB_MIN} to {MIB_MAX}"
     )]
     Size(u32),
-    /// It cannot be recorded.
+    /// The disk cannot be written into the record.
     #[error(transparent)]
     Record(#[from] RecordError),
     /// The file cannot be made.
@@ -43,7 +42,7 @@ pub(crate) enum ScratchError {
         path: PathBuf,
         /// Its size.
         mib: u32,
-        /// Why not.
+        /// The cause.
         #[source]
         source: io::Error,
     },
@@ -54,7 +53,7 @@ pub(crate) enum ScratchError {
 ///
 /// # Errors
 ///
-/// [`ScratchError`].
+/// [`ScratchError`] says whether the size, the record or the file was the obstacle.
 pub(crate) fn lend(
     qemu: &Qemu,
     sandbox: &SandboxId,
@@ -72,7 +71,7 @@ pub(crate) fn lend(
     plan.make().map(Some)
 }
 
-/// A disk that is going to be.
+/// A disk that is decided upon and not made yet.
 #[derive(Debug, PartialEq, Eq)]
 struct Plan {
     path: PathBuf,
@@ -124,8 +123,9 @@ impl Plan {
     }
 }
 
-/// Removes the disks of pods that nobody remembers: the node was switched off, and what
-/// remembered them lies in its memory. A pod is remembered before its disk is made.
+/// Removes disks of pods that have no state directory any more. State directories lie in
+/// the node's memory, so a node that was switched off has lost them and kept the disks. A
+/// pod has its state directory before its disk is made.
 fn sweep(directory: &Path, is_remembered: impl Fn(&SandboxId) -> bool) {
     for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
         let path = entry.path();
@@ -141,11 +141,11 @@ fn sweep(directory: &Path, is_remembered: impl Fn(&SandboxId) -> bool) {
     }
 }
 
-/// Removes a disk that was recorded, made or not.
+/// Removes a disk that was recorded, whether or not it was made.
 ///
 /// # Errors
 ///
-/// When it stays.
+/// The error of the file system if the file is there and cannot be removed.
 pub(crate) fn remove(path: &Path) -> io::Result<()> {
     match fs::remove_file(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),

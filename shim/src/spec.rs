@@ -2,15 +2,15 @@
 //! the host.
 //!
 //! Follows what Kata's shims send, so that policies made for them hold: no hooks (the
-//! types in [`crate::oci`] never read any), no host namespaces, no host devices
+//! types in [`shim_oci`] never read any), no host namespaces, no host devices
 //! or host-side limits, no labels of the host's SELinux. A pure function; mounts are
-//! decided before, in [`crate::volumes`].
+//! decided before, by [`shim_volumes`].
 
 use std::path::Path;
 
 use agent_protocol::{initdata, rpc::oci as guest};
-
-use crate::{oci, pod::Role};
+use shim_oci::{self as oci, Role};
+use shim_volumes::guest_pull::guest_rootfs;
 
 const BUNDLE_PATH: &str = "io.katacontainers.pkg.oci.bundle_path";
 const CONTAINER_TYPE: &str = "io.katacontainers.pkg.oci.container_type";
@@ -18,11 +18,6 @@ const CONTAINER_TYPE: &str = "io.katacontainers.pkg.oci.container_type";
 const HOST_ONLY: [&str; 2] = [initdata::ANNOTATION, initdata::POLICY_ANNOTATION];
 /// Namespaces that the guest decides by itself.
 const GUEST_NAMESPACES: [&str; 3] = ["pid", "network", "time"];
-
-/// Where the agent makes the root file system of a container.
-pub(crate) fn guest_rootfs(id: &str) -> String {
-    format!("/run/kata-containers/{id}/rootfs")
-}
 
 /// What [`guest_spec`] needs beside the spec.
 pub(crate) struct Trim<'a> {

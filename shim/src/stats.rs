@@ -18,7 +18,7 @@ use containerd_shim_protos::{
 ///
 /// # Errors
 ///
-/// When the message cannot be encoded.
+/// An error of the encoder if the message cannot be encoded.
 pub(crate) fn metrics(response: &StatsContainerResponse) -> protobuf::Result<Any> {
     let cgroup = response.cgroup_stats.clone().unwrap_or_default();
     let metrics = Metrics {

@@ -5,9 +5,8 @@
 
 use std::error::Error;
 
+use shim_agent_client::AgentError;
 use ttrpc::Code;
-
-use crate::agent_client::AgentError;
 
 /// A failed request.
 #[derive(Debug, thiserror::Error)]
@@ -20,7 +19,7 @@ pub(crate) enum TaskError {
         /// Its id.
         id: String,
     },
-    /// There is one already.
+    /// A container or exec of this id exists already.
     #[error("{what} {id} already exists")]
     AlreadyExists {
         /// What exists.
@@ -28,7 +27,7 @@ pub(crate) enum TaskError {
         /// Its id.
         id: String,
     },
-    /// Its state does not allow this.
+    /// The state of the container or process does not allow the request.
     #[error("{what} {id} is {state}: {needed}")]
     Precondition {
         /// What it is.
@@ -43,10 +42,10 @@ pub(crate) enum TaskError {
     /// The request itself is wrong.
     #[error("{0}")]
     Invalid(String),
-    /// Nobody implements this.
+    /// The shim does not implement the request.
     #[error("{0} is not supported")]
     Unimplemented(&'static str),
-    /// The guest said no, or does not answer.
+    /// The guest refused the request, or does not answer.
     #[error("{}", .0)]
     Agent(#[from] AgentError),
     /// The guest did not make a container of this image.

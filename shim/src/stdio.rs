@@ -17,6 +17,7 @@ use std::{
 };
 
 use nix::fcntl::{FcntlArg, fcntl};
+use shim_agent_client::{AgentClient, GuestProcess, Output};
 use thiserror::Error;
 use tokio::{
     fs::{File, OpenOptions},
@@ -25,8 +26,6 @@ use tokio::{
     task::JoinHandle,
 };
 
-use crate::agent_client::{AgentClient, GuestProcess, Output};
-
 /// What the kernel may buffer between shim and containerd.
 const PIPE_BYTES: i32 = 1 << 20;
 const STDIN_CHUNK_BYTES: usize = 32 << 10;
@@ -34,7 +33,7 @@ const STDIN_CHUNK_BYTES: usize = 32 << 10;
 /// Where one stream goes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Target {
-    /// Nowhere.
+    /// The stream is not connected.
     Null,
     /// A named pipe.
     Fifo(PathBuf),
@@ -45,11 +44,11 @@ enum Target {
 /// The streams of a process, as containerd names them.
 #[derive(Debug, Clone)]
 pub(crate) struct Stdio {
-    /// As containerd wrote it.
+    /// The input's address, as containerd wrote it; empty for none.
     pub(crate) stdin: String,
-    /// As containerd wrote it.
+    /// The output's address, as containerd wrote it; empty for none.
     pub(crate) stdout: String,
-    /// As containerd wrote it.
+    /// The error output's address, as containerd wrote it; empty for none.
     pub(crate) stderr: String,
     /// Whether the process has a terminal, and so one output.
     pub(crate) terminal: bool,
@@ -122,7 +121,8 @@ pub(crate) struct Pumps {
     moved: Arc<AtomicU64>,
 }
 
-/// The end of the input that keeps it open; dropping it is half of closing.
+/// The shim's own writing end of the input. The input ends when this is dropped and the
+/// client has closed its end, too.
 #[derive(Debug)]
 pub(crate) struct StdinKeeper(#[expect(dead_code, reason = "held, not used")] pipe::Sender);
 
@@ -137,7 +137,8 @@ pub(crate) struct OpenStdio {
 enum Sink {
     Pipe(pipe::Sender),
     File(File),
-    /// Read and thrown away: the guest must not block on a reader that is gone.
+    /// Output is read and thrown away, because the guest must not block on a reader that is
+    /// gone.
     Null,
 }
 
@@ -335,7 +336,7 @@ async fn write_all(
     agent: &AgentClient,
     process: &GuestProcess,
     mut data: &[u8],
-) -> Result<(), crate::agent_client::AgentError> {
+) -> Result<(), shim_agent_client::AgentError> {
     while !data.is_empty() {
         let taken = agent.write(process, data).await?;
         // A guest that takes nothing has closed its end.

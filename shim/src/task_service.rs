@@ -19,10 +19,10 @@ use containerd_shim_protos::{
     shim_async::{Task, create_task},
 };
 use serde::de::DeserializeOwned;
+use shim_oci as oci;
 use ttrpc::r#async::{Service as Methods, TtrpcContext};
 
 use crate::{
-    oci,
     process::Phase,
     service::{CreateRequest, Service},
     spec, stats,

@@ -6,10 +6,9 @@
 use std::path::PathBuf;
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
+use shim_configuration::{Qemu, Tee};
 use shim_hypervisor::{Confidential, Identity, SevSnp, VmConfig};
 use thiserror::Error;
-
-use crate::config::{Qemu, Tee};
 
 /// Where the author's key stands in the ID authentication information, and its size
 /// (AMD 56860, `ID_AUTH_INFO`); all zero if there is none.
@@ -21,7 +20,7 @@ pub(crate) enum TeeError {
     /// One without the other.
     #[error("snp_id_block and snp_id_auth of [hypervisor.qemu] must both be set, or neither")]
     HalfIdentity,
-    /// Not what the processor takes.
+    /// The value does not have the length that the processor takes.
     #[error("{key} of [hypervisor.qemu] is not {bytes} bytes in base64")]
     Identity {
         /// The key.
@@ -64,7 +63,7 @@ impl Protection {
         })
     }
 
-    /// Asks for it.
+    /// Has the VM started with this protection.
     pub(crate) fn apply(self, config: &mut VmConfig) {
         config.confidential = self.confidential;
         config.firmware = self.firmware;
@@ -72,10 +71,9 @@ impl Protection {
 }
 
 fn identity(qemu: &Qemu) -> Result<Option<Identity>, TeeError> {
-    let (block, authentication) = (&qemu.snp_id_block, &qemu.snp_id_auth);
-    match (block.is_empty(), authentication.is_empty()) {
-        (true, true) => Ok(None),
-        (false, false) => {
+    match (given(&qemu.snp_id_block), given(&qemu.snp_id_auth)) {
+        (None, None) => Ok(None),
+        (Some(block), Some(authentication)) => {
             let authentication = bytes::<4096>("snp_id_auth", authentication)?;
             let author_key = authentication
                 .get(AUTHOR_KEY)
@@ -86,8 +84,13 @@ fn identity(qemu: &Qemu) -> Result<Option<Identity>, TeeError> {
                 author_key,
             }))
         }
-        _ => Err(TeeError::HalfIdentity),
+        (Some(_), None) | (None, Some(_)) => Err(TeeError::HalfIdentity),
     }
+}
+
+/// The value of a key, which is empty where it is not given.
+fn given(value: &str) -> Option<&str> {
+    Some(value).filter(|value| !value.is_empty())
 }
 
 fn bytes<const N: usize>(key: &'static str, text: &str) -> Result<Box<[u8; N]>, TeeError> {

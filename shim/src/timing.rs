@@ -36,12 +36,12 @@ struct Times {
 
 #[derive(Debug, Default, Clone, Serialize)]
 struct ContainerTimes {
-    /// When `Create` arrived.
+    /// The time at which `Create` arrived.
     create_ms: u64,
-    /// When the guest had pulled the image and made the container.
+    /// The time at which the guest had pulled the image and made the container.
     #[serde(skip_serializing_if = "Option::is_none")]
     image_pulled_ms: Option<u64>,
-    /// When its process ran.
+    /// The time at which its process ran.
     #[serde(skip_serializing_if = "Option::is_none")]
     container_running_ms: Option<u64>,
 }

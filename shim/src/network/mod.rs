@@ -45,7 +45,7 @@ pub(crate) enum NetworkError {
     Netlink {
         /// What was asked.
         action: &'static str,
-        /// For which link; empty for all.
+        /// The link that it was asked for; empty for all.
         link: String,
         /// The cause.
         #[source]
@@ -65,7 +65,7 @@ pub(crate) enum NetworkError {
     Unsupported {
         /// The link.
         link: String,
-        /// Why.
+        /// What about the link cannot be given to a VM.
         why: &'static str,
     },
 }

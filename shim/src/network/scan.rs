@@ -20,6 +20,7 @@ use rtnetlink::{
         },
     },
 };
+use shim_agent_client::{AgentClient, AgentError};
 
 use super::{NetworkError, PodLink, redirect::connect};
 
@@ -42,13 +43,28 @@ impl GuestNetwork {
         &self.links
     }
 
+    /// Gives the guest its interfaces, neighbours and routes, in this order.
+    ///
+    /// # Errors
+    ///
+    /// [`AgentError`] of the first request that the guest refuses.
+    pub(crate) async fn configure(&self, agent: &AgentClient) -> Result<(), AgentError> {
+        for interface in self.interfaces() {
+            agent.update_interface(interface).await?;
+        }
+        if let Some(neighbours) = self.neighbours() {
+            agent.add_neighbours(neighbours).await?;
+        }
+        agent.update_routes(self.routes()).await
+    }
+
     /// What to ask of the agent for each interface.
-    pub(crate) fn interfaces(&self) -> Vec<Interface> {
+    fn interfaces(&self) -> Vec<Interface> {
         self.links.iter().map(interface).collect()
     }
 
     /// All routes but those that the kernel makes by itself.
-    pub(crate) fn routes(&self) -> Routes {
+    fn routes(&self) -> Routes {
         Routes {
             Routes: self.routes.clone(),
             ..Routes::default()
@@ -56,7 +72,7 @@ impl GuestNetwork {
     }
 
     /// Permanent neighbours; `None` if there are none.
-    pub(crate) fn neighbours(&self) -> Option<ARPNeighbors> {
+    fn neighbours(&self) -> Option<ARPNeighbors> {
         (!self.neighbours.is_empty()).then(|| ARPNeighbors {
             ARPNeighbors: self.neighbours.clone(),
             ..ARPNeighbors::default()

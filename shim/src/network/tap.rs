@@ -34,7 +34,7 @@ nix::ioctl_write_ptr_bad!(
 ///
 /// # Errors
 ///
-/// When the device is missing, the name is too long or taken.
+/// The kernel's error if `/dev/net/tun` is missing, or if the name is too long or taken.
 pub(super) fn open(name: &str) -> io::Result<OwnedFd> {
     let mut request = InterfaceRequest {
         name: [0; libc::IFNAMSIZ],

@@ -9,16 +9,19 @@ use agent_protocol::{
 use containerd_shim_protos::{
     api::Mount, events::task::TaskCreate, protobuf::well_known_types::any::Any,
 };
+use shim_agent_client::GuestProcess;
+use shim_configuration::{Config, Source, TaskOptions};
+use shim_oci::{self as oci, Membership, Role, Spec};
+use shim_volumes::{
+    self as volumes, VolumeError, VolumePlan,
+    guest_pull::{self, RootfsMount},
+};
 
 use super::Service;
 use crate::{
-    agent_client::GuestProcess,
-    config::{Config, Source, TaskOptions},
     container::{Container, Creation},
     events::task_io,
     logging,
-    oci::{self, Spec},
-    pod::{Membership, Role},
     process::Process,
     record::{ProcessMark, Record},
     sandbox::{Pod, Resources, Sandbox, boot},
@@ -26,11 +29,6 @@ use crate::{
     status::TaskError,
     stdio::Stdio,
     timing::{Step, Timing},
-    volumes::{
-        self, VolumeError, VolumePlan,
-        copy::copy,
-        guest_pull::{self, RootfsMount},
-    },
 };
 
 /// A request to make a container, still as containerd sent it.
@@ -64,8 +62,8 @@ impl Service {
     ///
     /// # Errors
     ///
-    /// [`TaskError`]; nothing is left of the container, nor of the pod if this was to
-    /// bring it up.
+    /// [`TaskError`] says what failed. Nothing is left of the container then, nor of the pod
+    /// if this container was to bring it up.
     pub(crate) async fn create(self: &Arc<Self>, request: CreateRequest) -> Result<u32, TaskError> {
         let parsed = self.parse(request)?;
         let creation = self.containers.reserve(parsed.id.as_str())?;
@@ -219,7 +217,7 @@ fn cancelled() -> TaskError {
     TaskError::Failed("the container's creation was cancelled".to_owned())
 }
 
-/// Adds why the VM died, if that is what happened.
+/// Adds why the VM died to an error that came from its death.
 async fn explain(error: TaskError, sandbox: &Sandbox) -> TaskError {
     let (TaskError::Agent(lost) | TaskError::Create { source: lost, .. }) = &error else {
         return error;
@@ -283,12 +281,12 @@ fn image_storage(sandbox: &Sandbox, parsed: &Parsed) -> Result<Storage, TaskErro
     .map_err(|error| TaskError::invalid(&error))
 }
 
-/// Looks at the volumes off the executor: one may lie on a file system that hangs.
+/// Plans the volumes on a blocking thread, because one may lie on a file system that hangs.
 async fn plan_volumes(sandbox: &Sandbox, parsed: &Parsed) -> Result<VolumePlan, TaskError> {
     let (id, pod, spec) = (parsed.id.clone(), sandbox.id().clone(), parsed.spec.clone());
     let limits = sandbox.config.runtime.empty_dir_limits.clone();
     let planning = tokio::task::spawn_blocking(move || {
-        let owner = volumes::Owner {
+        let owner = volumes::VolumeOwner {
             container: &id,
             sandbox: &pod,
             limits: &limits,
@@ -303,13 +301,15 @@ async fn plan_volumes(sandbox: &Sandbox, parsed: &Parsed) -> Result<VolumePlan, 
 
 async fn copy_volumes(sandbox: &Sandbox, plan: &VolumePlan) -> Result<(), TaskError> {
     for file in &plan.copies {
-        copy(&sandbox.agent, file).await.map_err(|source| {
-            TaskError::failed(&VolumeError::Copy {
-                mount_source: file.host.display().to_string(),
-                destination: file.destination.clone(),
-                source: Box::new(source),
-            })
-        })?;
+        volumes::copy(&sandbox.agent, file)
+            .await
+            .map_err(|source| {
+                TaskError::failed(&VolumeError::Copy {
+                    mount_source: file.host.display().to_string(),
+                    destination: file.destination.clone(),
+                    source: Box::new(source),
+                })
+            })?;
     }
     Ok(())
 }

@@ -9,12 +9,12 @@ use containerd_shim_protos::{
     },
     protobuf::well_known_types::timestamp::Timestamp,
 };
+use shim_agent_client::GuestProcess;
+use shim_oci as oci;
 
 use super::Service;
 use crate::{
-    agent_client::GuestProcess,
     container::Container,
-    oci,
     process::{Exit, KILLED_EXIT, Phase, Process},
     sandbox::Sandbox,
     spec,

@@ -15,6 +15,7 @@ use std::{
 
 use agent_protocol::id::SandboxId;
 use containerd_shim_protos::{api::Status, protobuf::well_known_types::any::Any};
+use shim_oci as oci;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::unix::pipe,
@@ -25,7 +26,6 @@ use self::script::{Machines, Script};
 use super::{CreateRequest, Service};
 use crate::{
     events::{Events, tests::Recorded},
-    oci,
     record::StateDir,
     status::TaskError,
     stdio::Stdio,

@@ -3,14 +3,14 @@
 use std::{path::Path, sync::Arc, time::Duration};
 
 use containerd_shim_protos::events::task::TaskOOM;
+use shim_agent_client::AgentClient;
+use shim_volumes as volumes;
 
 use super::Service;
 use crate::{
-    agent_client::AgentClient,
     container::Container,
     process::{Phase, Process, UNKNOWN_EXIT},
     sandbox::Sandbox,
-    volumes::refresh::refresh,
 };
 
 const HEALTH_INTERVAL: Duration = Duration::from_secs(30);
@@ -30,7 +30,7 @@ impl Service {
         let status = if process.exec.is_none() {
             tokio::select! {
                 status = process.outcome(&sandbox.agent) => status,
-                never = refresh(&sandbox.agent, &container.updated) => match never {},
+                never = volumes::refresh(&sandbox.agent, &container.updated) => match never {},
             }
         } else {
             process.outcome(&sandbox.agent).await

@@ -99,10 +99,27 @@ pub const ALLOWED: &[(&str, &[&str])] = &[
     ),
     ("guest-image/measurement", &[]),
     ("guest-image/builder", &["guest-image/measurement"]),
+    ("shim/agent-client", &["agent/protocol"]),
+    ("shim/configuration", &["agent/protocol", "shim/oci"]),
     ("shim/hypervisor", &[]),
     ("shim/node", &["shim/hypervisor"]),
+    ("shim/oci", &["agent/protocol"]),
     ("shim/snapshotter", &[]),
-    ("shim", &["agent/protocol", "shim/hypervisor"]),
+    (
+        "shim/volumes",
+        &["agent/protocol", "shim/agent-client", "shim/oci"],
+    ),
+    (
+        "shim",
+        &[
+            "agent/protocol",
+            "shim/agent-client",
+            "shim/configuration",
+            "shim/hypervisor",
+            "shim/oci",
+            "shim/volumes",
+        ],
+    ),
 ];
 
 /// The folder whose crates may depend on anything.

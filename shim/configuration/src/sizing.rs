@@ -8,13 +8,14 @@
 
 use std::num::NonZeroU32;
 
+use shim_oci::{Role, Spec};
 use thiserror::Error;
 
-use crate::{config::Qemu, oci::Spec, pod::Role};
+use crate::Qemu;
 
 /// A pod's limits, where it has them.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
-pub(crate) struct Limits {
+pub struct Limits {
     /// CFS quota and period, both positive.
     cpu: Option<(u64, u64)>,
     /// Bytes, positive.
@@ -23,16 +24,16 @@ pub(crate) struct Limits {
 
 /// The size of a VM.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Size {
+pub struct Size {
     /// Virtual CPUs.
-    pub(crate) vcpus: NonZeroU32,
+    pub vcpus: NonZeroU32,
     /// Memory in MiB, even.
-    pub(crate) memory_mib: NonZeroU32,
+    pub memory_mib: NonZeroU32,
 }
 
 /// Why no size could be found.
 #[derive(Debug, Error, PartialEq)]
-pub(crate) enum SizingError {
+pub enum SizingError {
     /// A CRI resource annotation is not a number.
     #[error("annotation {key} is {value:?}: expected a whole number")]
     NotANumber {
@@ -73,7 +74,7 @@ impl Limits {
     /// # Errors
     ///
     /// [`SizingError::NotANumber`] names the annotation.
-    pub(crate) fn of(role: Role, spec: &Spec) -> Result<Self, SizingError> {
+    pub fn of(role: Role, spec: &Spec) -> Result<Self, SizingError> {
         if role == Role::Single {
             return Ok(Self::own(spec));
         }
@@ -123,11 +124,7 @@ impl Size {
     /// # Errors
     ///
     /// [`SizingError`] when the configuration yields no usable number.
-    pub(crate) fn of(
-        limits: Limits,
-        qemu: &Qemu,
-        host_cpus: NonZeroU32,
-    ) -> Result<Self, SizingError> {
+    pub fn of(limits: Limits, qemu: &Qemu, host_cpus: NonZeroU32) -> Result<Self, SizingError> {
         Ok(Self {
             vcpus: vcpus(limits, qemu, host_cpus)?,
             memory_mib: memory(limits, qemu)?,

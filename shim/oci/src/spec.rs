@@ -17,10 +17,11 @@ const CONFIG_BYTES_MAX: u64 = 4 << 20;
 macro_rules! wire {
     ($(#[$doc:meta])* $name:ident { $($(#[$attr:meta])* $field:ident: $type:ty,)* }) => {
         $(#[$doc])*
+        #[expect(missing_docs, reason = "the specification explains its own fields")]
         #[derive(Debug, Clone, Default, Deserialize)]
         #[serde(rename_all = "camelCase", default)]
-        pub(crate) struct $name {
-            $($(#[$attr])* pub(crate) $field: $type,)*
+        pub struct $name {
+            $($(#[$attr])* pub $field: $type,)*
         }
     };
 }
@@ -205,7 +206,7 @@ wire!(
 
 /// Why a bundle's spec cannot be used.
 #[derive(Debug, Error)]
-pub(crate) enum SpecError {
+pub enum SpecError {
     /// The file cannot be read.
     #[error("cannot read the OCI spec {path}")]
     Read {
@@ -232,7 +233,7 @@ impl Spec {
     /// # Errors
     ///
     /// [`SpecError`] names the file and what is wrong with it.
-    pub(crate) fn load(bundle: &Path) -> Result<Self, SpecError> {
+    pub fn load(bundle: &Path) -> Result<Self, SpecError> {
         let path = bundle.join("config.json");
         let name = || path.display().to_string();
         let read = |source| SpecError::Read {
@@ -250,7 +251,7 @@ impl Spec {
     }
 
     /// The path of a namespace: `None` if the spec has no such namespace.
-    pub(crate) fn namespace(&self, kind: &str) -> Option<&str> {
+    pub fn namespace(&self, kind: &str) -> Option<&str> {
         let namespaces = &self.linux.as_ref()?.namespaces;
         namespaces
             .iter()
@@ -259,7 +260,7 @@ impl Spec {
     }
 
     /// The value of an annotation, unless it is absent or empty.
-    pub(crate) fn annotation(&self, key: &str) -> Option<&str> {
+    pub fn annotation(&self, key: &str) -> Option<&str> {
         let value = self.annotations.get(key)?;
         (!value.is_empty()).then_some(value)
     }

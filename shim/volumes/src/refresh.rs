@@ -1,15 +1,16 @@
-//! Passes updates of configuration volumes on to the guest.
+//! Passes updates of ConfigMaps, Secrets and tokens on to the guest.
 //!
 //! kubelet writes a new version of a ConfigMap, Secret or token beside the old one and
-//! then swings the link `..data` to it. The link is looked at now and then, which costs
-//! less than a watch and misses nothing, since only its present target matters. A
-//! change sends the whole volume again, links last. What was removed stays in the
-//! guest, out of sight behind the link.
+//! then swings the link `..data` to it. The link is read every ten seconds, which costs
+//! less than a watch and misses nothing, since only its present target matters. After a
+//! change the whole volume is sent again, links last. Files of the old version stay in
+//! the guest, where no link leads to them.
 
 use std::{convert::Infallible, fs, path::PathBuf, time::Duration};
 
-use super::copy::{CopyPlan, copy};
-use crate::agent_client::AgentClient;
+use shim_agent_client::AgentClient;
+
+use crate::{CopyPlan, copy};
 
 const INTERVAL: Duration = Duration::from_secs(10);
 const LINK: &str = "..data";
@@ -27,7 +28,7 @@ struct Watched {
 }
 
 /// Whether the volume is one that kubelet updates.
-pub(crate) fn is_updated(plan: &CopyPlan) -> bool {
+pub fn is_updated(plan: &CopyPlan) -> bool {
     plan.host
         .iter()
         .any(|part| KINDS.iter().any(|kind| part == *kind))
@@ -39,7 +40,7 @@ fn version(plan: &CopyPlan) -> Option<PathBuf> {
 }
 
 /// Sends new versions of these volumes for as long as it is polled.
-pub(crate) async fn refresh(agent: &AgentClient, plans: &[CopyPlan]) -> Infallible {
+pub async fn refresh(agent: &AgentClient, plans: &[CopyPlan]) -> Infallible {
     let watched = plans.iter().map(|plan| Watched {
         version: version(plan),
         plan: plan.clone(),

@@ -1,7 +1,7 @@
 //! Finds, checks and merges configuration files.
 //!
-//! The first that exists of: the file or text of the task's options,
-//! `KATA_CONF_FILE`, `/etc/kata-cc/configuration.toml`,
+//! The configuration is the first that exists of: the file or text of the task's options,
+//! the file that `KATA_CONF_FILE` names, `/etc/kata-cc/configuration.toml`,
 //! `/opt/kata-cc/configuration.toml`. A file named by options or environment must
 //! exist. Files of `config.d` beside the chosen file follow in alphabetical order:
 //! tables are merged, lists and single values replaced.
@@ -16,7 +16,7 @@ use serde::Deserialize;
 use thiserror::Error;
 use toml::{Table, Value, de::DeTable};
 
-use super::{Config, TaskOptions, schema};
+use crate::{Config, TaskOptions, schema};
 
 const SEARCH: [&str; 2] = [
     "/etc/kata-cc/configuration.toml",
@@ -26,8 +26,8 @@ const ENVIRONMENT: &str = "KATA_CONF_FILE";
 
 /// Why there is no usable configuration.
 #[derive(Debug, Error)]
-pub(crate) enum ConfigError {
-    /// No file at all.
+pub enum ConfigError {
+    /// No file is named, and none is in a place that is searched.
     #[error("no configuration: set ConfigPath in the runtime's options, or write {}", SEARCH[0])]
     Missing,
     /// A file that was named cannot be read.
@@ -41,7 +41,7 @@ pub(crate) enum ConfigError {
         #[source]
         source: io::Error,
     },
-    /// A line that does not fit.
+    /// A line is malformed or holds what its key does not allow.
     #[error("{path}:{line}: {message}")]
     Line {
         /// The file, or what stands for it.
@@ -64,7 +64,7 @@ pub(crate) enum ConfigError {
 
 /// Where the configuration comes from.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Source {
+pub enum Source {
     /// A file and the drop-ins beside it.
     File {
         /// The file.
@@ -82,7 +82,7 @@ impl Source {
     /// # Errors
     ///
     /// [`ConfigError::Missing`] if nothing names a file and none is in place.
-    pub(crate) fn choose(options: TaskOptions) -> Result<Self, ConfigError> {
+    pub fn choose(options: TaskOptions) -> Result<Self, ConfigError> {
         let exists = |path: &Path| path.is_file();
         Self::choose_with(options, std::env::var_os(ENVIRONMENT), exists)
     }
@@ -122,7 +122,7 @@ impl Source {
     /// # Errors
     ///
     /// [`ConfigError`] names the file and, where there is one, the line.
-    pub(crate) fn load(&self) -> Result<Config, ConfigError> {
+    pub fn load(&self) -> Result<Config, ConfigError> {
         let (name, merged) = match self {
             Self::Inline(text) => {
                 let name = "options of the runtime".to_owned();
@@ -212,10 +212,8 @@ fn merge(base: &mut Table, over: Table) {
 mod tests {
     use std::time::Duration;
 
-    use super::{
-        super::{Accelerator, Internetworking},
-        *,
-    };
+    use super::*;
+    use crate::{Accelerator, Internetworking};
 
     fn load(text: &str) -> Result<Config, ConfigError> {
         Source::Inline(text.to_owned()).load()

@@ -7,13 +7,13 @@
 
 use std::path::PathBuf;
 
-use containerd_shim_protos::protobuf::{CodedInputStream, well_known_types::any::Any};
+use protobuf::{CodedInputStream, well_known_types::any::Any};
 use thiserror::Error;
 
 /// What the options say about configuration.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) enum TaskOptions {
-    /// Nothing.
+pub enum TaskOptions {
+    /// They name no configuration.
     None,
     /// A file.
     Path(PathBuf),
@@ -23,15 +23,15 @@ pub(crate) enum TaskOptions {
 
 /// Why the options cannot be used.
 #[derive(Debug, Error)]
-pub(crate) enum OptionsError {
-    /// Another message than the one for unknown runtimes.
+pub enum OptionsError {
+    /// They are another message than the one for unknown runtimes.
     #[error(
         "runtime options are of type {0:?}: expected runtimeoptions.v1.Options, so runtime_type must be io.containerd.kata-cc.v2"
     )]
     UnknownType(String),
-    /// The bytes are no such message.
+    /// The bytes are not an encoded message of that type.
     #[error("runtime options are malformed")]
-    Malformed(#[source] containerd_shim_protos::protobuf::Error),
+    Malformed(#[source] protobuf::Error),
     /// The inline text is not UTF-8.
     #[error("runtime options hold a configuration that is not UTF-8")]
     NotText(#[source] std::string::FromUtf8Error),
@@ -52,7 +52,7 @@ impl TaskOptions {
     /// # Errors
     ///
     /// [`OptionsError`] says what they are instead.
-    pub(crate) fn decode(options: Option<&Any>) -> Result<Self, OptionsError> {
+    pub fn decode(options: Option<&Any>) -> Result<Self, OptionsError> {
         let Some(options) = options else {
             return Ok(Self::None);
         };
@@ -76,7 +76,7 @@ impl TaskOptions {
     }
 }
 
-fn fields(bytes: &[u8]) -> containerd_shim_protos::protobuf::Result<(String, Vec<u8>)> {
+fn fields(bytes: &[u8]) -> protobuf::Result<(String, Vec<u8>)> {
     let mut input = CodedInputStream::from_bytes(bytes);
     let mut path = String::new();
     let mut body = Vec::new();
@@ -90,10 +90,7 @@ fn fields(bytes: &[u8]) -> containerd_shim_protos::protobuf::Result<(String, Vec
     Ok((path, body))
 }
 
-fn skip(
-    tag: u32,
-    input: &mut CodedInputStream<'_>,
-) -> containerd_shim_protos::protobuf::Result<()> {
+fn skip(tag: u32, input: &mut CodedInputStream<'_>) -> protobuf::Result<()> {
     let mut unknown = protobuf::UnknownFields::new();
     protobuf::rt::read_unknown_or_skip_group(tag, input, &mut unknown)
 }

@@ -13,13 +13,12 @@ use std::{
 };
 
 use agent_protocol::{limits::COPY_FILE_CHUNK_BYTES_MAX, rpc::agent::CopyFileRequest};
+use shim_agent_client::{AgentClient, AgentError};
 use thiserror::Error;
 use tokio::{
     fs::{File, OpenOptions},
     io::AsyncReadExt,
 };
-
-use crate::agent_client::{AgentClient, AgentError};
 
 /// The most files of one volume.
 const ENTRIES_MAX: usize = 4096;
@@ -31,18 +30,18 @@ const PARENT_MODE: u32 = 0o755;
 
 /// One file or tree to copy.
 #[derive(Debug, Clone)]
-pub(crate) struct CopyPlan {
+pub struct CopyPlan {
     /// Where it is.
-    pub(crate) host: PathBuf,
+    pub host: PathBuf,
     /// Where it goes.
-    pub(crate) guest: String,
+    pub guest: String,
     /// Where the container sees it, for messages.
-    pub(crate) destination: String,
+    pub destination: String,
 }
 
 /// Why a copy failed.
 #[derive(Debug, Error)]
-pub(crate) enum CopyError {
+pub enum CopyError {
     /// A file cannot be read.
     #[error("cannot read {path}")]
     Read {
@@ -85,7 +84,7 @@ struct Entry {
 /// # Errors
 ///
 /// [`CopyError`] names the file.
-pub(crate) async fn copy(agent: &AgentClient, plan: &CopyPlan) -> Result<(), CopyError> {
+pub async fn copy(agent: &AgentClient, plan: &CopyPlan) -> Result<(), CopyError> {
     // A volume may lie on a network file system that hangs.
     let walked = {
         let plan = plan.clone();

@@ -1,16 +1,12 @@
 //! What a container's mounts become in the guest.
 //!
 //! Nothing of the host is shared with the guest, so each bind mount of the spec is
-//! replaced: files and configuration volumes are copied in ([`copy`]), `/dev/shm`
+//! replaced: files, ConfigMaps and Secrets are copied in ([`copy`](mod@crate::copy)), `/dev/shm`
 //! becomes the pod's, an `emptyDir` becomes a directory or tmpfs of the guest. The
 //! `sizeLimit` of an `emptyDir` does not reach a runtime through CRI, so a pod that wants
 //! it kept says it again in an annotation, where its policy can see it too. What
 //! cannot be had without sharing (sockets, devices) is refused by name. Root file
-//! systems are pulled in the guest ([`guest_pull`]).
-
-pub(crate) mod copy;
-pub(crate) mod guest_pull;
-pub(crate) mod refresh;
+//! systems are pulled in the guest ([`guest_pull`](crate::guest_pull)).
 
 use std::{
     collections::BTreeMap,
@@ -24,15 +20,15 @@ use agent_protocol::{
     rpc::agent::Storage,
 };
 use nix::sys::statfs::{TMPFS_MAGIC, statfs};
+use shim_oci::{Mount, Spec};
 use thiserror::Error;
 
-use self::copy::CopyPlan;
-use crate::oci::{Mount, Spec};
+use crate::{CopyError, CopyPlan};
 
 /// Where copied files go.
 const SHARE: &str = "/run/kata-containers/shared/containers";
 /// The pod's shared memory in the guest.
-pub(crate) const GUEST_SHM: &str = "/run/kata-containers/sandbox/shm";
+const GUEST_SHM: &str = "/run/kata-containers/sandbox/shm";
 const GUEST_EPHEMERAL: &str = "/run/kata-containers/sandbox/ephemeral";
 /// Size of the pod's shared memory, in bytes; what containerd gives without a VM.
 const SHM_BYTES: u64 = 64 << 20;
@@ -41,7 +37,7 @@ const TERMINATION_PATH: &str = "io.kubernetes.container.terminationMessagePath";
 
 /// Why a mount cannot be had.
 #[derive(Debug, Error)]
-pub(crate) enum VolumeError {
+pub enum VolumeError {
     /// The source cannot be looked at.
     #[error("cannot read {mount_source}, mounted at {destination}")]
     Source {
@@ -74,25 +70,25 @@ pub(crate) enum VolumeError {
         destination: String,
         /// The cause.
         #[source]
-        source: Box<copy::CopyError>,
+        source: Box<CopyError>,
     },
 }
 
 /// What to do before `CreateContainer`, and what to say in it.
 #[derive(Debug, Default)]
-pub(crate) struct VolumePlan {
+pub struct VolumePlan {
     /// The mounts of the guest's spec.
-    pub(crate) mounts: Vec<Mount>,
+    pub mounts: Vec<Mount>,
     /// Volumes that the guest makes itself.
-    pub(crate) storages: Vec<Storage>,
+    pub storages: Vec<Storage>,
     /// Files to copy first.
-    pub(crate) copies: Vec<CopyPlan>,
+    pub copies: Vec<CopyPlan>,
     /// Where the container's termination message goes on the host.
-    pub(crate) termination_log: Option<PathBuf>,
+    pub termination_log: Option<PathBuf>,
 }
 
 /// The pod's `/dev/shm`, as policies expect it in `CreateSandbox`.
-pub(crate) fn shm_storage() -> Storage {
+pub fn shm_storage() -> Storage {
     let options = ["noexec", "nosuid", "nodev", "mode=1777"];
     Storage {
         driver: "ephemeral".to_owned(),
@@ -108,15 +104,15 @@ pub(crate) fn shm_storage() -> Storage {
     }
 }
 
-/// Whose volumes they are.
+/// The container that volumes are planned for, and its pod.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Owner<'a> {
+pub struct VolumeOwner<'a> {
     /// The container.
-    pub(crate) container: &'a ContainerId,
+    pub container: &'a ContainerId,
     /// Its pod.
-    pub(crate) sandbox: &'a SandboxId,
+    pub sandbox: &'a SandboxId,
     /// The most bytes of the pod's `emptyDir` volumes, by name.
-    pub(crate) limits: &'a BTreeMap<String, u64>,
+    pub limits: &'a BTreeMap<String, u64>,
 }
 
 /// Decides every mount of a container. Looks at the host's files, changes nothing.
@@ -124,7 +120,7 @@ pub(crate) struct Owner<'a> {
 /// # Errors
 ///
 /// [`VolumeError`] names the mount that cannot be had.
-pub(crate) fn plan(owner: Owner<'_>, spec: &Spec) -> Result<VolumePlan, VolumeError> {
+pub fn plan(owner: VolumeOwner<'_>, spec: &Spec) -> Result<VolumePlan, VolumeError> {
     let mut plan = VolumePlan::default();
     let termination = spec.annotation(TERMINATION_PATH);
     for mount in &spec.mounts {
@@ -155,7 +151,11 @@ fn is_bind(mount: &Mount) -> bool {
 }
 
 /// Plans one bind mount; answers with its source in the guest.
-fn bind(owner: Owner<'_>, mount: &Mount, plan: &mut VolumePlan) -> Result<String, VolumeError> {
+fn bind(
+    owner: VolumeOwner<'_>,
+    mount: &Mount,
+    plan: &mut VolumePlan,
+) -> Result<String, VolumeError> {
     let failed = |source| VolumeError::Source {
         mount_source: mount.source.clone(),
         destination: mount.destination.clone(),
@@ -207,7 +207,7 @@ fn empty_dir(host: &Path) -> Option<String> {
     parts.next().is_none().then(|| name.to_owned())
 }
 
-fn empty_dir_storage(owner: Owner<'_>, name: &str, in_memory: bool, gid: u32) -> Storage {
+fn empty_dir_storage(owner: VolumeOwner<'_>, name: &str, in_memory: bool, gid: u32) -> Storage {
     let sandbox = owner.sandbox;
     let group = (gid != 0).then(|| format!("fsgid={gid}"));
     let limit = owner.limits.get(name);
@@ -272,7 +272,7 @@ mod tests {
 
     fn planned(spec: &Spec) -> Result<VolumePlan, VolumeError> {
         let (id, sandbox) = ids();
-        let owner = Owner {
+        let owner = VolumeOwner {
             container: &id,
             sandbox: &sandbox,
             limits: &BTreeMap::from([("small".to_owned(), 4096)]),

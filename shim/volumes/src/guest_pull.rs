@@ -10,13 +10,8 @@ use std::collections::BTreeMap;
 use agent_protocol::rpc::agent::Storage;
 use base64::{Engine, engine::general_purpose::STANDARD};
 use serde::{Deserialize, Serialize};
+use shim_oci::{Role, Spec, image_name};
 use thiserror::Error;
-
-use crate::{
-    oci::Spec,
-    pod::{Role, image_name},
-    spec::guest_rootfs,
-};
 
 const VOLUME_OPTION: &str = "io.katacontainers.volume=";
 const GUEST_PULL: &str = "image_guest_pull";
@@ -27,7 +22,7 @@ const VOLUME_BYTES_MAX: usize = 1 << 20;
 
 /// Why a container has no root file system.
 #[derive(Debug, Error)]
-pub(crate) enum GuestPullError {
+pub enum GuestPullError {
     /// The snapshotter unpacks on the host.
     #[error(
         "the root file system of container {id} was prepared on the host ({kinds}), where the guest cannot use it: set snapshotter = \"kata-cc\" for this runtime in containerd's configuration, or experimental = [\"force_guest_pull\"] in [runtime] of the shim's"
@@ -38,7 +33,7 @@ pub(crate) enum GuestPullError {
         /// Types of the mounts.
         kinds: String,
     },
-    /// The option is not base64 of JSON of a volume.
+    /// The mount option does not hold a volume as JSON in base64.
     #[error("the snapshotter's volume for container {id} is malformed: {why}")]
     Malformed {
         /// The container.
@@ -56,7 +51,7 @@ pub(crate) enum GuestPullError {
         /// The type.
         volume_type: String,
     },
-    /// Nobody names the image.
+    /// Neither the annotations nor the snapshotter name the image.
     #[error(
         "no image is named for container {id}: neither annotation io.kubernetes.cri.image-name nor the snapshotter's volume says which to pull"
     )]
@@ -80,12 +75,18 @@ struct Metadata {
     metadata: BTreeMap<String, String>,
 }
 
+/// Where the agent makes the root file system of a container.
+#[must_use]
+pub fn guest_rootfs(id: &str) -> String {
+    format!("/run/kata-containers/{id}/rootfs")
+}
+
 /// One mount of `CreateTaskRequest.rootfs`: its type and options.
-pub(crate) struct RootfsMount<'a> {
+pub struct RootfsMount<'a> {
     /// Type, for example `overlay`.
-    pub(crate) kind: &'a str,
+    pub kind: &'a str,
     /// Mount options.
-    pub(crate) options: &'a [String],
+    pub options: &'a [String],
 }
 
 /// The storage that makes the guest pull a container's image.
@@ -93,7 +94,7 @@ pub(crate) struct RootfsMount<'a> {
 /// # Errors
 ///
 /// [`GuestPullError`] says what to configure.
-pub(crate) fn storage(
+pub fn storage(
     id: &str,
     role: Role,
     spec: &Spec,

@@ -1,32 +1,23 @@
-//! The shim's configuration: where it is found, what it may say, what it means.
+//! The typed configuration, with defaults filled in.
 //!
 //! Table and key names are those of Kata Containers, so that a Kata file can be
-//! trimmed into ours. [`schema`] lists every key there is; [`load`] finds the files,
-//! checks each by itself (so that a mistake is reported with its file and line),
-//! and merges them; this module holds the typed result. The files are the node
-//! operator's, who is trusted by the shim, though not by the workload.
-
-mod load;
-mod options;
-mod schema;
+//! trimmed into ours.
 
 use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 
 use serde::Deserialize;
 
-pub(crate) use self::{load::Source, options::TaskOptions};
-
 /// All of the configuration, defaults filled in.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(default)]
-pub(crate) struct Config {
+pub struct Config {
     hypervisor: Hypervisors,
     agent: Agents,
     /// `[runtime]`.
-    pub(crate) runtime: Runtime,
+    pub runtime: Runtime,
     /// The policy in the pod's annotation, as it stands there.
     #[serde(skip)]
-    pub(crate) policy: Option<String>,
+    pub policy: Option<String>,
 }
 
 #[derive(Debug, Clone, Default, Deserialize)]
@@ -43,22 +34,22 @@ struct Agents {
 
 impl Config {
     /// `[hypervisor.qemu]`.
-    pub(crate) fn qemu(&self) -> &Qemu {
+    pub fn qemu(&self) -> &Qemu {
         &self.hypervisor.qemu
     }
 
     /// `[hypervisor.qemu]`, for what a pod's annotations may change.
-    pub(crate) fn qemu_mut(&mut self) -> &mut Qemu {
+    pub fn qemu_mut(&mut self) -> &mut Qemu {
         &mut self.hypervisor.qemu
     }
 
     /// `[agent.kata]`.
-    pub(crate) fn agent(&self) -> &Agent {
+    pub fn agent(&self) -> &Agent {
         &self.agent.kata
     }
 
     /// Whether the guest pulls images whatever the snapshotter delivered.
-    pub(crate) fn force_guest_pull(&self) -> bool {
+    pub fn force_guest_pull(&self) -> bool {
         let runtime = &self.runtime;
         runtime.experimental_force_guest_pull
             || runtime
@@ -68,13 +59,13 @@ impl Config {
     }
 
     /// How long a container may take to be created, the image's pull included.
-    pub(crate) fn create_container_timeout(&self) -> Duration {
+    pub fn create_container_timeout(&self) -> Duration {
         let seconds = self.runtime.create_container_timeout;
         Duration::from_secs(seconds.unwrap_or(self.agent().create_container_timeout))
     }
 
     /// Sets [`Config::create_container_timeout`].
-    pub(crate) fn set_create_container_timeout(&mut self, seconds: u64) {
+    pub fn set_create_container_timeout(&mut self, seconds: u64) {
         self.runtime.create_container_timeout = Some(seconds);
     }
 }
@@ -82,8 +73,8 @@ impl Config {
 /// What kind of hardware protects the VM from its host.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub(crate) enum Tee {
-    /// None: the guest does all it does, but the host could look inside.
+pub enum Tee {
+    /// The guest does the same as with a TEE, but the host can look inside.
     #[default]
     None,
     /// AMD SEV-SNP.
@@ -95,11 +86,11 @@ pub(crate) enum Tee {
 /// What runs the guest's instructions.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub(crate) enum Accelerator {
+pub enum Accelerator {
     /// KVM where the CPU can, TCG with a warning where it cannot.
     #[default]
     Auto,
-    /// KVM or nothing.
+    /// KVM only; without it no VM starts.
     Kvm,
     /// Emulation.
     Tcg,
@@ -108,45 +99,45 @@ pub(crate) enum Accelerator {
 /// `[hypervisor.qemu]`.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(default)]
-pub(crate) struct Qemu {
+pub struct Qemu {
     /// The QEMU binary.
-    pub(crate) path: PathBuf,
+    pub path: PathBuf,
     /// Directory of an installed guest image (`manifest.json`, kernel, initrd).
-    pub(crate) guest_image: PathBuf,
+    pub guest_image: PathBuf,
     /// The vhost-user vsock device, used where `/dev/vhost-vsock` is missing.
-    pub(crate) vhost_user_vsock_device: PathBuf,
+    pub vhost_user_vsock_device: PathBuf,
     /// What protects the VM.
-    pub(crate) tee: Tee,
+    pub tee: Tee,
     /// What runs the VM.
-    pub(crate) accelerator: Accelerator,
+    pub accelerator: Accelerator,
     /// vCPUs of a pod without CPU limit; negative means all of the host's.
-    pub(crate) default_vcpus: f32,
+    pub default_vcpus: f32,
     /// Memory of a pod without memory limit, in MiB.
-    pub(crate) default_memory: u32,
+    pub default_memory: u32,
     /// vCPUs added to a pod's CPU limit.
-    pub(crate) overhead_vcpus: f32,
+    pub overhead_vcpus: f32,
     /// Memory added to a pod's memory limit, in MiB.
-    pub(crate) overhead_memory: u32,
+    pub overhead_memory: u32,
     /// Size of the disk for images and volumes, in MiB; 0 keeps them in the guest's memory.
-    pub(crate) scratch_disk_mib: u32,
+    pub scratch_disk_mib: u32,
     /// Where the files of those disks are.
-    pub(crate) scratch_disk_directory: PathBuf,
+    pub scratch_disk_directory: PathBuf,
     /// Regular expressions of the hypervisor annotations that pods may use.
-    pub(crate) enable_annotations: Vec<String>,
+    pub enable_annotations: Vec<String>,
     /// Initdata of pods that bring none, packed as in their annotation; empty for none.
-    pub(crate) initdata: String,
+    pub initdata: String,
     /// Firmware that is measured with the guest image; only used with a TEE.
-    pub(crate) firmware: PathBuf,
+    pub firmware: PathBuf,
     /// Guest policy of a SEV-SNP launch (AMD 56860, "Guest Policy").
-    pub(crate) snp_guest_policy: u32,
+    pub snp_guest_policy: u32,
     /// ID block of a SEV-SNP launch in base64, or nothing.
-    pub(crate) snp_id_block: String,
+    pub snp_id_block: String,
     /// ID authentication information that belongs to the ID block, in base64.
-    pub(crate) snp_id_auth: String,
+    pub snp_id_auth: String,
     /// Whether packets are moved by QEMU itself instead of the kernel.
-    pub(crate) disable_vhost_net: bool,
+    pub disable_vhost_net: bool,
     /// Whether the console and QEMU's messages are logged at length.
-    pub(crate) enable_debug: bool,
+    pub enable_debug: bool,
 }
 
 impl Default for Qemu {
@@ -180,14 +171,14 @@ impl Default for Qemu {
 /// `[agent.kata]`.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(default)]
-pub(crate) struct Agent {
+pub struct Agent {
     /// How long the agent may take to answer over a new stream, in milliseconds; twice as
     /// long with each further stream.
-    pub(crate) dial_timeout_ms: u64,
+    pub dial_timeout_ms: u64,
     /// Deadline of all attempts together, in milliseconds.
-    pub(crate) reconnect_timeout_ms: u64,
+    pub reconnect_timeout_ms: u64,
     /// Deadline of a health check, in milliseconds.
-    pub(crate) health_check_request_timeout_ms: u64,
+    pub health_check_request_timeout_ms: u64,
     /// Deadline of CreateContainer, image pull included, in seconds.
     create_container_timeout: u64,
 }
@@ -207,7 +198,7 @@ impl Default for Agent {
 /// How the pod's network reaches the VM.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub(crate) enum Internetworking {
+pub enum Internetworking {
     /// Traffic-control redirection between each link and a tap.
     #[default]
     Tcfilter,
@@ -218,21 +209,21 @@ pub(crate) enum Internetworking {
 /// `[runtime]`.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(default)]
-pub(crate) struct Runtime {
+pub struct Runtime {
     /// Log at debug level.
-    pub(crate) enable_debug: bool,
+    pub enable_debug: bool,
     /// How the pod's network reaches the VM.
-    pub(crate) internetworking_model: Internetworking,
+    pub internetworking_model: Internetworking,
     /// Drop the system call filter from specs.
-    pub(crate) disable_guest_seccomp: bool,
+    pub disable_guest_seccomp: bool,
     /// Put the shim, the VM and its helpers into the pod's cgroup.
-    pub(crate) sandbox_cgroup_only: bool,
+    pub sandbox_cgroup_only: bool,
     experimental: Vec<String>,
     /// The Go shim's spelling of `experimental = ["force_guest_pull"]`.
-    pub(crate) experimental_force_guest_pull: bool,
+    pub experimental_force_guest_pull: bool,
     /// The most bytes of a pod's `emptyDir` volumes, by name; set by annotation only.
     #[serde(skip)]
-    pub(crate) empty_dir_limits: BTreeMap<String, u64>,
+    pub empty_dir_limits: BTreeMap<String, u64>,
     /// The Go shim's place for the agent's key of the same name.
     create_container_timeout: Option<u64>,
 }

@@ -6,11 +6,11 @@
 use agent_protocol::id::{ContainerId, IdError, SandboxId};
 use thiserror::Error;
 
-use crate::oci::Spec;
+use crate::Spec;
 
 /// The part a container plays in its pod.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Role {
+pub enum Role {
     /// The pause container: its life is the pod's.
     Sandbox,
     /// A container in a pod that exists already.
@@ -21,7 +21,7 @@ pub(crate) enum Role {
 
 impl Role {
     /// The value of `io.katacontainers.pkg.oci.container_type` in the guest.
-    pub(crate) fn container_type(self) -> &'static str {
+    pub fn container_type(self) -> &'static str {
         match self {
             Self::Sandbox => "pod_sandbox",
             Self::Container => "pod_container",
@@ -30,23 +30,23 @@ impl Role {
     }
 
     /// Whether creating the container creates the VM.
-    pub(crate) fn owns_sandbox(self) -> bool {
+    pub fn owns_sandbox(self) -> bool {
         !matches!(self, Self::Container)
     }
 }
 
 /// A container's place.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Membership {
+pub struct Membership {
     /// Its pod.
-    pub(crate) sandbox: SandboxId,
+    pub sandbox: SandboxId,
     /// Its part.
-    pub(crate) role: Role,
+    pub role: Role,
 }
 
 /// Why the annotations do not say which pod a container is of.
 #[derive(Debug, Error, PartialEq, Eq)]
-pub(crate) enum MembershipError {
+pub enum MembershipError {
     /// The type annotation has a value that no runtime writes.
     #[error("annotation {key} of container {id} is {value:?}: expected sandbox or container")]
     UnknownType {
@@ -93,7 +93,7 @@ const IMAGE_KEYS: [&str; 2] = [
 ];
 
 /// The image reference that the annotations name.
-pub(crate) fn image_name(spec: &Spec) -> Option<&str> {
+pub fn image_name(spec: &Spec) -> Option<&str> {
     IMAGE_KEYS.iter().find_map(|key| spec.annotation(key))
 }
 
@@ -103,7 +103,7 @@ impl Membership {
     /// # Errors
     ///
     /// [`MembershipError`] names the annotation that is missing or wrong.
-    pub(crate) fn of(id: &ContainerId, spec: &Spec) -> Result<Self, MembershipError> {
+    pub fn of(id: &ContainerId, spec: &Spec) -> Result<Self, MembershipError> {
         let found = TYPE_KEYS
             .iter()
             .find_map(|key| spec.annotation(key).map(|value| (*key, value)));

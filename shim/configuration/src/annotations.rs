@@ -9,9 +9,10 @@ use std::collections::BTreeMap;
 
 use agent_protocol::initdata::POLICY_ANNOTATION;
 use regex_lite::Regex;
+use shim_oci::Spec;
 use thiserror::Error;
 
-use crate::{config::Config, oci::Spec};
+use crate::Config;
 
 const HYPERVISOR: &str = "io.katacontainers.config.hypervisor.";
 const RUNTIME: &str = "io.katacontainers.config.runtime.";
@@ -19,7 +20,7 @@ const AGENT: &str = "io.katacontainers.config.agent.";
 
 /// Why a pod's annotations were refused.
 #[derive(Debug, Error)]
-pub(crate) enum AnnotationError {
+pub enum AnnotationError {
     /// The node does not allow it.
     #[error(
         "annotation {key} is not allowed on this node: remove it, or list {name:?} in enable_annotations of [hypervisor.qemu]"
@@ -35,7 +36,7 @@ pub(crate) enum AnnotationError {
     Unsupported {
         /// The annotation.
         key: String,
-        /// Why.
+        /// The reason.
         why: &'static str,
     },
     /// The value does not fit.
@@ -66,7 +67,7 @@ pub(crate) enum AnnotationError {
 /// # Errors
 ///
 /// [`AnnotationError`] names the first annotation that cannot be honoured.
-pub(crate) fn apply(spec: &Spec, config: &mut Config) -> Result<(), AnnotationError> {
+pub fn apply(spec: &Spec, config: &mut Config) -> Result<(), AnnotationError> {
     let allowed = patterns(&config.qemu().enable_annotations)?;
     for (key, value) in &spec.annotations {
         let annotation = Annotation { key, value };
@@ -127,7 +128,7 @@ fn hypervisor(
                 "what boots is the node's installed guest image, unchanged and measured",
             ));
         }
-        _ => return Err(annotation.unsupported("this runtime has no such setting")),
+        _ => return Err(annotation.unsupported("this runtime's configuration has no such key")),
     }
     Ok(())
 }
@@ -155,7 +156,7 @@ fn runtime(
         "experimental" if annotation.value == "force_guest_pull" => {
             config.runtime.experimental_force_guest_pull = true;
         }
-        _ => return Err(annotation.unsupported("this runtime has no such setting")),
+        _ => return Err(annotation.unsupported("this runtime's configuration has no such key")),
     }
     Ok(())
 }
