@@ -14,7 +14,7 @@ pub(super) struct Header {
     pub(super) mode: u32,
     pub(super) size: u64,
     pub(super) mtime: i64,
-    block: Block,
+    pub(super) block: Block,
 }
 
 // Offset and length of each field.
@@ -129,7 +129,7 @@ fn verify(block: &Block) -> Result<(), TarError> {
 }
 
 /// Octal text, or GNU's base 256: top bit set, then two's complement, big-endian.
-fn number(what: &'static str, field: &[u8]) -> Result<i64, TarError> {
+pub(super) fn number(what: &'static str, field: &[u8]) -> Result<i64, TarError> {
     match field.first() {
         Some(first) if first & 0x80 != 0 => binary(what, field),
         _ => octal(what, field),

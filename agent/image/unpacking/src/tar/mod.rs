@@ -8,21 +8,24 @@
 //!
 //! * [`header`]: one 512-byte block, old, ustar or GNU;
 //! * [`pax`]: extended headers (POSIX.1-2024 `pax`), with star's xattrs;
+//! * [`sparse`]: which parts of a sparse file the archive holds;
 //! * this module: the sequence of blocks, extended headers folded into the entry
 //!   that follows.
 //!
 //! The bytes are the registry's, not yet proven by any digest. Anything
-//! unclear is an error, never a guess: sparse files, multi-volume archives and
-//! global records other than comments are refused by name.
+//! unclear is an error, never a guess: multi-volume archives and other than comments are refused by name.
 
 mod header;
 mod pax;
+mod sparse;
 
 use std::io::{self, BufRead};
 
 use header::{Block, Header};
 use pax::Records;
 pub(crate) use pax::Xattrs;
+pub(crate) use sparse::Map;
+use sparse::{MapText, OldMap};
 
 /// The longest name, link target or extended header that is read. Linux takes
 /// paths of at most 4096 bytes, but extended headers carry xattrs of 64 KiB.
@@ -34,12 +37,28 @@ const PATH_MAX: usize = 4095;
 /// What an entry makes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Kind {
-    File { size: u64 },
+    File {
+        size: u64,
+    },
+    /// Its content is the map's parts, one after another.
+    Sparse {
+        map: Map,
+    },
     Directory,
-    Symlink { target: Vec<u8> },
-    Hardlink { target: Vec<u8> },
-    Character { major: u32, minor: u32 },
-    Block { major: u32, minor: u32 },
+    Symlink {
+        target: Vec<u8>,
+    },
+    Hardlink {
+        target: Vec<u8>,
+    },
+    Character {
+        major: u32,
+        minor: u32,
+    },
+    Block {
+        major: u32,
+        minor: u32,
+    },
     Fifo,
 }
 
@@ -104,9 +123,9 @@ pub enum TarError {
     /// A name or link target with a NUL byte, an empty one, or one beyond `PATH_MAX`.
     #[error("an entry's {0} is empty, longer than {PATH_MAX} bytes, or holds a NUL")]
     Name(&'static str),
-    /// A sparse file.
-    #[error("sparse files are not supported; pack the layer without `--sparse`")]
-    Sparse,
+    /// A sparse file whose map cannot be right.
+    #[error("an entry is a sparse file, and {0}")]
+    Sparse(&'static str),
     /// A type of entry that no image has.
     #[error("an entry has the unknown type `{}`", char::from(*.0).escape_default())]
     Type(u8),
@@ -183,14 +202,14 @@ impl<R: BufRead> Reader<R> {
 
     fn entry(&mut self, header: Header, extension: Extension) -> Result<Entry, TarError> {
         let Extension {
-            records,
+            mut records,
             name,
             link,
         } = extension;
-        let name = checked(
-            "name",
-            records.path.or(name).unwrap_or_else(|| header.name.clone()),
-        )?;
+        let sparse = records.sparse.take();
+        let real_name = sparse.as_ref().and_then(|sparse| sparse.name.clone());
+        let name = real_name.or(records.path).or(name);
+        let name = checked("name", name.unwrap_or_else(|| header.name.clone()))?;
         let target = records.link.or(link).unwrap_or_else(|| header.link.clone());
         let size = records.size.unwrap_or(header.size);
         let kind = match header.kind {
@@ -212,16 +231,22 @@ impl<R: BufRead> Reader<R> {
             },
             b'5' => Kind::Directory,
             b'6' => Kind::Fifo,
-            b'S' => return Err(TarError::Sparse),
+            b'S' => Kind::Sparse {
+                map: self.old_map(&header, size)?,
+            },
             other => return Err(TarError::Type(other)),
         };
-        if records.sparse {
-            return Err(TarError::Sparse);
-        }
         // Only files have content; other types carry a size in some archives but no bytes.
-        if let Kind::File { size } = kind {
+        if matches!(kind, Kind::File { .. } | Kind::Sparse { .. }) {
             self.set_content(size);
         }
+        let kind = match (sparse, kind) {
+            (None, kind) => kind,
+            (Some(sparse), Kind::File { .. }) => Kind::Sparse {
+                map: self.map(sparse)?,
+            },
+            (Some(_), _) => return Err(TarError::Sparse("its type is no file's")),
+        };
         let attributes = Attributes {
             mode: header.mode,
             uid: records.uid.map_or_else(|| header.uid(), Ok)?,
@@ -237,6 +262,38 @@ impl<R: BufRead> Reader<R> {
             kind,
             attributes,
         })
+    }
+
+    /// The map of a header of type `S`; what is stored comes after its last block.
+    fn old_map(&mut self, header: &Header, stored: u64) -> Result<Map, TarError> {
+        let mut map = OldMap::of_header(&header.block)?;
+        while map.more_follows {
+            map.add(&self.block()?)?;
+        }
+        map.map(stored)
+    }
+
+    /// The map that PAX records give, or announce at the beginning of the content.
+    fn map(&mut self, records: sparse::Records) -> Result<Map, TarError> {
+        if !records.has_map_in_data()? {
+            return records.map(self.remaining);
+        }
+        let mut text = MapText::default();
+        while !text.is_complete() {
+            let left = self.remaining.checked_sub(512);
+            self.remaining = left.ok_or(TarError::Sparse("its map is cut off"))?;
+            text.add(&self.block()?)?;
+        }
+        records.map_with(text.parts()?, self.remaining)
+    }
+
+    fn block(&mut self) -> Result<Block, TarError> {
+        let mut block: Block = [0; 512];
+        if self.fill(&mut block)? {
+            Ok(block)
+        } else {
+            Err(TarError::Truncated)
+        }
     }
 
     fn set_content(&mut self, size: u64) {

@@ -1,12 +1,15 @@
 //! PAX extended headers: `length key=value\n`, values in decimal or UTF-8.
 
-use super::{TarError, Time, header::id};
+use super::{TarError, Time, header::id, sparse};
 
 /// Name and value of each extended attribute, in the archive's order.
 pub(crate) type Xattrs = Vec<(Vec<u8>, Vec<u8>)>;
 
 /// Where star, and every image builder after it, keeps xattrs.
 const XATTR: &[u8] = b"SCHILY.xattr.";
+
+/// Where GNU tar says which parts of a file are holes.
+const SPARSE: &[u8] = b"GNU.sparse.";
 
 /// The records that say something about an entry of an image.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -18,7 +21,7 @@ pub(super) struct Records {
     pub(super) gid: Option<u32>,
     pub(super) mtime: Option<Time>,
     pub(super) xattrs: Xattrs,
-    pub(super) sparse: bool,
+    pub(super) sparse: Option<sparse::Records>,
 }
 
 impl Records {
@@ -59,10 +62,11 @@ impl Records {
             b"uid" => self.uid = Some(id("uid", decimal("uid", value)?)?),
             b"gid" => self.gid = Some(id("gid", decimal("gid", value)?)?),
             b"mtime" => self.mtime = Some(time(value)?),
-            _ if key.starts_with(b"GNU.sparse.") => self.sparse = true,
             _ => {
                 if let Some(name) = key.strip_prefix(XATTR) {
                     self.set_xattr(name, value)?;
+                } else if let Some(key) = key.strip_prefix(SPARSE) {
+                    self.sparse.get_or_insert_default().apply(key, value)?;
                 }
             }
         }
@@ -120,7 +124,7 @@ fn digits(text: &[u8]) -> Option<i64> {
     std::str::from_utf8(text).ok()?.parse().ok()
 }
 
-fn decimal(what: &'static str, value: &[u8]) -> Result<i64, TarError> {
+pub(super) fn decimal(what: &'static str, value: &[u8]) -> Result<i64, TarError> {
     let (negative, magnitude) = match value.strip_prefix(b"-") {
         Some(magnitude) => (true, magnitude),
         None => (false, value),

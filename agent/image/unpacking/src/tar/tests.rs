@@ -133,7 +133,6 @@ fn damaged_and_unknown_headers_are_refused() {
     damaged[0] = b'g';
     assert!(matches!(read(&damaged), Err(TarError::Checksum)));
     assert!(matches!(read(&[1; 512]), Err(TarError::Checksum)));
-    assert!(matches!(read(&header("f", b'S', 0)), Err(TarError::Sparse)));
     for kind in [b'V', b'M', b'D', b'Z', 200] {
         assert!(matches!(read(&header("f", kind, 0)), Err(TarError::Type(found)) if found == kind));
     }
@@ -157,5 +156,174 @@ fn devices_outside_linux_numbers_and_empty_links_are_refused() {
     assert!(matches!(
         read(&header("", b'0', 0)),
         Err(TarError::Name("name"))
+    ));
+}
+
+/// PAX records before an entry.
+fn records(records: &[(&str, &str)]) -> Vec<u8> {
+    let mut body = String::new();
+    for (key, value) in records {
+        let rest = key.len() + value.len() + 3;
+        let length = (rest..).find(|length| length.to_string().len() + rest == *length);
+        body.push_str(&format!("{} {key}={value}\n", length.unwrap()));
+    }
+    let body = body.into_bytes();
+    [header("pax", b'x', body.len() as u64), padded(&body)].concat()
+}
+
+/// A header of type `S` with parts of (offset, length).
+fn old_sparse(size: u64, stored: u64, parts: &[(u64, u64)], more: bool) -> Vec<u8> {
+    let mut block = header("f", b'S', stored);
+    put_parts(&mut block[386..482], parts);
+    block[482] = u8::from(more);
+    block[483..494].copy_from_slice(format!("{size:011o}").as_bytes());
+    seal(&mut block);
+    block
+}
+
+fn put_parts(into: &mut [u8], parts: &[(u64, u64)]) {
+    for (place, (offset, length)) in into.chunks_exact_mut(24).zip(parts) {
+        place[..11].copy_from_slice(format!("{offset:011o}").as_bytes());
+        place[12..23].copy_from_slice(format!("{length:011o}").as_bytes());
+    }
+}
+
+/// The name of the only entry, a sparse file, its map and what the archive holds of it.
+fn only_sparse(archive: &[u8]) -> (Vec<u8>, Map, Vec<u8>) {
+    let (entry, content) = read(archive).unwrap().pop().unwrap();
+    let Kind::Sparse { map } = entry.kind else {
+        panic!("the entry is no sparse file")
+    };
+    (entry.name, map, content)
+}
+
+#[test]
+fn sparse_files_are_read_in_each_notation() {
+    let parts = [(512, 3), (4096, 2), (9000, 0)];
+    let data = padded(b"abcde");
+    let named = |more: &[(&str, &str)]| {
+        let known = [("GNU.sparse.name", "f"), ("GNU.sparse.size", "9000")];
+        records(&[&known[..], more].concat())
+    };
+    let text = padded(b"3\n512\n3\n4096\n2\n9000\n0\n");
+    let mut more = vec![0; 512];
+    put_parts(&mut more[..504], &parts[1..]);
+    let archives = [
+        [old_sparse(9000, 5, &parts, false), data.clone(), end()].concat(),
+        [
+            old_sparse(9000, 5, &parts[..1], true),
+            more,
+            data.clone(),
+            end(),
+        ]
+        .concat(),
+        [
+            records(&[
+                ("GNU.sparse.size", "9000"),
+                ("GNU.sparse.numblocks", "3"),
+                ("GNU.sparse.offset", "512"),
+                ("GNU.sparse.numbytes", "3"),
+                ("GNU.sparse.offset", "4096"),
+                ("GNU.sparse.numbytes", "2"),
+                ("GNU.sparse.offset", "9000"),
+                ("GNU.sparse.numbytes", "0"),
+            ]),
+            header("f", b'0', 5),
+            data.clone(),
+            end(),
+        ]
+        .concat(),
+        [
+            named(&[("GNU.sparse.map", "512,3,4096,2,9000,0")]),
+            header("GNUSparseFile.1/f", b'0', 5),
+            data.clone(),
+            end(),
+        ]
+        .concat(),
+        [
+            named(&[("GNU.sparse.major", "1"), ("GNU.sparse.minor", "0")]),
+            header("GNUSparseFile.1/f", b'0', 517),
+            text,
+            data.clone(),
+            end(),
+        ]
+        .concat(),
+    ];
+    for (number, archive) in archives.iter().enumerate() {
+        let (name, map, content) = only_sparse(archive);
+        let found = map.parts().iter().map(|part| (part.offset, part.length));
+        let found: Vec<(u64, u64)> = found.collect();
+        assert_eq!((name, map.size()), (b"f".to_vec(), 9000), "{number}");
+        assert_eq!(
+            (found.as_slice(), content),
+            (&parts[..], b"abcde".to_vec()),
+            "{number}"
+        );
+    }
+}
+
+#[test]
+fn sparse_maps_that_cannot_be_right_are_refused() {
+    for (size, stored, parts) in [
+        (9000, 5, &[(512, 3), (513, 2)][..]),
+        (9000, 5, &[(4096, 3), (512, 2)]),
+        (512, 5, &[(512, 5)]),
+        (9000, 5, &[(512, 4)]),
+        (9000, 5, &[(512, 6)]),
+        (9000, 5, &[]),
+    ] {
+        let archive = [
+            old_sparse(size, stored, parts, false),
+            padded(b"abcde"),
+            end(),
+        ];
+        assert!(
+            matches!(read(&archive.concat()), Err(TarError::Sparse(_))),
+            "{parts:?}"
+        );
+    }
+    let most = u64::MAX.to_string();
+    for (key, value) in [
+        ("map", "0,5,1"),
+        ("map", "0,-5"),
+        ("map", &format!("{most},5")),
+        ("offset", "0"),
+        ("numbytes", "5"),
+        ("numblocks", "2"),
+        ("size", "-1"),
+        ("major", "2"),
+        ("minor", "7"),
+        ("holes", "1"),
+    ] {
+        let archive = [
+            records(&[
+                ("GNU.sparse.size", "100"),
+                ("GNU.sparse.map", "0,5"),
+                (&format!("GNU.sparse.{key}"), value),
+            ]),
+            header("f", b'0', 5),
+            padded(b"abcde"),
+            end(),
+        ];
+        assert!(read(&archive.concat()).is_err(), "{key}={value}");
+    }
+    for map in ["", "x\n", "2\n0\n5\n", "99999999\n", "1\n0\n-5\n", "-1\n"] {
+        let archive = [
+            records(&[("GNU.sparse.major", "1"), ("GNU.sparse.realsize", "100")]),
+            header("f", b'0', 512 + 5),
+            padded(&[map.as_bytes(), b" "].concat()),
+            padded(b"abcde"),
+            end(),
+        ];
+        assert!(read(&archive.concat()).is_err(), "{map:?}");
+    }
+    let directory = [
+        records(&[("GNU.sparse.map", "0,5")]),
+        header("d", b'5', 0),
+        end(),
+    ];
+    assert!(matches!(
+        read(&directory.concat()),
+        Err(TarError::Sparse(_))
     ));
 }

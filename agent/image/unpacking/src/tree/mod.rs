@@ -35,14 +35,14 @@ pub use notes::Notes;
 pub(crate) use path::TreePath;
 use rustix::{
     fs::{
-        AtFlags, FileType, Mode, XattrFlags, fsetxattr, linkat, mknodat, statat, symlinkat,
-        unlinkat,
+        AtFlags, FileType, Mode, SeekFrom, XattrFlags, fsetxattr, ftruncate, linkat, mknodat, seek,
+        statat, symlinkat, unlinkat,
     },
     io::Errno,
 };
 pub(crate) use walk::Walk;
 
-use crate::tar::{Attributes, Entry, Kind, Reader};
+use crate::tar::{Attributes, Entry, Kind, Map, Reader};
 
 /// Notes are held in memory, so that many of them are an attack.
 const NOTES_MAX_BYTES: usize = 6 * 1024 * 1024;
@@ -155,6 +155,7 @@ impl Tree {
         match &entry.kind {
             Kind::Directory => self.directory(&place, entry),
             Kind::File { .. } => self.file(&place, entry, reader),
+            Kind::Sparse { map } => self.sparse(&place, entry, map, reader),
             Kind::Symlink { target } => {
                 self.fresh(&place, entry, "make symbolic link", |at| {
                     symlinkat(target.as_slice(), at, name)
@@ -217,19 +218,54 @@ impl Tree {
         let file = self.fresh(place, entry, "create", |at| {
             node::create_file(at, place.name)
         })?;
-        loop {
+        self.write(&file, entry, u64::MAX, reader)?;
+        node::file_attributes(&file, &entry.attributes, &entry.name)
+    }
+
+    /// Writes the parts that the archive holds, each in its place; what is between stays a hole.
+    fn sparse<R: BufRead>(
+        &mut self,
+        place: &Place<'_>,
+        entry: &Entry,
+        map: &Map,
+        reader: &mut Reader<R>,
+    ) -> Result<(), TreeError> {
+        let file = self.fresh(place, entry, "create", |at| {
+            node::create_file(at, place.name)
+        })?;
+        for part in map.parts() {
+            seek(&file, SeekFrom::Start(part.offset)).map_err(failed("write", &entry.name))?;
+            self.write(&file, entry, part.length, reader)?;
+        }
+        ftruncate(&file, map.size()).map_err(failed("set the size of", &entry.name))?;
+        node::file_attributes(&file, &entry.attributes, &entry.name)
+    }
+
+    /// Writes up to `length` bytes of the entry's content.
+    fn write<R: BufRead>(
+        &self,
+        file: &OwnedFd,
+        entry: &Entry,
+        length: u64,
+        reader: &mut Reader<R>,
+    ) -> Result<(), TreeError> {
+        let mut left = length;
+        while left > 0 {
             let content = reader.content().map_err(|source| TreeError::Tar {
                 entries: self.entries,
                 source,
             })?;
+            let wanted = usize::try_from(left).unwrap_or(usize::MAX);
+            let content = content.get(..wanted).unwrap_or(content);
             if content.is_empty() {
                 break;
             }
-            let written = rustix::io::retry_on_intr(|| rustix::io::write(&file, content))
+            let written = rustix::io::retry_on_intr(|| rustix::io::write(file, content))
                 .map_err(failed("write", &entry.name))?;
             reader.consume(written);
+            left -= written as u64;
         }
-        node::file_attributes(&file, &entry.attributes, &entry.name)
+        Ok(())
     }
 
     fn device(
