@@ -154,6 +154,20 @@ fn index_is_followed_to_our_platform_or_refused_with_what_it_has() {
         &["no image for linux/amd64", "only for: linux/s390x"],
     );
 
+    let nested = index("amd64", size).replace(OCI_MANIFEST, OCI_INDEX);
+    let unknown = index("unknown", size).replace("linux", "unknown");
+    let empty = format!(r#"{{"schemaVersion":2,"mediaType":"{OCI_INDEX}","manifests":[]}}"#);
+    for (text, words) in [
+        (nested, "refers to another index"),
+        (unknown, "without an image for any platform"),
+        (empty, "without an image for any platform"),
+    ] {
+        files.manifest("x", "latest", OCI_INDEX, text.as_bytes());
+        let sentence = refusal(&Registry::serving(files.clone()));
+        assert_names(&sentence, &[words]);
+        assert!(!sentence.contains("only for"), "{sentence}");
+    }
+
     files.manifest(
         "x",
         "latest",

@@ -47,6 +47,22 @@ fn what_cosign_2_signs_is_accepted_with_its_key_and_no_other() {
 }
 
 #[test]
+fn what_cosign_signs_for_another_repository_is_refused_without_an_identity() {
+    let mut files = stored();
+    let own = sigstore("p256.pem", "");
+    Guest::with(files.clone(), &own).accepted("cosign2-p256:1");
+    let copies: Vec<_> = files
+        .0
+        .iter()
+        .filter(|(path, _)| path.contains("/cosign2-p256/"))
+        .map(|(path, answer)| (path.replace("/cosign2-p256/", "/other/"), answer.clone()))
+        .collect();
+    files.0.extend(copies);
+    let sentence = Guest::with(files, &own).refused("other:1");
+    assert_names(&sentence, &["cosign2-p256`", "or the repository"]);
+}
+
+#[test]
 fn what_cosign_3_signs_is_accepted_with_its_key_and_no_other() {
     for name in ["p256", "p384", "ed25519", "rsa"] {
         let image = format!("cosign3-{name}:1");

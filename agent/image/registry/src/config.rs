@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 
 use serde::Deserialize;
 
-use crate::{digest::Digest, document::Platform};
+use crate::{digest::Digest, document::Platform, json};
 
 /// How an image asks to be run; every member may be empty.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -52,8 +52,18 @@ struct RawFile {
     rootfs: RawRootfs,
 }
 
+/// The only kind of root file system that the formats know.
+#[derive(Deserialize)]
+enum RootfsType {
+    #[serde(rename = "layers")]
+    Layers,
+}
+
 #[derive(Deserialize)]
 struct RawRootfs {
+    /// Some builders leave it out.
+    #[serde(rename = "type")]
+    _kind: Option<RootfsType>,
     #[serde(default, deserialize_with = "crate::json::default_or_null")]
     diff_ids: Vec<Digest>,
 }
@@ -81,7 +91,7 @@ struct RawConfig {
 impl ConfigFile {
     /// Parses the configuration's bytes.
     pub fn parse(bytes: &[u8]) -> Result<Self, serde_json::Error> {
-        let raw: RawFile = serde_json::from_slice(bytes)?;
+        let raw: RawFile = json::parse(bytes)?;
         let config = ImageConfig {
             user: raw.config.user,
             env: raw.config.env,
@@ -142,6 +152,9 @@ mod tests {
             ConfigFile::parse(bare.as_bytes()).unwrap().config,
             ImageConfig::default()
         );
+        let other = bare.replace("\"diff_ids\"", "\"type\":\"tree\",\"diff_ids\"");
+        let error = ConfigFile::parse(other.as_bytes()).unwrap_err().to_string();
+        assert!(error.contains("`tree`"), "{error}");
         let twice = bare.replace("\"config\":null", "\"config\":{},\"config\":{}");
         assert!(ConfigFile::parse(twice.as_bytes()).is_err());
     }

@@ -13,7 +13,7 @@ use std::collections::BTreeMap;
 
 use serde::Deserialize;
 
-use crate::digest::Digest;
+use crate::{digest::Digest, json};
 
 /// Media types that are asked for, as one `Accept` header.
 pub const ACCEPT: &str = "application/vnd.oci.image.manifest.v1+json, \
@@ -99,6 +99,9 @@ pub enum DocumentError {
         "it is a Docker schema 1 manifest, which is not supported; push the image again with a current tool"
     )]
     SchemaOne,
+    /// A version of the format that nobody has defined.
+    #[error("its `schemaVersion` is {0}; it must be 2")]
+    SchemaVersion(u64),
     /// Neither manifest nor index.
     #[error("its media type `{0}` is neither an image manifest nor an index")]
     MediaType(String),
@@ -138,9 +141,12 @@ impl Document {
     /// # Errors
     /// See [`DocumentError`].
     pub fn parse(bytes: &[u8], content_type: Option<&str>) -> Result<Self, DocumentError> {
-        let raw: Raw = serde_json::from_slice(bytes).map_err(DocumentError::Json)?;
+        let raw: Raw = json::parse(bytes).map_err(DocumentError::Json)?;
         if raw.schema_version == 1 || raw.fs_layers.is_some() {
             return Err(DocumentError::SchemaOne);
+        }
+        if raw.schema_version != 2 {
+            return Err(DocumentError::SchemaVersion(raw.schema_version));
         }
         if raw.manifests.is_some() && (raw.config.is_some() || raw.layers.is_some()) {
             return Err(DocumentError::Ambiguous);
@@ -184,23 +190,30 @@ fn limit(what: &'static str, count: usize, max: usize) -> Result<(), DocumentErr
     }
 }
 
-/// The first entry for this guest's own platform; the variant is ignored.
+/// The first image for this guest's own platform; the variant is ignored.
 pub(crate) fn choose<'a>(entries: &'a [IndexEntry], own: &Platform) -> Option<&'a IndexEntry> {
-    entries.iter().find(|entry| {
-        entry.platform.as_ref() == Some(own)
-            && matches!(entry.media_type.as_str(), OCI_MANIFEST | DOCKER_MANIFEST)
-    })
+    let mut entries = entries.iter();
+    entries.find(|entry| entry.is_image() && entry.platform.as_ref() == Some(own))
 }
 
-/// The platforms an index offers, for the message that says ours is not among them.
-pub(crate) fn offered(entries: &[IndexEntry]) -> String {
-    let platforms = entries.iter().filter_map(|entry| entry.platform.as_ref());
-    let mut names: Vec<String> = platforms
-        .map(|p| format!("{}/{}", p.os, p.architecture))
-        .collect();
-    names.dedup();
-    names.truncate(20);
-    names.join(", ")
+/// The platforms for which an index has images, for the message that says ours is not
+/// among them. Attestations stand in indexes too, for the platform `unknown`.
+pub(crate) fn offered(entries: &[IndexEntry]) -> Vec<&Platform> {
+    let images = entries.iter().filter(|entry| entry.is_image());
+    let platforms = images.filter_map(|entry| entry.platform.as_ref());
+    let mut known: Vec<&Platform> = platforms.filter(|own| own.os != "unknown").collect();
+    known.dedup();
+    known
+}
+
+impl IndexEntry {
+    fn is_image(&self) -> bool {
+        matches!(self.media_type.as_str(), OCI_MANIFEST | DOCKER_MANIFEST)
+    }
+
+    pub(crate) fn is_index(&self) -> bool {
+        matches!(self.media_type.as_str(), OCI_INDEX | DOCKER_LIST)
+    }
 }
 
 #[cfg(test)]
@@ -278,6 +291,27 @@ mod tests {
             Document::parse(typed.as_bytes(), None),
             Err(DocumentError::Missing("manifests"))
         ));
+    }
+
+    #[test]
+    fn other_versions_of_the_format_are_refused_by_name() {
+        for version in [0, 3] {
+            let other = manifest("").replace("sion\":2", &format!("sion\":{version}"));
+            let error = Document::parse(other.as_bytes(), None).unwrap_err();
+            assert!(matches!(error, DocumentError::SchemaVersion(found) if found == version));
+        }
+    }
+
+    #[test]
+    fn depth_is_limited_in_members_that_nobody_reads_too() {
+        let deep = format!("{}{}", "[".repeat(200_000), "]".repeat(200_000));
+        let nested = manifest(&format!(r#","unread":{deep}"#));
+        let error = Document::parse(nested.as_bytes(), None).unwrap_err();
+        assert!(
+            matches!(error, DocumentError::Json(source) if source.to_string().contains("nested"))
+        );
+        let text = format!(r#","unread":"{}\"[""#, "[{".repeat(1000));
+        assert!(Document::parse(manifest(&text).as_bytes(), None).is_ok());
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use crate::{
     config::ConfigFile,
     digest::Digest,
-    document::{self, ACCEPT, Document, DocumentError, Manifest, Platform},
+    document::{self, ACCEPT, Document, DocumentError, IndexEntry, Manifest, Platform},
     fetch::{Answer, Client, Deadline, FetchError, Request, Source},
     reference::Reference,
 };
@@ -101,6 +101,9 @@ pub enum ResolveError {
         /// What the index has.
         offered: String,
     },
+    /// An index of something else than images.
+    #[error("it is an index without an image for any platform")]
+    NoImage,
     /// An index inside an index.
     #[error("its index refers to another index, which is not supported")]
     NestedIndex,
@@ -151,6 +154,23 @@ fn named(platform: &Platform) -> String {
     format!("{}/{}", clean(&platform.os), clean(&platform.architecture))
 }
 
+/// Why there is nothing for this guest in an index.
+fn without_ours(entries: &[IndexEntry], own: &Platform) -> ResolveError {
+    let mut ours = entries.iter();
+    if ours.any(|entry| entry.is_index() && entry.platform.as_ref() == Some(own)) {
+        return ResolveError::NestedIndex;
+    }
+    let offered = document::offered(entries);
+    if offered.is_empty() {
+        return ResolveError::NoImage;
+    }
+    let names: Vec<String> = offered.into_iter().take(20).map(named).collect();
+    ResolveError::Platform {
+        own: named(own),
+        offered: names.join(", "),
+    }
+}
+
 /// Fetches and verifies manifest and configuration from one source.
 pub fn resolve(
     client: &Client,
@@ -170,10 +190,8 @@ pub fn resolve(
     let manifest = match parsed {
         Document::Manifest(manifest) => manifest,
         Document::Index(entries) => {
-            let entry = document::choose(&entries, &own).ok_or_else(|| ResolveError::Platform {
-                own: named(&own),
-                offered: document::offered(&entries),
-            })?;
+            let entry = document::choose(&entries, &own);
+            let entry = entry.ok_or_else(|| without_ours(&entries, &own))?;
             let path = format!("manifests/{}", entry.digest);
             let answer = fetch(client, source, &path, "platform manifest", deadline)?;
             check_size("platform manifest", entry.size, &answer.body)?;

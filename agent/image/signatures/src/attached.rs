@@ -33,18 +33,12 @@ const SIGNATURE_MAX_BYTES: u64 = 256 * 1024;
 pub(super) fn meets(
     case: &Case<'_>,
     keys: &[Material],
-    identity: Option<&Identity>,
+    identity: &Identity,
 ) -> Result<AcceptedSignature, RequirementFailure> {
     let keys = keys
         .iter()
         .map(|key| public_key(case, key))
         .collect::<Result<Vec<_>, _>>()?;
-    if identity.is_none() {
-        tracing::warn!(
-            image = %case.reference,
-            "the policy has no `signedIdentity` for this image: a signature for any name is accepted"
-        );
-    }
     let places: Vec<_> = (0..case.originals().len())
         .rev()
         .flat_map(|position| {
@@ -80,12 +74,10 @@ pub(super) fn meets(
                 let key = bundle::verify(bytes, &keys, case.originals())?;
                 // A bundle names a digest alone; its repository is where it was found.
                 let found_in = case.reference.name();
-                match identity {
-                    Some(identity) if !identity.allows(case.reference, &found_in) => {
-                        return Err(Refusal::Unnamed(identity.demand(case.reference)));
-                    }
-                    _ => (key, None),
+                if !identity.allows(case.reference, &found_in) {
+                    return Err(Refusal::Unnamed(identity.demand(case.reference)));
                 }
+                (key, None)
             }
             Content::Simple(_) => return Err(Refusal::Unverified),
         };
@@ -115,7 +107,7 @@ fn verify<'k>(
     keys: &'k [PublicKey],
     payload: &[u8],
     signature: &[u8],
-    identity: Option<&Identity>,
+    identity: &Identity,
 ) -> Result<(&'k PublicKey, String), Refusal> {
     let key = keys
         .iter()
@@ -129,15 +121,13 @@ fn verify<'k>(
     {
         return Err(Refusal::Digest(payload.digest));
     }
-    match identity {
-        Some(identity) if !identity.allows(case.reference, &payload.reference) => {
-            Err(Refusal::Name {
-                signed: super::shown::shown(&payload.reference),
-                demand: identity.demand(case.reference),
-            })
-        }
-        _ => Ok((key, payload.reference)),
+    if identity.allows(case.reference, &payload.reference) {
+        return Ok((key, payload.reference));
     }
+    Err(Refusal::Name {
+        signed: super::shown::shown(&payload.reference),
+        demand: identity.demand(case.reference),
+    })
 }
 
 fn tag(original: &Original) -> String {

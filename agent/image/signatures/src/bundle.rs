@@ -116,7 +116,7 @@ pub(super) fn verify<'k>(
     keys: &'k [PublicKey],
     documents: &[Original],
 ) -> Result<&'k PublicKey, BundleError> {
-    let bundle: Bundle = serde_json::from_slice(bytes).map_err(BundleError::Json)?;
+    let bundle: Bundle = agent_image_registry::parse_json(bytes).map_err(BundleError::Json)?;
     if bundle.media_type != MEDIA_TYPE {
         return Err(BundleError::MediaType(shown(&bundle.media_type)));
     }
@@ -161,7 +161,8 @@ fn verify_envelope<'k>(
         .iter()
         .find(|key| key.verifies(&message, &signature))
         .ok_or(BundleError::Unverified)?;
-    let statement: Statement = serde_json::from_slice(&payload).map_err(BundleError::Statement)?;
+    let statement: Statement =
+        agent_image_registry::parse_json(&payload).map_err(BundleError::Statement)?;
     if !STATEMENT_TYPES.contains(&statement.kind.as_str()) {
         return Err(BundleError::Predicate(shown(&statement.kind)));
     }

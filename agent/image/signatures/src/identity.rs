@@ -27,6 +27,9 @@ pub(super) enum Identity {
         prefix: String,
         signed_prefix: String,
     },
+    /// `MatchRepoDigestOrExact`; a signature that names a repository alone, as cosign's
+    /// do, must name the image's.
+    MatchNamed,
 }
 
 #[derive(Deserialize)]
@@ -130,6 +133,8 @@ impl Identity {
             Self::MatchExact => !signed.is_name_only() && signed == *wanted,
             Self::MatchRepoDigestOrExact => repo_digest_or_exact(wanted, &signed),
             Self::MatchRepository => signed.name() == wanted.name(),
+            Self::MatchNamed if signed.is_name_only() => signed.name() == wanted.name(),
+            Self::MatchNamed => repo_digest_or_exact(wanted, &signed),
             Self::ExactReference(exact) => signed == *exact,
             Self::ExactRepository(exact) => signed.name() == *exact,
             Self::Remap {
@@ -147,6 +152,7 @@ impl Identity {
             Self::MatchRepoDigestOrExact if wanted.tag().is_some() => format!("`{wanted}`"),
             Self::MatchRepoDigestOrExact => format!("a tag of `{}`", wanted.name()),
             Self::MatchRepository => format!("the repository `{}`", wanted.name()),
+            Self::MatchNamed => format!("`{wanted}` or the repository `{}`", wanted.name()),
             Self::ExactReference(exact) => format!("`{exact}`"),
             Self::ExactRepository(exact) => format!("the repository `{exact}`"),
             Self::Remap {
@@ -204,6 +210,25 @@ mod tests {
                 "{identity:?} {wanted} {signed}"
             );
         }
+    }
+
+    #[test]
+    fn match_named_takes_the_image_s_repository_alone_and_no_other_name() {
+        check(
+            &Identity::MatchNamed,
+            &[
+                ("r.example/app:1", "r.example/app", true),
+                ("r.example/app:1", "r.example/app:1", true),
+                (&format!("r.example/app@{DIGEST}"), "r.example/app", true),
+                (&format!("r.example/app@{DIGEST}"), "r.example/app:1", true),
+                ("r.example/app:1", "r.example/app:2", false),
+                ("r.example/app:1", "r.example/other", false),
+                ("r.example/app:1", "other.example/app", false),
+                ("r.example/app:1", "r.example/app/more", false),
+                ("r.example/app:1", "", false),
+                ("r.example/app:1", "?", false),
+            ],
+        );
     }
 
     #[test]

@@ -96,7 +96,7 @@ fn meets(
         Requirement::Reject => Err(RequirementFailure::Rejected),
         Requirement::SignedBy { keys, identity } => simple::meets(case, keys, identity).map(Some),
         Requirement::SigstoreSigned { keys, identity } => {
-            attached::meets(case, keys, identity.as_ref()).map(Some)
+            attached::meets(case, keys, identity).map(Some)
         }
     }
 }

@@ -90,7 +90,7 @@ struct Identity {
 
 impl Payload {
     pub(super) fn parse(bytes: &[u8], kind: Kind) -> Result<Self, PayloadError> {
-        let raw: Raw = serde_json::from_slice(bytes).map_err(PayloadError::Json)?;
+        let raw: Raw = agent_image_registry::parse_json(bytes).map_err(PayloadError::Json)?;
         if raw.critical.kind != kind.name() {
             return Err(PayloadError::Type {
                 found: super::shown::shown(&raw.critical.kind),

@@ -31,10 +31,10 @@ const KEYS_MAX: usize = 64;
 /// pull. All six identities are known.
 ///
 /// Two rules differ from `containers-policy.json(5)`. A `sigstoreSigned` without
-/// `signedIdentity` accepts a signature for any name, as Confidential Containers does,
-/// because cosign's signatures name no tag; a warning is logged. And under
-/// `matchRepoDigestOrExact` an image named by tag and digest needs a signature for the
-/// tag.
+/// `signedIdentity` wants `matchRepoDigestOrExact` as there, but takes a signature that
+/// names a repository alone, as cosign's do, for any image of that repository. And
+/// under `matchRepoDigestOrExact` an image named by tag and digest needs a signature for
+/// the tag.
 #[derive(Debug, Clone)]
 pub struct SignaturePolicy {
     default: Vec<Requirement>,
@@ -51,10 +51,10 @@ pub(super) enum Requirement {
         keys: Vec<Material>,
         identity: Identity,
     },
-    /// A cosign signature by one of these keys, for any name if there is no identity.
+    /// A cosign signature by one of these keys.
     SigstoreSigned {
         keys: Vec<Material>,
-        identity: Option<Identity>,
+        identity: Identity,
     },
 }
 
@@ -139,7 +139,7 @@ impl SignaturePolicy {
         if json.len() > SIZE_MAX {
             return Err(PolicyError::Size(json.len()));
         }
-        let raw: Raw = serde_json::from_slice(json).map_err(PolicyError::Json)?;
+        let raw: Raw = agent_image_registry::parse_json(json).map_err(PolicyError::Json)?;
         let default = requirements("default", raw.default)?;
         let mut scopes = BTreeMap::new();
         for (transport, lists) in raw.transports.0 {
@@ -244,8 +244,7 @@ impl RawRequirement {
                 keys: self.materials()?,
                 identity: self
                     .signed_identity
-                    .map(RawIdentity::identity)
-                    .transpose()?,
+                    .map_or(Ok(Identity::MatchNamed), RawIdentity::identity)?,
             }),
             other => Err(format!("its type `{}` is not known", shown(other))),
         }

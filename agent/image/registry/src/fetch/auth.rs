@@ -153,7 +153,7 @@ const DEFAULT_LIFE: Duration = Duration::from_secs(60);
 
 /// Reads a token server's answer; `None` if it holds no token that a header can carry.
 pub(crate) fn token(answer: &[u8]) -> Option<Authorization> {
-    let answer: TokenAnswer = serde_json::from_slice(answer).ok()?;
+    let answer: TokenAnswer = crate::json::parse(answer).ok()?;
     let token = answer
         .token
         .or(answer.access_token)

@@ -30,7 +30,7 @@ pub(super) fn note(mut response: Response<Body>) -> String {
         .as_reader()
         .take(NOTE_MAX as u64)
         .read_to_end(&mut body);
-    let parsed: Option<ErrorBody> = read.ok().and_then(|_| serde_json::from_slice(&body).ok());
+    let parsed: Option<ErrorBody> = read.ok().and_then(|_| crate::json::parse(&body).ok());
     let Some(first) = parsed.and_then(|body| body.errors.into_iter().next()) else {
         return String::new();
     };

@@ -46,7 +46,7 @@ impl Credentials {
     /// # Errors
     /// See [`CredentialsError`].
     pub fn parse(json: &[u8]) -> Result<Self, CredentialsError> {
-        let file: File = serde_json::from_slice(json).map_err(CredentialsError::Json)?;
+        let file: File = crate::json::parse(json).map_err(CredentialsError::Json)?;
         let mut by_name = BTreeMap::new();
         for (name, entry) in file.auths {
             let Some(auth) = entry.auth.filter(|auth| !auth.is_empty()) else {
