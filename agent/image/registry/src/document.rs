@@ -201,7 +201,9 @@ pub(crate) fn choose<'a>(entries: &'a [IndexEntry], own: &Platform) -> Option<&'
 pub(crate) fn offered(entries: &[IndexEntry]) -> Vec<&Platform> {
     let images = entries.iter().filter(|entry| entry.is_image());
     let platforms = images.filter_map(|entry| entry.platform.as_ref());
-    let mut known: Vec<&Platform> = platforms.filter(|own| own.os != "unknown").collect();
+    let mut known: Vec<&Platform> = platforms
+        .filter(|platform| platform.os != "unknown")
+        .collect();
     known.dedup();
     known
 }

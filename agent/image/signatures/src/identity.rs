@@ -27,9 +27,9 @@ pub(super) enum Identity {
         prefix: String,
         signed_prefix: String,
     },
-    /// `MatchRepoDigestOrExact`; a signature that names a repository alone, as cosign's
+    /// `MatchRepoDigestOrExact`, but a signature that names a repository alone, as cosign's
     /// do, must name the image's.
-    MatchNamed,
+    SigstoreDefault,
 }
 
 #[derive(Deserialize)]
@@ -133,8 +133,8 @@ impl Identity {
             Self::MatchExact => !signed.is_name_only() && signed == *wanted,
             Self::MatchRepoDigestOrExact => repo_digest_or_exact(wanted, &signed),
             Self::MatchRepository => signed.name() == wanted.name(),
-            Self::MatchNamed if signed.is_name_only() => signed.name() == wanted.name(),
-            Self::MatchNamed => repo_digest_or_exact(wanted, &signed),
+            Self::SigstoreDefault if signed.is_name_only() => signed.name() == wanted.name(),
+            Self::SigstoreDefault => repo_digest_or_exact(wanted, &signed),
             Self::ExactReference(exact) => signed == *exact,
             Self::ExactRepository(exact) => signed.name() == *exact,
             Self::Remap {
@@ -152,7 +152,7 @@ impl Identity {
             Self::MatchRepoDigestOrExact if wanted.tag().is_some() => format!("`{wanted}`"),
             Self::MatchRepoDigestOrExact => format!("a tag of `{}`", wanted.name()),
             Self::MatchRepository => format!("the repository `{}`", wanted.name()),
-            Self::MatchNamed => format!("`{wanted}` or the repository `{}`", wanted.name()),
+            Self::SigstoreDefault => format!("`{wanted}` or the repository `{}`", wanted.name()),
             Self::ExactReference(exact) => format!("`{exact}`"),
             Self::ExactRepository(exact) => format!("the repository `{exact}`"),
             Self::Remap {
@@ -213,9 +213,9 @@ mod tests {
     }
 
     #[test]
-    fn match_named_takes_the_image_s_repository_alone_and_no_other_name() {
+    fn without_an_identity_cosign_s_signature_is_for_the_image_or_names_its_repository_alone() {
         check(
-            &Identity::MatchNamed,
+            &Identity::SigstoreDefault,
             &[
                 ("r.example/app:1", "r.example/app", true),
                 ("r.example/app:1", "r.example/app:1", true),

@@ -244,7 +244,7 @@ impl RawRequirement {
                 keys: self.materials()?,
                 identity: self
                     .signed_identity
-                    .map_or(Ok(Identity::MatchNamed), RawIdentity::identity)?,
+                    .map_or(Ok(Identity::SigstoreDefault), RawIdentity::identity)?,
             }),
             other => Err(format!("its type `{}` is not known", shown(other))),
         }

@@ -96,15 +96,15 @@ impl Records {
     /// `key` is what follows `GNU.sparse.`.
     pub(super) fn apply(&mut self, key: &[u8], value: &[u8]) -> Result<(), TarError> {
         match key {
-            b"major" => self.major = size(value)?,
-            b"minor" => self.minor = size(value)?,
+            b"major" => self.major = natural(value)?,
+            b"minor" => self.minor = natural(value)?,
             b"name" => self.name = Some(value.to_vec()),
-            b"size" | b"realsize" => self.size = Some(size(value)?),
-            b"numblocks" => self.count = Some(size(value)?),
-            b"offset" if self.offset.is_none() => self.offset = Some(size(value)?),
+            b"size" | b"realsize" => self.size = Some(natural(value)?),
+            b"numblocks" => self.count = Some(natural(value)?),
+            b"offset" if self.offset.is_none() => self.offset = Some(natural(value)?),
             b"numbytes" => {
                 let offset = self.offset.take().ok_or(MALFORMED)?;
-                self.add(offset, size(value)?)?;
+                self.add(offset, natural(value)?)?;
             }
             b"map" => self.add_all(value)?,
             _ => return Err(TarError::Sparse("it has a record of an unknown kind")),
@@ -125,7 +125,7 @@ impl Records {
         let mut numbers = map.split(|byte| *byte == b',');
         while let Some(offset) = numbers.next() {
             let length = numbers.next().ok_or(MALFORMED)?;
-            self.add(size(offset)?, size(length)?)?;
+            self.add(natural(offset)?, natural(length)?)?;
         }
         Ok(())
     }
@@ -176,7 +176,7 @@ impl MapText {
         if self.wanted.is_none() {
             let first = self.text.split(|byte| *byte == b'\n').next();
             let count = match first {
-                Some(first) if self.lines > 0 => size(first)?,
+                Some(first) if self.lines > 0 => natural(first)?,
                 _ => return Err(MALFORMED),
             };
             let count = usize::try_from(count).map_err(|_| TOO_MANY)?;
@@ -185,7 +185,7 @@ impl MapText {
             }
             self.wanted = Some(1 + 2 * count);
         }
-        // Two numbers of at most 19 digits a line, and nothing else.
+        // A number of at most 19 digits a line, and nothing else.
         if self.text.len() > 512 + 20 * self.wanted.unwrap_or(1) {
             return Err(MALFORMED);
         }
@@ -198,8 +198,8 @@ impl MapText {
         let mut parts = Vec::new();
         while let (Some(offset), Some(length)) = (numbers.next(), numbers.next()) {
             parts.push(Part {
-                offset: size(offset)?,
-                length: size(length)?,
+                offset: natural(offset)?,
+                length: natural(length)?,
             });
         }
         Ok(parts)
@@ -260,7 +260,7 @@ fn field(block: &Block, at: usize) -> Result<u64, TarError> {
     u64::try_from(value).map_err(|_| MALFORMED)
 }
 
-fn size(text: &[u8]) -> Result<u64, TarError> {
+fn natural(text: &[u8]) -> Result<u64, TarError> {
     let value = decimal("place in its sparse map", text)?;
     u64::try_from(value).map_err(|_| MALFORMED)
 }

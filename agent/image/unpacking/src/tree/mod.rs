@@ -15,6 +15,7 @@
 //! Rules: OCI image specification 1.1, `layer.md`; overlayfs:
 //! `Documentation/filesystems/overlayfs.rst` of Linux.
 
+mod content;
 mod directories;
 mod error;
 mod node;
@@ -35,14 +36,14 @@ pub use notes::Notes;
 pub(crate) use path::TreePath;
 use rustix::{
     fs::{
-        AtFlags, FileType, Mode, SeekFrom, XattrFlags, fsetxattr, ftruncate, linkat, mknodat, seek,
-        statat, symlinkat, unlinkat,
+        AtFlags, FileType, Mode, XattrFlags, fsetxattr, linkat, mknodat, statat, symlinkat,
+        unlinkat,
     },
     io::Errno,
 };
 pub(crate) use walk::Walk;
 
-use crate::tar::{Attributes, Entry, Kind, Map, Reader};
+use crate::tar::{Attributes, Entry, Kind, Reader};
 
 /// Notes are held in memory, so that many of them are an attack.
 const NOTES_MAX_BYTES: usize = 6 * 1024 * 1024;
@@ -206,65 +207,6 @@ impl Tree {
             set_opaque(fd, &entry.name)?;
         }
         self.directories.state_time(slot, entry.attributes.mtime);
-        Ok(())
-    }
-
-    fn file<R: BufRead>(
-        &mut self,
-        place: &Place<'_>,
-        entry: &Entry,
-        reader: &mut Reader<R>,
-    ) -> Result<(), TreeError> {
-        let file = self.fresh(place, entry, "create", |at| {
-            node::create_file(at, place.name)
-        })?;
-        self.write(&file, entry, u64::MAX, reader)?;
-        node::file_attributes(&file, &entry.attributes, &entry.name)
-    }
-
-    /// Writes the parts that the archive holds, each in its place; what is between stays a hole.
-    fn sparse<R: BufRead>(
-        &mut self,
-        place: &Place<'_>,
-        entry: &Entry,
-        map: &Map,
-        reader: &mut Reader<R>,
-    ) -> Result<(), TreeError> {
-        let file = self.fresh(place, entry, "create", |at| {
-            node::create_file(at, place.name)
-        })?;
-        for part in map.parts() {
-            seek(&file, SeekFrom::Start(part.offset)).map_err(failed("write", &entry.name))?;
-            self.write(&file, entry, part.length, reader)?;
-        }
-        ftruncate(&file, map.size()).map_err(failed("set the size of", &entry.name))?;
-        node::file_attributes(&file, &entry.attributes, &entry.name)
-    }
-
-    /// Writes up to `length` bytes of the entry's content.
-    fn write<R: BufRead>(
-        &self,
-        file: &OwnedFd,
-        entry: &Entry,
-        length: u64,
-        reader: &mut Reader<R>,
-    ) -> Result<(), TreeError> {
-        let mut left = length;
-        while left > 0 {
-            let content = reader.content().map_err(|source| TreeError::Tar {
-                entries: self.entries,
-                source,
-            })?;
-            let wanted = usize::try_from(left).unwrap_or(usize::MAX);
-            let content = content.get(..wanted).unwrap_or(content);
-            if content.is_empty() {
-                break;
-            }
-            let written = rustix::io::retry_on_intr(|| rustix::io::write(file, content))
-                .map_err(failed("write", &entry.name))?;
-            reader.consume(written);
-            left -= written as u64;
-        }
         Ok(())
     }
 

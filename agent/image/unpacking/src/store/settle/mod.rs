@@ -72,7 +72,7 @@ pub fn settle(root: &std::path::Path, notes: &Notes, below: &[Layer]) -> Result<
         view,
         notes: notes.clone(),
     };
-    settling.hide_below_own()?;
+    settling.renew_removed_directories()?;
     settling.directories()?;
     settling.hide()?;
     // Those that were made to hold a whiteout.

@@ -5,14 +5,14 @@ use rustix::fs::{AtFlags, FileType, OFlags, unlinkat};
 use super::{
     SettleError, Settling,
     attributes::{names, unchanged},
-    open_at,
+    is_absent, open_at,
 };
 use crate::tree::{TreePath, make_whiteout, set_opaque, tree_failed};
 
 impl Settling {
     /// A directory that the layer removes and brings again has nothing of the one below,
     /// neither content nor attributes.
-    pub(super) fn hide_below_own(&mut self) -> Result<(), SettleError> {
+    pub(super) fn renew_removed_directories(&mut self) -> Result<(), SettleError> {
         let whiteouts = std::mem::take(&mut self.notes.whiteouts);
         for path in whiteouts {
             match open_at(&self.root, &path, OFlags::RDONLY | OFlags::DIRECTORY) {
@@ -20,9 +20,10 @@ impl Settling {
                     set_opaque(&own, path.as_bytes())?;
                     self.notes.implied.remove(&path);
                 }
-                Err(_) => {
+                Err(error) if is_absent(error) => {
                     self.notes.whiteouts.insert(path);
                 }
+                Err(error) => return Err(tree_failed("open", path.as_bytes())(error).into()),
             }
         }
         Ok(())
