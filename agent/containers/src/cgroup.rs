@@ -52,6 +52,15 @@ impl Cgroup {
         io::Write::write_all(&mut file, value.as_bytes())
     }
 
+    /// Makes it, whether or not it is there.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel refuses.
+    pub fn make(&self) -> io::Result<()> {
+        fs::create_dir_all(&self.0)
+    }
+
     /// Kills every process in it, also those that are just being born.
     ///
     /// # Errors

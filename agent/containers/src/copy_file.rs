@@ -119,15 +119,16 @@ fn regular(
     chunk: &Chunk<'_>,
 ) -> Step<()> {
     let part = part_of(name);
-    let mut flags = OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    // A workload may have put a pipe in its place, which would wait for a reader.
+    let mut flags = OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
     if chunk.offset == 0 {
         remove(parent, &part)?;
         flags |= OFlags::CREATE | OFlags::EXCL;
     }
     let opened = openat2(parent, &part, flags, create_mode(flags), resolve());
     let file = File::from(step("open", opened)?);
-    let len = step("look at", file.metadata())?.len();
-    if len != chunk.offset {
+    let found = step("look at", file.metadata())?;
+    if !found.is_file() || found.len() != chunk.offset {
         return step(
             "continue",
             Err(io::Error::other("the piece does not follow the one before")),
@@ -224,6 +225,18 @@ mod tests {
         assert!(put(root.path(), "f", piece(5, 6, b"x")).is_err());
         put(root.path(), "f", piece(3, 6, b"er!")).unwrap();
         assert_eq!(fs::read(root.path().join("f")).unwrap(), b"newer!");
+    }
+
+    #[test]
+    fn a_pipe_in_the_place_of_a_file_is_refused_and_not_waited_for() {
+        let root = tempfile::tempdir().unwrap();
+        put(root.path(), "f", piece(0, 6, b"abc")).unwrap();
+        let part = root.path().join(part_of("f"));
+        fs::remove_file(&part).unwrap();
+        nix::unistd::mkfifo(&part, nix::sys::stat::Mode::from_bits_truncate(0o600)).unwrap();
+        assert!(put(root.path(), "f", piece(0, 0, b"")).is_ok());
+        nix::unistd::mkfifo(&part, nix::sys::stat::Mode::from_bits_truncate(0o600)).unwrap();
+        assert!(put(root.path(), "f", piece(3, 6, b"def")).is_err());
     }
 
     #[test]

@@ -11,9 +11,9 @@ use std::{
 use agent_measured::NoteError;
 use agent_protocol::{id::ContainerId, path::GuestPath};
 use agent_requests::{
-    ContainerSpec, ContainerStorage, CreateContainer, ImagePull, StartContainer, paths,
+    ContainerSpec, CreateContainer, ImagePull, StartContainer, VolumeStorage, paths,
 };
-use oci_spec::runtime::{Process as SpecProcess, Spec};
+use oci_spec::runtime::{Capability, Process as SpecProcess, Spec};
 use policy_engine::Permit;
 use thiserror::Error;
 use tokio::task::spawn_blocking;
@@ -21,15 +21,19 @@ use tracing::{info, warn};
 
 use crate::{
     cgroup::Cgroup,
+    devices::{self, Device},
     inside::{Inside, UserError, resolve_user},
     job::{self, Job, JobError},
     memory::resident_kib,
     parts::Parts,
+    pod_pause::PauseError,
     process::Process,
     pull_events::PullEvents,
     root::{Root, RootError},
     spec::{SettleError, complete_spec, executable_of, settle_spec},
+    sysctls::{self, SysctlError},
     table::{CONTAINERS_MAX, Container, Containers, LookupError, lock},
+    termination,
     volumes::StorageError,
     wiring::{Wiring, WiringError},
 };
@@ -58,15 +62,12 @@ pub enum CreateError {
     /// Its user cannot be found.
     #[error(transparent)]
     User(#[from] UserError),
-    /// A setting of the pod's network cannot be made.
-    #[error("sysctl {key:?} cannot be set")]
-    Sysctl {
-        /// The setting.
-        key: String,
-        /// Why.
-        #[source]
-        source: io::Error,
-    },
+    /// A setting of the pod's namespaces cannot be made.
+    #[error(transparent)]
+    Sysctl(#[from] SysctlError),
+    /// There is one pause container in a pod, and it is not the one asked for.
+    #[error(transparent)]
+    Pause(#[from] PauseError),
     /// A file or stream of the guest cannot be made.
     #[error("cannot make {what} of container {container}")]
     Prepare {
@@ -144,7 +145,6 @@ impl Containers {
         match self.build(request, &mut parts).await {
             Ok(mut container) => {
                 container.parts = parts.into();
-                lock(&self.first_pid).get_or_insert(container.init.pid);
                 lock(&self.table).insert(id.clone(), Some(Arc::new(container)));
                 reservation.taken = true;
                 info!(container.id = %id, "container created");
@@ -164,24 +164,17 @@ impl Containers {
     ) -> Result<Container, CreateError> {
         let id = request.container;
         let bundle = make_bundle(&id)?;
-        let mut image = ImagePull::Pause;
-        for storage in request.storages {
-            match storage {
-                ContainerStorage::Image(pull) => image = pull,
-                ContainerStorage::Ephemeral(storage) => {
-                    parts.storages.push(self.storages.take_ephemeral(storage)?);
-                }
-                ContainerStorage::Local(storage) => {
-                    // The disk that it lies on may not be ready yet.
-                    let storages = Arc::clone(&self.storages);
-                    let taken = blocking(move || storages.take_local(storage)).await?;
-                    parts.storages.push(taken?);
-                }
-            }
-        }
-        set_network_sysctls(&request.spec.network_sysctl)?;
-        let pause = image == ImagePull::Pause;
-        self.make_root(&id, image, &bundle, parts).await?;
+        let pause = match request.image {
+            ImagePull::Pause => Some(self.pause.reserve()?),
+            ImagePull::Reference(_) => None,
+        };
+        let join = self
+            .pause
+            .processes_for(request.shared_processes && pause.is_none())?;
+        self.take_volumes(request.volumes, parts).await?;
+        let sysctls = request.spec.sysctls;
+        blocking(move || sysctls::set(&sysctls)).await??;
+        self.make_root(&id, request.image, &bundle, parts).await?;
         let ContainerSpec {
             mut spec,
             mut process,
@@ -189,10 +182,7 @@ impl Containers {
             termination_path,
             ..
         } = request.spec;
-        if pause {
-            process.process.set_args(Some(vec!["/pause".to_owned()]));
-        }
-        let termination = termination_path.map(|path| termination_source(&spec, &path));
+        let termination = make_termination(&id, &bundle, &mut spec, termination_path)?;
         let cwd = process.process.cwd().clone();
         let user_name = process.user_name.clone();
         process.process = {
@@ -200,11 +190,7 @@ impl Containers {
             let root = bundle.join("rootfs");
             blocking(move || prepare_inside(&root, &cwd, &user_name, prepared)).await??
         };
-        complete_spec(
-            &mut spec,
-            process.process.clone(),
-            self.join(request.shared_processes),
-        );
+        complete_spec(&mut spec, process.process.clone(), join);
         let image = parts.root.as_ref().and_then(Root::manifest);
         settle_spec(&self.log, &id, image, &spec).map_err(|error| match error {
             SettleError::Log(error) => CreateError::Log(error),
@@ -214,11 +200,16 @@ impl Containers {
                 source,
             },
         })?;
+        // Before there is a process in it.
+        let cgroup = make_cgroup(&id, &process.process)?;
         let init = self.make_process(&id, &bundle, &spec).await?;
+        let is_pause = pause.is_some();
+        if let Some(pause) = pause {
+            pause.holds(init.pid)?;
+        }
         if let (Some(size), init) = (process.terminal_size, &init) {
             init.set_size(size);
         }
-        let cgroup = Cgroup::of(&id);
         if limits.memory.limit.is_some() && cgroup.kill_together().is_err() {
             warn!(container.id = %id, "container will not be killed as a whole when out of memory");
         }
@@ -228,13 +219,32 @@ impl Containers {
             execs: Default::default(),
             defaults: process,
             shared_processes: request.shared_processes,
-            pause,
+            is_pause,
             termination,
             started: false.into(),
             age: self.serial().into(),
             parts: Default::default(),
             id,
         })
+    }
+
+    async fn take_volumes(
+        &self,
+        volumes: Vec<VolumeStorage>,
+        parts: &mut Parts,
+    ) -> Result<(), CreateError> {
+        for volume in volumes {
+            let taken = match volume {
+                VolumeStorage::Ephemeral(storage) => self.storages.take_ephemeral(storage)?,
+                VolumeStorage::Local(storage) => {
+                    // The disk that it lies on may not be ready yet.
+                    let storages = Arc::clone(&self.storages);
+                    blocking(move || storages.take_local(storage)).await??
+                }
+            };
+            parts.storages.push(taken);
+        }
+        Ok(())
     }
 
     async fn make_root(
@@ -253,11 +263,6 @@ impl Containers {
         }
         parts.root = Some(root?);
         Ok(())
-    }
-
-    /// The process whose namespace a container shares.
-    fn join(&self, shared_processes: bool) -> Option<i32> {
-        shared_processes.then(|| *lock(&self.first_pid)).flatten()
     }
 
     async fn make_process(
@@ -308,7 +313,7 @@ impl Containers {
         if container.started.swap(true, Ordering::Relaxed) {
             return Err(CreateError::Started(container.id.clone()));
         }
-        if !container.pause {
+        if !container.is_pause {
             self.watch(Arc::clone(&container));
         }
         let job = Job::Start {
@@ -356,6 +361,44 @@ async fn blocking<T: Send + 'static>(
     spawn_blocking(work).await.map_err(CreateError::Worker)
 }
 
+fn make_termination(
+    id: &ContainerId,
+    bundle: &Path,
+    spec: &mut Spec,
+    path: Option<GuestPath>,
+) -> Result<Option<PathBuf>, CreateError> {
+    let Some(path) = path else { return Ok(None) };
+    termination::make(bundle, spec, &path).map_err(|source| CreateError::Prepare {
+        what: "the termination message",
+        container: id.clone(),
+        source,
+    })
+}
+
+/// The container's cgroup, in which only its devices can be opened.
+fn make_cgroup(id: &ContainerId, process: &SpecProcess) -> Result<Cgroup, CreateError> {
+    let cgroup = Cgroup::of(id);
+    let made = cgroup.make();
+    made.and_then(|()| devices::allow_only(&cgroup, devices_of(process)))
+        .map_err(|source| CreateError::Prepare {
+            what: "the list of devices",
+            container: id.clone(),
+            source,
+        })?;
+    Ok(cgroup)
+}
+
+/// What administrates the pod's network may make tunnels in it.
+fn devices_of(process: &SpecProcess) -> &'static [Device] {
+    let bounding = process.capabilities().as_ref();
+    let bounding = bounding.and_then(|sets| sets.bounding().as_ref());
+    if bounding.is_some_and(|set| set.contains(&Capability::NetAdmin)) {
+        &devices::ALLOWED_WITH_TUN
+    } else {
+        &devices::ALLOWED
+    }
+}
+
 fn make_bundle(id: &ContainerId) -> Result<PathBuf, CreateError> {
     let bundle = paths::bundle(id);
     let made = fs::DirBuilder::new()
@@ -368,19 +411,6 @@ fn make_bundle(id: &ContainerId) -> Result<PathBuf, CreateError> {
         source,
     })?;
     Ok(bundle)
-}
-
-fn set_network_sysctls(settings: &[(String, String)]) -> Result<(), CreateError> {
-    for (key, value) in settings {
-        let path = Path::new("/proc/sys").join(key.replace('.', "/"));
-        let open = fs::OpenOptions::new().write(true).open(path);
-        open.and_then(|mut file| io::Write::write_all(&mut file, value.as_bytes()))
-            .map_err(|source| CreateError::Sysctl {
-                key: key.clone(),
-                source,
-            })?;
-    }
-    Ok(())
 }
 
 /// Makes the working directory, as other runtimes do, and turns the user's name
@@ -406,16 +436,4 @@ fn prepare_inside(
         resolve_user(&inside, user_name, &mut process)?;
     }
     Ok(process)
-}
-
-/// The file that holds a container's last message: one that the host mounted, or
-/// one in the container's own root.
-fn termination_source(spec: &Spec, path: &GuestPath) -> PathBuf {
-    let mounts = spec.mounts().as_deref().unwrap_or_default();
-    let mount = mounts
-        .iter()
-        .rev()
-        .find(|mount| mount.destination() == AsRef::<Path>::as_ref(path));
-    let source = mount.and_then(|mount| mount.source().clone());
-    source.unwrap_or_else(|| AsRef::<Path>::as_ref(path).to_owned())
 }

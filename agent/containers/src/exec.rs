@@ -19,7 +19,7 @@ use crate::{
     job::{Job, JobError},
     process::Process,
     process_digest::process_digest,
-    spec::{executable_of, no_capabilities, write_private},
+    spec::{executable_of, no_capabilities, within, write_private},
     table::{Container, Containers, EXECS_MAX, LookupError, lock},
     wiring::{Wiring, WiringError},
 };
@@ -36,6 +36,9 @@ pub enum ExecError {
     /// It does not run.
     #[error("container {0} is not running")]
     NotRunning(ContainerId),
+    /// It is the pause container, in which nothing else runs.
+    #[error("no process can be started in the pause container {0}")]
+    Pause(ContainerId),
     /// There is such a process.
     #[error("container {container} has a process {exec} already")]
     Exists {
@@ -88,6 +91,9 @@ impl Containers {
             process,
         } = permit.into_request();
         let container = self.find(&container)?;
+        if container.is_pause {
+            return Err(ExecError::Pause(container.id.clone()));
+        }
         let reservation = container.reserve(&exec)?;
         let process = container.inherit(process);
         let (name, size) = (process.user_name.clone(), process.terminal_size);
@@ -228,14 +234,17 @@ impl Container {
     }
 
     /// A shim may leave out what does not differ from the container; without this
-    /// the process would keep every capability.
+    /// the process would keep every capability. None that the container's first process
+    /// cannot have is given to another one.
     fn inherit(&self, mut spec: ProcessSpec) -> ProcessSpec {
         let ours = &self.defaults.process;
         let theirs = &mut spec.process;
-        if theirs.capabilities().is_none() {
-            let inherited = ours.capabilities().clone();
-            theirs.set_capabilities(inherited.or_else(|| Some(no_capabilities())));
-        }
+        let most = ours.capabilities().clone().unwrap_or_else(no_capabilities);
+        let sets = match theirs.capabilities() {
+            Some(asked) => within(asked, &most),
+            None => most,
+        };
+        theirs.set_capabilities(Some(sets));
         if theirs.rlimits().is_none() {
             theirs.set_rlimits(ours.rlimits().clone());
         }

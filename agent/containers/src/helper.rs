@@ -26,7 +26,7 @@ use rustix::{
 };
 
 use crate::{
-    dispositions, filter,
+    dispositions, filter, floor,
     job::{Job, MESSAGE_BYTES_MAX, Outcome, Refusal},
 };
 
@@ -37,7 +37,8 @@ const REASON_BYTES_MAX: usize = 1024;
 #[must_use]
 pub fn run() -> std::process::ExitCode {
     let socket = std::io::stdin();
-    let outcome = match receive(socket.as_fd()) {
+    let job = receive(socket.as_fd()).and_then(|job| floor::load().map(|()| job));
+    let outcome = match job {
         Ok((job, streams)) => match perform(job, streams) {
             Ok(pid) => Outcome::Done { pid },
             Err(error) => {

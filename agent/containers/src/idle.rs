@@ -48,7 +48,7 @@ impl Containers {
                 terminal_size: None,
             },
             shared_processes: false,
-            pause: false,
+            is_pause: false,
             termination: None,
             started: true.into(),
             age: self.serial().into(),

@@ -1,7 +1,8 @@
 //! The end of a container: its processes, its mounts, its files.
 
-use std::{fs, io, path::Path, sync::Arc, time::Duration};
+use std::{io, path::Path, sync::Arc, time::Duration};
 
+use agent_image_unpacking::remove_directory;
 use agent_protocol::id::ContainerId;
 use agent_requests::{DestroySandbox, RemoveContainer, paths};
 use policy_engine::Permit;
@@ -114,9 +115,37 @@ impl Containers {
     }
 }
 
-fn remove_directory(path: &Path) -> io::Result<()> {
-    match fs::remove_dir_all(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-        _ => Ok(()),
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    #[test]
+    fn removal_stops_at_what_is_mounted() {
+        let around = tempfile::tempdir().unwrap();
+        let path = around.path().to_owned();
+        // Mounts are the thread's own, so that nobody else sees them.
+        let work = std::thread::spawn(move || {
+            nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNS)?;
+            let private = rustix::mount::MountPropagationFlags::PRIVATE
+                | rustix::mount::MountPropagationFlags::REC;
+            rustix::mount::mount_change("/", private)?;
+            let inside = path.join("inside");
+            let place = inside.join("mounted");
+            fs::create_dir_all(&place)?;
+            let flags = rustix::mount::MountFlags::empty();
+            rustix::mount::mount("tmpfs", &place, "tmpfs", flags, None)?;
+            fs::write(place.join("kept"), "x")?;
+            let error = remove_directory(&inside).unwrap_err();
+            io::Result::Ok((error, place.join("kept").exists()))
+        });
+        match work.join().unwrap() {
+            Ok((_, kept)) => assert!(kept),
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+                eprintln!("skipped: mounts need root");
+            }
+            Err(error) => panic!("{error}"),
+        }
     }
 }

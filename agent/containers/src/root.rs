@@ -1,7 +1,9 @@
 //! Where a container's root file system comes from.
 
 use std::{
+    fs::Permissions,
     io,
+    os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
 };
 
@@ -158,6 +160,8 @@ fn entry(reference: &Reference, image: &Image) -> ImageEntry {
 fn pause(bundle: &Path) -> io::Result<PathBuf> {
     let root = bundle.join("rootfs");
     std::fs::create_dir_all(&root)?;
+    // Its process is nobody.
+    std::fs::set_permissions(&root, Permissions::from_mode(0o755))?;
     let program = root.join("pause");
     std::fs::File::create(&program)?;
     rustix::mount::mount_bind(std::fs::read_link("/proc/self/exe")?, &program)?;

@@ -1,5 +1,6 @@
 //! Names below the root that the host may write to, resolved without links: whatever
-//! links the host or a workload has made, no name leads out of it.
+//! links the host or a workload has made, no name leads out of it, nor into a volume
+//! that is mounted in it: those are the workload's.
 
 use std::{io, os::fd::OwnedFd, path::Path};
 
@@ -59,7 +60,10 @@ pub(crate) fn open_directory(parent: &OwnedFd, name: &str) -> rustix::io::Result
 }
 
 pub(crate) fn resolve() -> ResolveFlags {
-    ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS
+    ResolveFlags::BENEATH
+        | ResolveFlags::NO_SYMLINKS
+        | ResolveFlags::NO_MAGICLINKS
+        | ResolveFlags::NO_XDEV
 }
 
 /// Opens the directories on the way, making those that are missing; only the last

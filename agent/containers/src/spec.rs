@@ -59,8 +59,24 @@ pub(super) fn no_capabilities() -> LinuxCapabilities {
     none
 }
 
+/// The sets that were asked for, without what is not in the bounding set of `most`.
+pub(super) fn within(asked: &LinuxCapabilities, most: &LinuxCapabilities) -> LinuxCapabilities {
+    let bounding = most.bounding().clone().unwrap_or_default();
+    let within = |set: &Option<Capabilities>| {
+        let asked = set.iter().flatten().copied();
+        Some(asked.filter(|one| bounding.contains(one)).collect())
+    };
+    let mut sets = LinuxCapabilities::default();
+    sets.set_bounding(within(asked.bounding()));
+    sets.set_effective(within(asked.effective()));
+    sets.set_inheritable(within(asked.inheritable()));
+    sets.set_permitted(within(asked.permitted()));
+    sets.set_ambient(within(asked.ambient()));
+    sets
+}
+
 /// Adds what the guest decides: the process, and every namespace but the network's.
-pub(super) fn complete_spec(spec: &mut Spec, mut process: SpecProcess, join: Option<i32>) {
+pub(super) fn complete_spec(spec: &mut Spec, mut process: SpecProcess, join: Option<PathBuf>) {
     if process.capabilities().is_none() {
         process.set_capabilities(Some(no_capabilities()));
     }
@@ -68,10 +84,7 @@ pub(super) fn complete_spec(spec: &mut Spec, mut process: SpecProcess, join: Opt
     let namespaces = [
         (LinuxNamespaceType::Mount, None),
         (LinuxNamespaceType::Cgroup, None),
-        (
-            LinuxNamespaceType::Pid,
-            join.map(|pid| format!("/proc/{pid}/ns/pid").into()),
-        ),
+        (LinuxNamespaceType::Pid, join),
         (LinuxNamespaceType::Ipc, Some(namespaces::ipc())),
         (LinuxNamespaceType::Uts, Some(namespaces::uts())),
     ];
@@ -109,6 +122,8 @@ pub(super) fn write_private(path: &Path, text: &[u8]) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use oci_spec::runtime::Capability;
+
     use super::*;
 
     #[test]
@@ -127,9 +142,27 @@ mod tests {
     }
 
     #[test]
+    fn a_further_process_has_no_capability_that_the_first_cannot_have() {
+        let set = |names: &[Capability]| Some(names.iter().copied().collect::<Capabilities>());
+        let mut most = no_capabilities();
+        most.set_bounding(set(&[Capability::Chown, Capability::Kill]));
+        let mut asked = no_capabilities();
+        asked.set_bounding(set(&[Capability::Chown, Capability::SysAdmin]));
+        asked.set_effective(set(&[Capability::Kill, Capability::SysPtrace]));
+        let given = within(&asked, &most);
+        assert_eq!(given.bounding(), &set(&[Capability::Chown]));
+        assert_eq!(given.effective(), &set(&[Capability::Kill]));
+        assert_eq!(given.ambient(), &set(&[]));
+    }
+
+    #[test]
     fn a_container_has_its_own_mounts_and_never_its_own_network() {
         let mut spec = Spec::default();
-        complete_spec(&mut spec, SpecProcess::default(), Some(7));
+        complete_spec(
+            &mut spec,
+            SpecProcess::default(),
+            Some("/proc/1/fd/7".into()),
+        );
         let linux = spec.linux().as_ref().unwrap();
         let kinds: Vec<_> = linux
             .namespaces()

@@ -20,19 +20,17 @@ use agent_protocol::{
     rpc::agent::StatsContainerResponse,
 };
 use agent_requests::{
-    ContainerRequest, GetDiagnosticData, PauseContainer, ProcessRequest, ProcessSpec,
-    ResumeContainer, StatsContainer, UpdateContainer, paths,
+    ContainerRequest, GetDiagnosticData, ProcessRequest, ProcessSpec, ResumeContainer,
+    StatsContainer, UpdateContainer,
 };
 use policy_engine::Permit;
 use thiserror::Error;
 
 use crate::{
-    cgroup::Cgroup, images::Images, inside::Inside, oom::OomEvents, parts::Parts, process::Process,
-    reaper::Reaper, stats, stdio::Output, volumes::Storages,
+    cgroup::Cgroup, images::Images, oom::OomEvents, parts::Parts, pod_pause::PodPause,
+    process::Process, reaper::Reaper, stats, stdio::Output, termination, volumes::Storages,
 };
 
-/// Most bytes of a container's last message that leave the guest (Kubernetes' limit).
-const TERMINATION_BYTES_MAX: u64 = 4096;
 /// Most containers of one pod, the removed ones left out.
 pub(crate) const CONTAINERS_MAX: usize = 512;
 /// Most processes of one container that were started by request and not yet forgotten.
@@ -49,7 +47,7 @@ pub struct Container {
     /// What execs inherit where their request says nothing.
     pub(crate) defaults: ProcessSpec,
     pub(crate) shared_processes: bool,
-    pub(crate) pause: bool,
+    pub(crate) is_pause: bool,
     pub(crate) termination: Option<PathBuf>,
     pub(crate) started: AtomicBool,
     /// Grows from container to container, by when they were started; by when they were
@@ -62,7 +60,7 @@ pub struct Container {
 #[derive(Debug)]
 pub struct Containers {
     pub(crate) table: Mutex<BTreeMap<ContainerId, Option<Arc<Container>>>>,
-    pub(crate) first_pid: Mutex<Option<i32>>,
+    pub(crate) pause: PodPause,
     pub(crate) reaper: Reaper,
     pub(crate) oom: Arc<OomEvents>,
     pub(crate) storages: Arc<Storages>,
@@ -129,7 +127,7 @@ impl Containers {
     pub fn new(surroundings: Surroundings) -> Self {
         Self {
             table: Mutex::default(),
-            first_pid: Mutex::default(),
+            pause: PodPause::default(),
             reaper: surroundings.reaper,
             oom: surroundings.oom,
             storages: surroundings.storages,
@@ -219,7 +217,10 @@ impl Containers {
     /// # Errors
     ///
     /// When it is not there or the kernel refuses.
-    pub fn pause(&self, permit: &Permit<PauseContainer>) -> Result<(), ContainerError> {
+    pub fn pause(
+        &self,
+        permit: &Permit<agent_requests::PauseContainer>,
+    ) -> Result<(), ContainerError> {
         self.with_cgroup(permit, "pause", |cgroup| cgroup.freeze(true))
     }
 
@@ -277,17 +278,11 @@ impl Containers {
         permit: &Permit<GetDiagnosticData>,
     ) -> Result<String, ContainerError> {
         let container = self.find(&permit.request().container)?;
-        let Some(path) = &container.termination else {
+        let Some(file) = &container.termination else {
             return Ok(String::new());
         };
-        let read = match path.strip_prefix(paths::SHARED_ROOT) {
-            Ok(rest) => Inside::open(paths::SHARED_ROOT.as_ref())
-                .and_then(|root| root.read(rest, TERMINATION_BYTES_MAX)),
-            Err(_) => Inside::open(&paths::bundle(&container.id).join("rootfs"))
-                .and_then(|root| root.read(path, TERMINATION_BYTES_MAX)),
-        };
-        match read {
-            Ok(bytes) => Ok(String::from_utf8_lossy(&bytes).into_owned()),
+        match termination::read(file) {
+            Ok(message) => Ok(message),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(String::new()),
             Err(source) => Err(ContainerError::Kernel {
                 action: "read the termination message of",

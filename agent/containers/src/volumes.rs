@@ -47,7 +47,6 @@ pub enum VolumeError {
 #[derive(Debug)]
 enum Kind {
     Mount,
-    Directory,
     OnDisk(OnDisk),
 }
 
@@ -126,7 +125,6 @@ impl Storages {
                     volume.bind(&target)?;
                     Ok(Kind::OnDisk(volume))
                 }
-                (Place::Memory, None) => own(&target.into(), &storage).map(|()| Kind::Directory),
                 (Place::Memory, size) => {
                     let options = TmpfsOptions {
                         size,
@@ -195,7 +193,6 @@ impl Storages {
         };
         match volume.kind {
             Kind::Mount => unmount(),
-            Kind::Directory => fs::remove_dir_all(mount_point),
             Kind::OnDisk(directory) => {
                 let unmounted = unmount();
                 directory.remove().and(unmounted)

@@ -5,12 +5,12 @@ use std::time::Duration;
 use agent_protocol::{id::ContainerId, rpc::agent};
 
 use crate::{
+    capabilities::Processes,
     error::{RequestError, Unsupported},
     limits::Limits,
     parse::{Parse, at_most, container_id, process_id, rule},
     spec::ContainerSpec,
-    storage,
-    storage::ContainerStorage,
+    storage::{self, ImagePull, Storage, VolumeStorage},
 };
 
 const STORAGES_MAX: usize = 64;
@@ -22,11 +22,13 @@ const RESERVED_IDS: [&str; 3] = ["image", "sandbox", "shared"];
 pub struct CreateContainer {
     /// Its id.
     pub container: ContainerId,
+    /// Where its root file system comes from.
+    pub image: ImagePull,
     /// What it runs and how.
     pub spec: ContainerSpec,
-    /// Where its root file system and its volumes come from.
-    pub storages: Vec<ContainerStorage>,
-    /// Whether it joins the process namespace of the pod's first container.
+    /// Where its volumes come from.
+    pub volumes: Vec<VolumeStorage>,
+    /// Whether it joins the process namespace of the pause container.
     pub shared_processes: bool,
 }
 
@@ -67,29 +69,54 @@ impl Parse for CreateContainer {
         if (message.stdin_port, message.stdout_port, message.stderr_port) != (0, 0, 0) {
             return Err(Unsupported::StdioPorts.into());
         }
-        at_most("storages", message.storages.len(), STORAGES_MAX)?;
-        let storages: Vec<_> = message
-            .storages
-            .into_iter()
-            .map(|entry| storage::parse(&container, entry))
-            .collect::<Result<_, _>>()?;
-        let images = |storage: &&ContainerStorage| matches!(storage, ContainerStorage::Image(_));
-        match storages.iter().filter(images).count() {
-            0 => return Err(Unsupported::NoImage.into()),
-            1 => {}
-            _ => return Err(RequestError::Invalid("second image_guest_pull storage")),
-        }
+        let (image, volumes) = root_and_volumes(&container, message.storages)?;
         let oci = message
             .OCI
             .into_option()
             .ok_or(RequestError::Missing("OCI spec"))?;
+        let made = match &image {
+            // The guest makes the pause container itself: of what the host says about it,
+            // only settings of the pod count.
+            ImagePull::Pause => (ContainerSpec::pause(&container, oci)?, Vec::new()),
+            ImagePull::Reference(_) => {
+                let processes = if message.sandbox_pidns {
+                    Processes::Shared
+                } else {
+                    Processes::Own
+                };
+                (ContainerSpec::parse(&container, oci, processes)?, volumes)
+            }
+        };
+        let (spec, volumes) = made;
         Ok(Self {
-            spec: ContainerSpec::parse(&container, oci)?,
             container,
-            storages,
+            image,
+            spec,
+            volumes,
             shared_processes: message.sandbox_pidns,
         })
     }
+}
+
+/// A container has one image, and any volumes.
+fn root_and_volumes(
+    container: &ContainerId,
+    storages: Vec<agent::Storage>,
+) -> Result<(ImagePull, Vec<VolumeStorage>), RequestError> {
+    at_most("storages", storages.len(), STORAGES_MAX)?;
+    let mut image = None;
+    let mut volumes = Vec::new();
+    for storage in storages {
+        match storage::parse(container, storage)? {
+            Storage::Volume(volume) => volumes.push(volume),
+            Storage::Image(pull) => {
+                if image.replace(pull).is_some() {
+                    return Err(RequestError::Invalid("second image_guest_pull storage"));
+                }
+            }
+        }
+    }
+    Ok((image.ok_or(Unsupported::NoImage)?, volumes))
 }
 
 impl Parse for UpdateContainer {

@@ -110,6 +110,9 @@ pub enum Unsupported {
     /// A kernel setting that is not the pod's own.
     #[error("sysctl {0:?} is not one that a pod may set")]
     Sysctl(String),
+    /// A capability that containers in the guest do not get.
+    #[error("capability {0:?} is not given to containers: remove it")]
+    Capability(String),
     /// Streams that bypass the RPC.
     #[error("stdio ports are not supported: streams go through the agent's calls")]
     StdioPorts,

@@ -12,6 +12,10 @@ const TYPE_MASK: u32 = 0o170_000;
 const TYPE_DIRECTORY: u32 = 0o040_000;
 const TYPE_REGULAR: u32 = 0o100_000;
 const TYPE_SYMLINK: u32 = 0o120_000;
+/// No set-id bits: a file of the host's gives nobody another identity.
+const FILE_MODE: u32 = 0o777;
+/// In a directory the group bit only says whose group new files get, as `fsGroup` needs it.
+const DIRECTORY_MODE: u32 = 0o3777;
 
 /// A file, or a piece of one, that the host puts below the shared root.
 #[derive(Debug)]
@@ -85,13 +89,17 @@ impl Parse for CopyFile {
                 source,
             }
         })?;
-        let mode = message.file_mode & 0o7777;
         let kind = match message.file_mode & TYPE_MASK {
-            TYPE_DIRECTORY => FileKind::Directory { mode },
+            TYPE_DIRECTORY => FileKind::Directory {
+                mode: message.file_mode & DIRECTORY_MODE,
+            },
             TYPE_SYMLINK => FileKind::Symlink {
                 target: link_target(message.data)?,
             },
-            TYPE_REGULAR => regular(mode, message.offset, message.file_size, message.data)?,
+            TYPE_REGULAR => {
+                let mode = message.file_mode & FILE_MODE;
+                regular(mode, message.offset, message.file_size, message.data)?
+            }
             _ => return Err(RequestError::Invalid("file type")),
         };
         let owner = FileOwner {
@@ -226,6 +234,18 @@ mod tests {
                 "{mode:o}"
             );
         }
+    }
+
+    #[test]
+    fn no_file_gets_a_set_id_bit() {
+        let path = format!("{SHARED_ROOT}/x");
+        let request = CopyFile::parse(message(&path, 0o106_755, b"abcd")).unwrap();
+        assert!(matches!(
+            request.kind,
+            FileKind::Regular { mode: 0o755, .. }
+        ));
+        let request = CopyFile::parse(message(&path, 0o046_775, b"")).unwrap();
+        assert_eq!(request.kind, FileKind::Directory { mode: 0o2775 });
     }
 
     #[test]

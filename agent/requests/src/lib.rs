@@ -6,9 +6,11 @@
 //! workload would notice, and it never keeps a path that the guest would follow
 //! outside the roots of [`paths`].
 
+mod capabilities;
 mod container;
 mod error;
 mod files;
+mod kernel_paths;
 mod limits;
 mod mounts;
 mod network;
@@ -40,5 +42,5 @@ pub use sandbox::{
     CreateSandbox, DestroySandbox, GetGuestDetails, GetOomEvent, OnlineCpuMem, SandboxStorage,
     SetPolicy,
 };
-pub use spec::{ContainerSpec, ProcessSpec};
-pub use storage::{ContainerStorage, Ephemeral, ImagePull, Local, TmpfsOptions};
+pub use spec::{ContainerSpec, ProcessSpec, Sysctl};
+pub use storage::{Ephemeral, ImagePull, Local, TmpfsOptions, VolumeStorage};

@@ -40,6 +40,9 @@ fn mount(mount: oci::Mount) -> Result<Value, RequestError> {
     let binds = |option: &String| matches!(option.as_str(), "bind" | "rbind");
     let bind = mount.type_ == "bind" || mount.options.iter().any(binds);
     if bind {
+        if matches!(mount.destination.as_str(), "/dev" | "/dev/pts") {
+            return Err(RequestError::Invalid("mount at /dev"));
+        }
         let allowed = GuestPath::parse(&mount.source).is_ok_and(|path| {
             path.below(SHARED_ROOT)
                 .or(path.below(SANDBOX_ROOT))
@@ -59,12 +62,22 @@ fn mount(mount: oci::Mount) -> Result<Value, RequestError> {
         }
         .into());
     }
+    let options = without_devices(&mount.destination, mount.options);
     Ok(json!({
         "destination": mount.destination,
         "type": if bind { "bind".to_owned() } else { mount.type_ },
         "source": mount.source,
-        "options": mount.options,
+        "options": options,
     }))
+}
+
+/// Device nodes work in a container's own `/dev` and nowhere else.
+fn without_devices(destination: &str, mut options: Vec<String>) -> Vec<String> {
+    if !matches!(destination, "/dev" | "/dev/pts") {
+        options.retain(|option| option != "dev" && option != "nodev");
+        options.push("nodev".to_owned());
+    }
+    options
 }
 
 #[cfg(test)]
@@ -118,6 +131,26 @@ mod tests {
         ] {
             assert!(mount(entry(kind, "/dev/vda", &[])).is_err(), "{kind}");
         }
+    }
+
+    #[test]
+    fn device_nodes_work_in_the_containers_dev_only() {
+        let shared = format!("{SHARED_ROOT}/v");
+        for (destination, kind, source, options) in [
+            ("/data", "bind", shared.as_str(), vec!["rbind", "dev"]),
+            ("/tmp", "tmpfs", "tmpfs", vec![]),
+            ("/dev/shm", "tmpfs", "tmpfs", vec!["dev", "nosuid"]),
+            ("/dev/x", "tmpfs", "tmpfs", vec![]),
+        ] {
+            let mut entry = entry(kind, source, &options);
+            entry.destination = destination.into();
+            let options = mount(entry).unwrap()["options"].to_string();
+            assert!(options.contains("\"nodev\""), "{destination}: {options}");
+            assert!(!options.contains("\"dev\""), "{destination}: {options}");
+        }
+        let mut dev = entry("tmpfs", "tmpfs", &["nosuid"]);
+        dev.destination = "/dev".into();
+        assert_eq!(mount(dev).unwrap()["options"], json!(["nosuid"]));
     }
 
     #[test]

@@ -7,6 +7,7 @@ use agent_protocol::{
 };
 
 use crate::{
+    capabilities::Processes,
     error::{RequestError, Unsupported},
     parse::{Parse, container_id, process_id, rule},
     spec::ProcessSpec,
@@ -115,7 +116,8 @@ impl Parse for ExecProcess {
         Ok(Self {
             container,
             exec,
-            process: ProcessSpec::parse(process)?,
+            // Of its capabilities those count that its container has.
+            process: ProcessSpec::parse(process, Processes::Own)?,
         })
     }
 }

@@ -8,11 +8,14 @@
 use std::collections::HashMap;
 
 use agent_protocol::{id::ContainerId, path::GuestPath, rpc::oci};
-use oci_spec::runtime::{Process, Spec};
+use oci_spec::runtime::{Capability, Process, Spec};
+use protobuf::MessageField;
 use serde_json::{Map, Value, json};
 
 use crate::{
+    capabilities::{self, Processes},
     error::{RequestError, Unsupported},
+    kernel_paths::{self, Administrates},
     limits::Limits,
     mounts,
     parse::{at_most, no_zero, texts},
@@ -22,6 +25,10 @@ use crate::{
 const LIST_MAX: usize = 8192;
 const NAME_BYTES_MAX: usize = 256;
 const PATH_DEFAULT: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+/// What the agent calls itself when it is the pause container's process.
+const PAUSE_PROGRAM: &str = "/pause";
+/// Nobody's files, and no capabilities: as Kubernetes' own pause image.
+const PAUSE_USER: u32 = 65_535;
 const TERMINATION_PATH: &str = "io.kubernetes.container.terminationMessagePath";
 
 /// What a container runs and how.
@@ -31,12 +38,21 @@ pub struct ContainerSpec {
     pub spec: Spec,
     /// Its first process.
     pub process: ProcessSpec,
-    /// Settings of the pod's network that the container asks for.
-    pub network_sysctl: Vec<(String, String)>,
+    /// Settings of the pod's namespaces that the container asks for, sorted by key.
+    pub sysctls: Vec<Sysctl>,
     /// Its limits.
     pub limits: Limits,
     /// Where in the container its last message is, if it has one.
     pub termination_path: Option<GuestPath>,
+}
+
+/// A setting of a namespace of the pod's.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Sysctl {
+    /// Its name, with dots.
+    pub key: String,
+    /// Its value, as written to the kernel.
+    pub value: String,
 }
 
 /// What a process runs and how.
@@ -51,18 +67,62 @@ pub struct ProcessSpec {
 }
 
 impl ContainerSpec {
-    pub(super) fn parse(container: &ContainerId, spec: oci::Spec) -> Result<Self, RequestError> {
+    /// The pause container: the agent's own program without capabilities, environment or
+    /// mounts but for an empty `/dev`, which the container library needs. Of the host's request for it only the pod's settings count; the rest
+    /// is not even read, so that it cannot describe a program of its own.
+    pub(super) fn pause(container: &ContainerId, spec: oci::Spec) -> Result<Self, RequestError> {
+        let linux = spec.Linux.into_option().unwrap_or_default();
+        let process = oci::Process {
+            Args: vec![PAUSE_PROGRAM.to_owned()],
+            User: MessageField::some(oci::User {
+                UID: PAUSE_USER,
+                GID: PAUSE_USER,
+                ..Default::default()
+            }),
+            NoNewPrivileges: true,
+            ..Default::default()
+        };
+        let allowed = oci::Spec {
+            Process: MessageField::some(process),
+            Root: MessageField::some(oci::Root {
+                Readonly: true,
+                ..Default::default()
+            }),
+            Mounts: vec![oci::Mount {
+                destination: "/dev".to_owned(),
+                type_: "tmpfs".to_owned(),
+                source: "tmpfs".to_owned(),
+                options: ["nosuid", "noexec", "mode=755", "size=64k"]
+                    .map(Into::into)
+                    .into(),
+                ..Default::default()
+            }],
+            Linux: MessageField::some(oci::Linux {
+                Sysctl: linux.Sysctl,
+                ..Default::default()
+            }),
+            ..Default::default()
+        };
+        Self::parse(container, allowed, Processes::Own)
+    }
+
+    pub(super) fn parse(
+        container: &ContainerId,
+        spec: oci::Spec,
+        processes: Processes,
+    ) -> Result<Self, RequestError> {
         refuse_hooks(spec.Hooks.get_or_default())?;
         let process = spec
             .Process
             .into_option()
             .ok_or(RequestError::Missing("process"))?;
-        let process = ProcessSpec::parse(process)?;
+        let process = ProcessSpec::parse(process, processes)?;
         let linux = spec.Linux.into_option().unwrap_or_default();
         refuse_user_namespace(&linux)?;
         refuse_devices(&linux.Devices)?;
         let limits = Limits::parse(linux.Resources.get_or_default())?;
-        let (network_sysctl, sysctl) = sysctls(linux.Sysctl)?;
+        let sysctls = sysctls(linux.Sysctl)?;
+        let administrates = process.administrates();
         let json = json!({
             "ociVersion": "1.2.0",
             "process": serde_json::to_value(&process.process).map_err(RequestError::Spec)?,
@@ -75,9 +135,9 @@ impl ContainerSpec {
                 container,
                 Parts {
                     limits: &limits,
-                    sysctl,
                     masked: linux.MaskedPaths,
                     readonly: linux.ReadonlyPaths,
+                    administrates,
                     seccomp: linux.Seccomp.into_option(),
                 },
             )?,
@@ -85,7 +145,7 @@ impl ContainerSpec {
         Ok(Self {
             spec: serde_json::from_value(json).map_err(RequestError::Spec)?,
             process,
-            network_sysctl,
+            sysctls,
             limits,
             termination_path: spec
                 .Annotations
@@ -145,43 +205,46 @@ fn refuse_devices(devices: &[oci::LinuxDevice]) -> Result<(), RequestError> {
     }
 }
 
-type Sysctls = HashMap<String, String>;
-
-/// Settings of the network belong to the guest, whose network is the pod's; the
-/// library sets the rest inside the container.
-fn sysctls(all: Sysctls) -> Result<(Vec<(String, String)>, Sysctls), RequestError> {
+/// Settings of the pod's network and of its IPC namespace, which the guest makes; others
+/// would be the guest's own.
+fn sysctls(all: HashMap<String, String>) -> Result<Vec<Sysctl>, RequestError> {
     at_most("sysctls", all.len(), LIST_MAX)?;
-    let mut network = Vec::new();
-    let mut container = Sysctls::new();
-    for (key, value) in all {
-        let part = |part: &str| {
-            !part.is_empty()
-                && part
-                    .bytes()
-                    .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-'))
-        };
-        no_zero("sysctl", &value)?;
-        if !key.split('.').all(part) {
-            return Err(RequestError::Invalid("sysctl"));
-        }
-        let ipc = ["kernel.shm", "kernel.msg", "fs.mqueue."];
-        if key.starts_with("net.") {
-            network.push((key, value));
-        } else if key == "kernel.sem" || ipc.iter().any(|prefix| key.starts_with(prefix)) {
-            container.insert(key, value);
-        } else {
-            return Err(Unsupported::Sysctl(key.chars().take(NAME_BYTES_MAX).collect()).into());
-        }
+    let mut sysctls = all
+        .into_iter()
+        .map(|(key, value)| sysctl(key, value))
+        .collect::<Result<Vec<_>, _>>()?;
+    sysctls.sort();
+    Ok(sysctls)
+}
+
+fn sysctl(key: String, value: String) -> Result<Sysctl, RequestError> {
+    let part = |part: &str| {
+        !part.is_empty()
+            && part
+                .bytes()
+                .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-'))
+    };
+    no_zero("sysctl", &value)?;
+    at_most("sysctl", value.len(), NAME_BYTES_MAX)?;
+    if !key.split('.').all(part) {
+        return Err(RequestError::Invalid("sysctl"));
     }
-    network.sort();
-    Ok((network, container))
+    let ipc = ["kernel.shm", "kernel.msg", "fs.mqueue."];
+    if key.starts_with("net.")
+        || key == "kernel.sem"
+        || ipc.iter().any(|prefix| key.starts_with(prefix))
+    {
+        Ok(Sysctl { key, value })
+    } else {
+        Err(Unsupported::Sysctl(key.chars().take(NAME_BYTES_MAX).collect()).into())
+    }
 }
 
 struct Parts<'a> {
     limits: &'a Limits,
-    sysctl: Sysctls,
     masked: Vec<String>,
     readonly: Vec<String>,
+    administrates: Administrates,
     seccomp: Option<oci::LinuxSeccomp>,
 }
 
@@ -191,9 +254,8 @@ fn linux_section(container: &ContainerId, parts: Parts<'_>) -> Result<Value, Req
     let mut section = json!({
         "cgroupsPath": format!("/{}/{container}", paths::CGROUP_PARENT),
         "resources": resources(parts.limits),
-        "sysctl": parts.sysctl,
-        "maskedPaths": parts.masked,
-        "readonlyPaths": parts.readonly,
+        "maskedPaths": kernel_paths::masked(parts.masked, parts.administrates),
+        "readonlyPaths": kernel_paths::read_only(parts.readonly, parts.administrates),
     });
     if let Some(filter) = parts.seccomp {
         section["seccomp"] = seccomp::parse(filter)?;
@@ -235,7 +297,7 @@ fn resources(limits: &Limits) -> Value {
 }
 
 impl ProcessSpec {
-    pub(super) fn parse(process: oci::Process) -> Result<Self, RequestError> {
+    pub(super) fn parse(process: oci::Process, processes: Processes) -> Result<Self, RequestError> {
         let args = process.Args;
         if args.first().is_none_or(String::is_empty) {
             return Err(RequestError::Missing("process arguments"));
@@ -266,7 +328,7 @@ impl ProcessSpec {
             "cwd": cwd,
         });
         if let Some(capabilities) = process.Capabilities.into_option() {
-            json["capabilities"] = self::capabilities(capabilities);
+            json["capabilities"] = capabilities::parse(capabilities, processes)?;
         }
         if !process.Rlimits.is_empty() {
             json["rlimits"] = process.Rlimits.into_iter().map(rlimit).collect();
@@ -287,21 +349,21 @@ impl ProcessSpec {
         })
     }
 
+    fn administrates(&self) -> Administrates {
+        let bounding = self.process.capabilities().as_ref();
+        let bounding = bounding.and_then(|sets| sets.bounding().as_ref());
+        if bounding.is_some_and(|set| set.contains(&Capability::SysAdmin)) {
+            Administrates::Yes
+        } else {
+            Administrates::No
+        }
+    }
+
     /// Whether the process has a terminal.
     #[must_use]
     pub fn terminal(&self) -> bool {
         self.process.terminal().unwrap_or(false)
     }
-}
-
-fn capabilities(sets: oci::LinuxCapabilities) -> Value {
-    json!({
-        "bounding": sets.Bounding,
-        "effective": sets.Effective,
-        "inheritable": sets.Inheritable,
-        "permitted": sets.Permitted,
-        "ambient": sets.Ambient,
-    })
 }
 
 fn rlimit(limit: oci::POSIXRlimit) -> Value {

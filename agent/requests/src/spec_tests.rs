@@ -47,7 +47,7 @@ fn spec() -> oci::Spec {
 
 #[test]
 fn paths_of_the_host_are_not_followed() {
-    let parsed = ContainerSpec::parse(&id(), spec()).unwrap();
+    let parsed = ContainerSpec::parse(&id(), spec(), Processes::Own).unwrap();
     let root = parsed.spec.root().as_ref().unwrap();
     assert_eq!(
         root.path(),
@@ -62,7 +62,7 @@ fn paths_of_the_host_are_not_followed() {
 
 #[test]
 fn limits_are_kept_and_swap_is_not() {
-    let parsed = ContainerSpec::parse(&id(), spec()).unwrap();
+    let parsed = ContainerSpec::parse(&id(), spec(), Processes::Own).unwrap();
     let linux = parsed.spec.linux().as_ref().unwrap();
     let memory = linux
         .resources()
@@ -76,7 +76,7 @@ fn limits_are_kept_and_swap_is_not() {
 
 #[test]
 fn a_process_keeps_its_user_and_gets_a_path() {
-    let parsed = ProcessSpec::parse(process()).unwrap();
+    let parsed = ProcessSpec::parse(process(), Processes::Own).unwrap();
     assert_eq!(
         (parsed.process.user().uid(), parsed.process.user().gid()),
         (5, 6)
@@ -107,7 +107,7 @@ fn hooks_user_namespaces_and_devices_are_refused() {
     }];
     for bad in [hooks, user, disk] {
         assert!(matches!(
-            ContainerSpec::parse(&id(), bad),
+            ContainerSpec::parse(&id(), bad, Processes::Own),
             Err(RequestError::Unsupported(_))
         ));
     }
@@ -118,16 +118,11 @@ fn sysctls_are_the_pods_own() {
     let set = |key: &str| {
         let mut spec = spec();
         spec.Linux.mut_or_insert_default().Sysctl = [(key.into(), "1".into())].into();
-        ContainerSpec::parse(&id(), spec)
+        ContainerSpec::parse(&id(), spec, Processes::Own)
     };
-    let network = set("net.ipv4.ping_group_range").unwrap();
-    assert_eq!(network.network_sysctl.len(), 1);
-    assert!(
-        set("kernel.shm_rmid_forced")
-            .unwrap()
-            .network_sysctl
-            .is_empty()
-    );
+    for key in ["net.ipv4.ping_group_range", "kernel.shm_rmid_forced"] {
+        assert_eq!(set(key).unwrap().sysctls.len(), 1, "{key}");
+    }
     for key in [
         "kernel.panic",
         "vm.swappiness",
@@ -147,13 +142,16 @@ fn a_process_without_arguments_or_with_zero_bytes_is_refused() {
             Args: args,
             ..process()
         };
-        assert!(ProcessSpec::parse(bad).is_err());
+        assert!(ProcessSpec::parse(bad, Processes::Own).is_err());
     }
     assert!(
-        ProcessSpec::parse(oci::Process {
-            Cwd: "x".into(),
-            ..process()
-        })
+        ProcessSpec::parse(
+            oci::Process {
+                Cwd: "x".into(),
+                ..process()
+            },
+            Processes::Own,
+        )
         .is_err()
     );
 }
@@ -168,7 +166,49 @@ fn an_unknown_capability_is_refused() {
         ..process()
     };
     assert!(matches!(
-        ProcessSpec::parse(bad),
-        Err(RequestError::Spec(_))
+        ProcessSpec::parse(bad, Processes::Own),
+        Err(RequestError::Unsupported(Unsupported::Capability(_)))
     ));
+}
+
+#[test]
+fn the_host_does_not_describe_the_pause_container() {
+    let mut hostile = spec();
+    let process = hostile.Process.mut_or_insert_default();
+    process.Args = vec!["/bin/sh".into(), "-c".into(), "id".into()];
+    process.Env = vec!["LD_PRELOAD=/x".into()];
+    process.Terminal = true;
+    let all = vec!["CAP_SYS_ADMIN".to_owned()];
+    process.Capabilities = MessageField::some(oci::LinuxCapabilities {
+        Bounding: all.clone(),
+        Effective: all.clone(),
+        Permitted: all,
+        ..Default::default()
+    });
+    hostile.Mounts = vec![oci::Mount {
+        destination: "/pause".into(),
+        source: format!("{}/x", paths::SHARED_ROOT),
+        type_: "bind".into(),
+        options: vec!["rbind".into()],
+        ..Default::default()
+    }];
+    hostile.Root.mut_or_insert_default().Readonly = false;
+    let settings = [("net.ipv4.ping_group_range".to_owned(), "0 1".to_owned())];
+    hostile.Linux.mut_or_insert_default().Sysctl = settings.clone().into();
+    let honest = oci::Spec {
+        Linux: MessageField::some(oci::Linux {
+            Sysctl: settings.into(),
+            ..Default::default()
+        }),
+        ..Default::default()
+    };
+    let made = |spec| ContainerSpec::pause(&id(), spec).unwrap();
+    let (hostile, honest) = (made(hostile), made(honest));
+    assert_eq!(hostile.spec, honest.spec);
+    assert_eq!(hostile.process.process, honest.process.process);
+    assert_eq!(hostile.sysctls, honest.sysctls);
+    assert_eq!(hostile.sysctls.len(), 1);
+    let mounts = hostile.spec.mounts().as_deref().unwrap();
+    assert_eq!(mounts.len(), 1, "{mounts:?}");
+    assert!(!hostile.process.terminal());
 }

@@ -13,9 +13,16 @@ const IMAGE_BYTES_MAX: usize = 1024;
 
 /// A storage of one container.
 #[derive(Debug)]
-pub enum ContainerStorage {
+pub(super) enum Storage {
     /// Its root file system.
     Image(ImagePull),
+    /// A volume.
+    Volume(VolumeStorage),
+}
+
+/// Where a volume comes from.
+#[derive(Debug)]
+pub enum VolumeStorage {
     /// A file system in memory, shared by mount point.
     Ephemeral(Ephemeral),
     /// A directory, shared by mount point.
@@ -25,7 +32,7 @@ pub enum ContainerStorage {
 /// A root file system that comes from an image.
 #[derive(Debug, PartialEq, Eq)]
 pub enum ImagePull {
-    /// The pod's pause container; its image is part of the agent.
+    /// The pod's pause container, which the guest makes of its own program.
     Pause,
     /// An image to pull.
     Reference(String),
@@ -89,12 +96,12 @@ pub(super) fn driver(name: &str) -> Result<Driver, RequestError> {
 pub(super) fn parse(
     container: &ContainerId,
     entry: agent::Storage,
-) -> Result<ContainerStorage, RequestError> {
-    match driver(&entry.driver)? {
-        Driver::Image => image(container, &entry).map(ContainerStorage::Image),
-        Driver::Ephemeral => ephemeral(entry).map(ContainerStorage::Ephemeral),
-        Driver::Local => local(entry).map(ContainerStorage::Local),
-    }
+) -> Result<Storage, RequestError> {
+    Ok(match driver(&entry.driver)? {
+        Driver::Image => Storage::Image(image(container, &entry)?),
+        Driver::Ephemeral => Storage::Volume(VolumeStorage::Ephemeral(ephemeral(entry)?)),
+        Driver::Local => Storage::Volume(VolumeStorage::Local(local(entry)?)),
+    })
 }
 
 fn image(container: &ContainerId, entry: &agent::Storage) -> Result<ImagePull, RequestError> {
@@ -113,7 +120,7 @@ fn image(container: &ContainerId, entry: &agent::Storage) -> Result<ImagePull, R
 }
 
 /// Whether the annotations that travel with the image say `sandbox`. A host that
-/// lies here only gets a container that waits.
+/// lies here only gets a container that the guest makes and that waits.
 fn is_pause(options: &[String]) -> bool {
     #[derive(serde::Deserialize)]
     struct Volume {

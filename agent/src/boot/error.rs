@@ -16,6 +16,15 @@ pub(crate) enum BootError {
         #[source]
         source: io::Error,
     },
+    /// A switch of the kernel cannot be set.
+    #[error("cannot set {name} of the kernel")]
+    Switch {
+        /// Which, below `/proc/sys`.
+        name: &'static str,
+        /// Why not.
+        #[source]
+        source: io::Error,
+    },
     /// A file of the new root cannot be made.
     #[error("cannot make {path:?} in the new root")]
     File {

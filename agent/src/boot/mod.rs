@@ -7,6 +7,7 @@
 //! that breaks out of its container can replace the agent.
 
 pub(crate) mod error;
+mod kernel;
 mod modules;
 mod mounts;
 mod root;
@@ -47,6 +48,7 @@ fn prepare() -> Result<(), BootError> {
         modules::load_feature(list, feature, &parameters);
     }
     tee::prepare(Path::new("/lib/modules/on-demand"));
+    kernel::close()?;
     root::build()?;
     mounts::rest(Path::new(root::NEW_ROOT))?;
     root::enter()?;

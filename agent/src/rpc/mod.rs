@@ -1,17 +1,16 @@
 //! The host's calls: message in, permit, act, answer out.
 
 mod answers;
+mod connection;
 mod service;
-mod small_writes;
 mod status;
 
 use std::sync::Arc;
 
 use agent_protocol::rpc::{agent_ttrpc::create_agent_service, health_ttrpc::create_health};
 pub use service::Guest;
-use small_writes::small_writes;
 pub use status::CallError;
-use ttrpc::r#async::{Server, transport::Listener};
+use ttrpc::r#async::Server;
 
 /// A server for the guest's services, listening.
 ///
@@ -21,9 +20,9 @@ use ttrpc::r#async::{Server, transport::Listener};
 pub async fn serve(guest: Guest, address: &str) -> ttrpc::Result<Server> {
     let guest = Arc::new(guest);
     let listener =
-        Listener::bind(address).map_err(|error| ttrpc::Error::Socket(error.to_string()))?;
+        connection::listen(address).map_err(|error| ttrpc::Error::Socket(error.to_string()))?;
     let mut server = Server::new()
-        .add_listener(small_writes(listener))
+        .add_listener(listener)
         .register_service(create_agent_service(guest.clone()))
         .register_service(create_health(guest));
     server.start().await?;

@@ -164,20 +164,32 @@ agent_service! {
     create_sandbox(wire::CreateSandboxRequest) -> Empty = "CreateSandbox" |guest, message| {
         let permit = guest.permit::<request::CreateSandbox>(message)?;
         let sandbox = Arc::clone(&guest.sandbox);
-        blocking(move || sandbox.create(permit)).await?;
+        let created = blocking(move || sandbox.create(permit)).await;
+        if guest.sandbox.in_use().is_err() {
+            // What failed half-way is not tried again: this guest has had its pod.
+            guest.destroyed.notify_one();
+        }
+        created?;
         info!("sandbox created");
         Ok(Empty::new())
     }
 
     destroy_sandbox(wire::DestroySandboxRequest) -> Empty = "DestroySandbox" |guest, message| {
         let permit = guest.permit::<request::DestroySandbox>(message)?;
-        guest.containers.remove_all(&permit).await;
-        guest.destroyed.notify_one();
+        guest.sandbox.end();
+        let (containers, destroyed) = (Arc::clone(&guest.containers), Arc::clone(&guest.destroyed));
+        let work = async move {
+            containers.remove_all(&permit).await;
+            destroyed.notify_one();
+            Ok::<(), CallError>(())
+        };
+        detached(work).await?;
         Ok(Empty::new())
     }
 
     create_container(wire::CreateContainerRequest) -> Empty = "CreateContainer" |guest, message| {
         let permit = guest.permit::<request::CreateContainer>(message)?;
+        guest.sandbox.in_use()?;
         let containers = Arc::clone(&guest.containers);
         detached(async move { containers.create(permit).await }).await?;
         Ok(Empty::new())

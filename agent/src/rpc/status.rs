@@ -6,7 +6,8 @@
 use std::error::Error as StdError;
 
 use agent_containers::{
-    ContainerError, CopyError, CreateError, ExecError, LookupError, RemoveError, StreamError,
+    ContainerError, CopyError, CreateError, ExecError, LookupError, PauseError, RemoveError,
+    StreamError,
 };
 use agent_requests::RequestError;
 use policy_engine::Denied;
@@ -87,10 +88,13 @@ fn code(error: &CallError) -> Code {
             LookupError::Container(_) => Code::INVALID_ARGUMENT,
             LookupError::Process(_) => Code::NOT_FOUND,
         },
-        CallError::Create(CreateError::Exists(_))
+        CallError::Create(CreateError::Exists(_) | CreateError::Pause(PauseError::Second))
         | CallError::Exec(ExecError::Exists { .. })
         | CallError::Sandbox(SandboxError::Exists) => Code::ALREADY_EXISTS,
-        CallError::Create(CreateError::Started(_)) | CallError::Exec(ExecError::NotRunning(_)) => {
+        CallError::Create(CreateError::Started(_))
+        | CallError::Create(CreateError::Pause(PauseError::None))
+        | CallError::Sandbox(SandboxError::New | SandboxError::Ended)
+        | CallError::Exec(ExecError::NotRunning(_) | ExecError::Pause(_)) => {
             Code::FAILED_PRECONDITION
         }
         CallError::Create(CreateError::TooMany) | CallError::Exec(ExecError::TooMany(_)) => {

@@ -1,8 +1,8 @@
 //! Containers, their processes, streams and volumes.
 
 use agent_containers::{
-    ContainerError, CopyError, CreateError, ExecError, LookupError, RemoveError, StorageError,
-    StreamError, UserError, VolumeError,
+    ContainerError, CopyError, CreateError, ExecError, LookupError, PauseError, RemoveError,
+    StorageError, StreamError, SysctlError, UserError, VolumeError,
     job::{JobError, Refusal},
     namespaces::NamespaceError,
 };
@@ -41,9 +41,8 @@ pub(crate) fn create(error: &CreateError) -> Told {
         CreateError::Storage(error) => storage(error),
         CreateError::Root(error) => images::root(error),
         CreateError::User(error) => user(error),
-        CreateError::Sysctl { key, source } => Told::new("sysctl '{sent}' cannot be set")
-            .with(Field::sent(FromHost(key)))
-            .errno(source),
+        CreateError::Sysctl(error) => sysctl(error),
+        CreateError::Pause(error) => pause(error),
         CreateError::Prepare {
             what,
             container,
@@ -68,12 +67,39 @@ pub(crate) fn create(error: &CreateError) -> Told {
     }
 }
 
+fn sysctl(error: &SysctlError) -> Told {
+    match error {
+        SysctlError::Set { key, source } => Told::new("sysctl '{sent}' cannot be set")
+            .with(Field::sent(FromHost(key)))
+            .errno(source),
+        SysctlError::Enter(source) => {
+            Told::new("cannot enter the pod's IPC namespace").errno(source)
+        }
+    }
+}
+
+fn pause(error: &PauseError) -> Told {
+    match error {
+        PauseError::Second => Told::new("the pod has its pause container already"),
+        PauseError::None => {
+            Told::new("the pod's processes cannot be shared: it has no pause container yet")
+        }
+        PauseError::Namespace(source) => {
+            Told::new("cannot hold the pod's process namespace").errno(source)
+        }
+    }
+}
+
 /// A process that was not started.
 pub(crate) fn exec(error: &ExecError) -> Told {
     match error {
         ExecError::Lookup(error) => lookup(error),
         ExecError::NotRunning(id) => {
             Told::new("container {container} is not running").with(Field::container(id))
+        }
+        ExecError::Pause(id) => {
+            Told::new("no process can be started in the pause container {container}")
+                .with(Field::container(id))
         }
         ExecError::Exists { container, exec } => {
             Told::new("container {container} has a process {exec} already")

@@ -18,6 +18,8 @@ use crate::{
 pub(crate) fn sandbox(error: &SandboxError) -> Told {
     match error {
         SandboxError::Exists => Told::new("the sandbox is set up already"),
+        SandboxError::New => Told::new("the sandbox is not set up yet"),
+        SandboxError::Ended => Told::new("the sandbox is taken down"),
         SandboxError::File { path, source } => Told::new("cannot make {place}")
             .with(Field::place(path))
             .errno(source),
@@ -64,6 +66,9 @@ pub(crate) fn boot(error: &BootError) -> Told {
         BootError::Mount { source, .. } => {
             Told::new("cannot mount a file system of the guest").errno(source)
         }
+        BootError::Switch { name, source } => Told::new("cannot set {what} of the kernel")
+            .with(Field::what(name))
+            .errno(source),
         BootError::File { source, .. } => {
             Told::new("cannot make a file of the new root").errno(source)
         }

@@ -75,6 +75,9 @@ fn unsupported(what: &Unsupported) -> Told {
         Unsupported::Sysctl(key) => {
             Told::new("sysctl '{sent}' is not one that a pod may set").with(sent(key))
         }
+        Unsupported::Capability(name) => {
+            Told::new("capability '{sent}' is not given to containers: remove it").with(sent(name))
+        }
         Unsupported::StdioPorts => {
             Told::new("stdio ports are not supported: streams go through the agent's calls")
         }

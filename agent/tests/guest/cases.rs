@@ -7,6 +7,11 @@ use protobuf::MessageField;
 use ttrpc::Code;
 
 use crate::{
+    attack_cases::{
+        a_container_opens_no_device_of_the_guest, a_second_connection_is_refused,
+        copied_files_reach_no_volume_and_have_no_set_id_bits, no_request_opens_the_kernel,
+        the_host_does_not_describe_the_pause_container,
+    },
     disk_cases::{
         a_block_that_the_host_changes_or_puts_back_is_an_error,
         a_full_disk_is_told_and_what_fits_still_works, a_volume_is_held_to_its_size,
@@ -40,7 +45,8 @@ cases! {
     policies_come_first_or_never,
     network_is_set_up_before_the_sandbox,
     sandbox_is_created_once,
-    pause_containers_start,
+    the_host_does_not_describe_the_pause_container,
+    a_second_connection_is_refused,
     container_runs_to_its_end,
     process_is_what_its_spec_says,
     containers_share_what_a_pod_shares,
@@ -51,6 +57,9 @@ cases! {
     processes_can_be_shared,
     signals_reach_and_kill,
     lack_of_memory_is_told,
+    a_container_opens_no_device_of_the_guest,
+    no_request_opens_the_kernel,
+    copied_files_reach_no_volume_and_have_no_set_id_bits,
     limits_and_statistics_are_the_kernels,
     copied_files_are_mounted,
     workloads_hear_that_there_is_no_tee,
@@ -253,23 +262,11 @@ pub(crate) async fn sandbox_is_created_once(host: &Host) -> Outcome {
     Ok(())
 }
 
-async fn pause_containers_start(host: &Host) -> Outcome {
-    for id in ["sandbox1", "sandbox2"] {
-        host.run(Container {
-            pause: true,
-            read_only: true,
-            ..Container::new(id, "unused")
-        })
-        .await?;
-    }
-    Ok(())
-}
-
 async fn pause_container_waits_and_hears_sigterm(host: &Host) -> Outcome {
-    host.signal("sandbox2", 15).await?;
-    let status = host.wait("sandbox2", "").await?;
+    host.signal("sandbox1", 15).await?;
+    let status = host.wait("sandbox1", "").await?;
     check!(status == 0, "status {status}");
-    host.remove("sandbox2").await
+    host.remove("sandbox1").await
 }
 
 async fn container_runs_to_its_end(host: &Host) -> Outcome {
@@ -368,7 +365,8 @@ async fn copied_files_are_mounted(host: &Host) -> Outcome {
         ..Default::default()
     };
     let log = host.agent.get_diagnostic_data(call(), &log).await?.data;
-    check!(log == "done\n", "{log}");
+    // Nothing is mounted there, so it is a file of the image or the workload.
+    check!(log.is_empty(), "{log}");
     host.remove("files").await
 }
 

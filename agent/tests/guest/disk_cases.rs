@@ -9,6 +9,7 @@ use std::{
 use agent_protocol::rpc::agent::{CreateContainerRequest, Storage};
 
 use crate::{
+    attack_cases::privileged,
     cases::{
         Case, check, code_of, network_is_set_up_before_the_sandbox, sandbox_is_created_once,
         sandbox_is_destroyed,
@@ -221,7 +222,7 @@ const BLOCK: usize = 4096;
 
 pub(crate) async fn a_block_that_the_host_changes_or_puts_back_is_an_error(host: &Host) -> Outcome {
     let disk = host.disk.as_deref().ok_or("this guest has no disk")?;
-    let container = Container::new("victim", "sleep 1000");
+    let container = privileged("victim", "sleep 1000");
     let mut request = with_volume(&container, &host.image, "v", &["mode=0777"]);
     // So that it can make the guest forget what it has read.
     let spec = request.OCI.mut_or_insert_default();
@@ -337,11 +338,8 @@ async fn a_disk_that_cannot_be_used_is_no_reason_to_use_memory(host: &Host) -> O
         let (_, text) = answer.ok_or("a container was made")?;
         check!(text.contains("the host attached 2 disks"), "{text}");
     }
-    let volume = Container {
-        pause: true,
-        ..Container::new("none", "true")
-    };
-    let request = with_volume(&volume, "", "v", &["mode=0777"]);
+    let volume = Container::new("none", "true");
+    let request = with_volume(&volume, &host.image, "v", &["mode=0777"]);
     let answer = code_of(host.agent.create_container(call(), &request).await);
     let (_, text) = answer.ok_or("a volume was made")?;
     check!(text.contains("the host attached 2 disks"), "{text}");

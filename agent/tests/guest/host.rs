@@ -1,6 +1,9 @@
 //! The host's side: a client, and containers described in few words.
 
-use std::{path::PathBuf, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use agent_protocol::rpc::{
     agent::{self, CreateContainerRequest, ReadStreamRequest, Storage},
@@ -29,6 +32,7 @@ pub(crate) struct Host {
     pub(crate) image: String,
     /// The file behind the guest's scratch disk, if it has one.
     pub(crate) disk: Option<PathBuf>,
+    socket: PathBuf,
 }
 
 /// A context without time limit of its own; the case has one.
@@ -47,7 +51,8 @@ pub(crate) fn call() -> context::Context {
 impl Host {
     pub(crate) async fn connect(vm: &Vm, image: String, disk: Option<PathBuf>) -> Self {
         loop {
-            if let Ok(Ok(stream)) = timeout(Duration::from_secs(1), handshake(vm)).await {
+            let socket = vm.socket();
+            if let Ok(Ok(stream)) = timeout(Duration::from_secs(1), handshake(&socket)).await {
                 let client = Client::new(Socket::new(stream));
                 let agent = AgentServiceClient::new(client.clone());
                 return Self {
@@ -55,10 +60,16 @@ impl Host {
                     health: HealthClient::new(client),
                     image,
                     disk,
+                    socket: socket.to_owned(),
                 };
             }
             sleep(Duration::from_millis(50)).await;
         }
+    }
+
+    /// Connects to the agent beside the connection there is.
+    pub(crate) async fn connect_again(&self) -> Outcome<UnixStream> {
+        Ok(handshake(&self.socket).await?)
     }
 
     /// Creates and starts a container.
@@ -155,8 +166,8 @@ impl Host {
     }
 }
 
-async fn handshake(vm: &Vm) -> std::io::Result<UnixStream> {
-    let mut stream = UnixStream::connect(vm.socket()).await?;
+async fn handshake(socket: &Path) -> std::io::Result<UnixStream> {
+    let mut stream = UnixStream::connect(socket).await?;
     stream.write_all(b"CONNECT 1024\n").await?;
     let mut line = Vec::new();
     while line.last() != Some(&b'\n') {

@@ -8,6 +8,7 @@
 
 #![allow(clippy::unwrap_used, reason = "what fails here fails the test")]
 
+mod attack_cases;
 mod cases;
 mod disk_cases;
 mod host;

@@ -6,6 +6,9 @@
 ///
 /// * `console=ttyS0 quiet`: a console without drivers, errors only; each byte costs an exit.
 /// * `panic=1 reboot=t`: a dead guest ends the VM (by triple fault) instead of waiting.
+/// * `oops=panic lockdown=confidentiality`: a kernel that has found itself broken does not go
+///   on and tells the console nothing more; root in the guest neither changes nor reads the
+///   running kernel, and only modules with the kernel's own signature load.
 /// * `cgroup_no_v1=all`: the agent uses the unified hierarchy only.
 /// * `random.trust_cpu=on`: no wait for entropy; the host's generator is not to be trusted.
 /// * `random.trust_bootloader=off`: a seed from the host's loader is mixed in, not counted.
@@ -16,7 +19,8 @@
 ///   faulty accelerators, not against the host.
 ///
 /// Nothing that weakens the guest (such as `mitigations=off`) belongs here.
-pub const DEFAULT: &str = "console=ttyS0 quiet panic=1 reboot=t cgroup_no_v1=all \
+pub const DEFAULT: &str = "console=ttyS0 quiet panic=1 reboot=t oops=panic \
+lockdown=confidentiality cgroup_no_v1=all \
 random.trust_cpu=on random.trust_bootloader=off no_timer_check i8042.noaux i8042.nomux \
 i8042.nopnp i8042.dumbkbd 8250.nr_uarts=1 noreplace-smp cryptomgr.notests net.ifnames=0";
 

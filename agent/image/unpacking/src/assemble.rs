@@ -8,10 +8,11 @@ use std::{
 
 use crate::{
     mount::{self, MountError, Upper},
-    store::{Layer, Store, StoreError, copy_attributes, remove, stack},
+    store::{Layer, Store, StoreError, copy_attributes, stack},
     tar::Time,
     tree::{
-        TreeError, TreePath, default_directory, directory_attributes, open_root, times, tree_failed,
+        TreeError, TreePath, default_directory, directory_attributes, open_root, remove_directory,
+        times, tree_failed,
     },
 };
 
@@ -80,7 +81,7 @@ impl RootFs {
         if changes.as_os_str().is_empty() {
             return Ok(());
         }
-        remove(&changes).map_err(|source| AssembleError::Remove {
+        remove_directory(&changes).map_err(|source| AssembleError::Remove {
             path: changes,
             source,
         })

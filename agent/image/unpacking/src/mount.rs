@@ -82,7 +82,8 @@ pub(crate) fn overlay(lower: &[PathBuf], upper: Option<&Upper>) -> Result<OwnedF
     for path in lower {
         add(&context, "lowerdir+", path, &mut open)?;
     }
-    let mut attributes = MountAttrFlags::empty();
+    // Device nodes of an image are kept as they are and cannot be used.
+    let mut attributes = MountAttrFlags::MOUNT_ATTR_NODEV;
     match upper {
         Some(upper) => {
             add(&context, "upperdir", &upper.upper, &mut open)?;

@@ -37,7 +37,7 @@ use serde::{Deserialize, Serialize};
 pub(crate) use settle::copy_attributes;
 pub use settle::{SettleError, settle};
 
-use crate::tree::{self, Notes, OPAQUE};
+use crate::tree::{self, Notes, OPAQUE, remove_directory};
 
 /// Why the store cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -186,7 +186,7 @@ impl Store {
             Err(error) => return Err(failed("lock", &lock_path)(error.into())),
         }
         let staging = path.join("staging");
-        remove(&staging).map_err(failed("clear", &staging))?;
+        remove_directory(&staging).map_err(failed("clear", &staging))?;
         fs::create_dir(&staging).map_err(failed("make", &staging))?;
         probe(&staging)?;
         let next = next_container(&path.join("containers"))?;
@@ -333,22 +333,9 @@ impl Staging {
 impl Drop for Staging {
     fn drop(&mut self) {
         // After publishing there is nothing here any more.
-        if let Err(error) = remove(&self.path) {
+        if let Err(error) = remove_directory(&self.path) {
             tracing::warn!(%error, path = %self.path.display(), "cannot remove an unfinished layer");
         }
-    }
-}
-
-/// Removes a tree whatever its depth; one that is not there is fine.
-pub(crate) fn remove(path: &Path) -> io::Result<()> {
-    use std::os::unix::ffi::OsStrExt;
-    let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
-        return Err(io::ErrorKind::InvalidInput.into());
-    };
-    let parent = tree::open_root(parent)?;
-    match tree::remove_tree(&parent, name.as_bytes()) {
-        Ok(()) | Err(Errno::NOENT) => Ok(()),
-        Err(error) => Err(error.into()),
     }
 }
 

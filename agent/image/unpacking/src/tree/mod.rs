@@ -21,6 +21,7 @@ mod error;
 mod node;
 mod notes;
 mod path;
+mod removal;
 mod walk;
 
 use std::{io::BufRead, os::fd::OwnedFd};
@@ -34,6 +35,8 @@ use node::{Node, WHITEOUT_MODE};
 pub(crate) use node::{OPAQUE, directory_attributes, is_overlay_xattr, times};
 pub use notes::Notes;
 pub(crate) use path::TreePath;
+pub use removal::remove_directory;
+use removal::remove_tree;
 use rustix::{
     fs::{
         AtFlags, FileType, Mode, XattrFlags, fsetxattr, linkat, mknodat, statat, symlinkat,
@@ -396,43 +399,6 @@ pub(crate) fn make_whiteout(at: &OwnedFd, name: &[u8]) -> rustix::io::Result<()>
 
 pub(crate) fn set_opaque(fd: &OwnedFd, name: &[u8]) -> Result<(), TreeError> {
     fsetxattr(fd, OPAQUE, b"y", XattrFlags::empty()).map_err(failed("mark as opaque", name))
-}
-
-/// Removes a directory and everything in it, without recursion: depth is the archive's choice.
-pub(crate) fn remove_tree(at: &OwnedFd, name: &[u8]) -> rustix::io::Result<()> {
-    let mut stack: Vec<(OwnedFd, Vec<u8>)> =
-        vec![(directories::open_child(at, name)?, name.to_vec())];
-    while let Some((fd, _)) = stack.last() {
-        let mut child = None;
-        let mut entries = rustix::fs::Dir::read_from(fd)?;
-        while let Some(entry) = entries.read() {
-            let entry = entry?;
-            let name = entry.file_name().to_bytes();
-            if matches!(name, b"." | b"..") {
-                continue;
-            }
-            match unlinkat(fd, name, AtFlags::empty()) {
-                Ok(()) => {}
-                Err(Errno::ISDIR) => match unlinkat(fd, name, AtFlags::REMOVEDIR) {
-                    Ok(()) => {}
-                    Err(Errno::NOTEMPTY) => {
-                        child = Some((directories::open_child(fd, name)?, name.to_vec()));
-                        break;
-                    }
-                    Err(error) => return Err(error),
-                },
-                Err(error) => return Err(error),
-            }
-        }
-        if let Some(child) = child {
-            stack.push(child);
-            continue;
-        }
-        let Some((_, name)) = stack.pop() else { break };
-        let above = stack.last().map_or(at, |(fd, _)| fd);
-        unlinkat(above, name.as_slice(), AtFlags::REMOVEDIR)?;
-    }
-    Ok(())
 }
 
 /// Attributes of a directory that nothing states: as `mkdir -p` would make it for root.

@@ -1,0 +1,219 @@
+//! Which capabilities a container can have, whatever the host asks for.
+//!
+//! All containers share the guest's one kernel, and the guest proves what runs in it: what
+//! would let a container change or read that kernel, or reach other containers past their
+//! namespaces, is not given. The table is `docs/capabilities.md`.
+
+use std::collections::BTreeSet;
+
+use agent_protocol::rpc::oci::LinuxCapabilities;
+use serde_json::{Value, json};
+
+use crate::error::{RequestError, Unsupported};
+
+/// Whether a container can have a capability.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Standing {
+    /// No container can.
+    Never,
+    /// None can, unless it is granted; nothing grants one yet.
+    GrantedOnly,
+    /// Any can, unless it shares its processes with others.
+    OwnProcesses,
+    /// Any can.
+    Free,
+}
+
+use Standing::{Free, GrantedOnly, Never, OwnProcesses};
+
+/// Every capability of Linux 6.12 (`linux/capability.h`), by number.
+const TABLE: [(&str, Standing); 41] = [
+    ("CAP_CHOWN", Free),
+    ("CAP_DAC_OVERRIDE", Free),
+    // Opens files by handle, also those of other containers on the same file system.
+    ("CAP_DAC_READ_SEARCH", GrantedOnly),
+    ("CAP_FOWNER", Free),
+    ("CAP_FSETID", Free),
+    ("CAP_KILL", Free),
+    ("CAP_SETGID", Free),
+    ("CAP_SETUID", Free),
+    ("CAP_SETPCAP", Free),
+    ("CAP_LINUX_IMMUTABLE", Free),
+    ("CAP_NET_BIND_SERVICE", Free),
+    ("CAP_NET_BROADCAST", Free),
+    ("CAP_NET_ADMIN", Free),
+    ("CAP_NET_RAW", Free),
+    ("CAP_IPC_LOCK", Free),
+    ("CAP_IPC_OWNER", Free),
+    ("CAP_SYS_MODULE", Never),
+    ("CAP_SYS_RAWIO", Never),
+    ("CAP_SYS_CHROOT", Free),
+    ("CAP_SYS_PTRACE", OwnProcesses),
+    ("CAP_SYS_PACCT", Free),
+    ("CAP_SYS_ADMIN", Free),
+    ("CAP_SYS_BOOT", Never),
+    ("CAP_SYS_NICE", Free),
+    ("CAP_SYS_RESOURCE", Free),
+    // The guest's clock is that of every container, and of the agent.
+    ("CAP_SYS_TIME", GrantedOnly),
+    ("CAP_SYS_TTY_CONFIG", Free),
+    ("CAP_MKNOD", Free),
+    ("CAP_LEASE", Free),
+    ("CAP_AUDIT_WRITE", Free),
+    ("CAP_AUDIT_CONTROL", Never),
+    ("CAP_SETFCAP", Free),
+    ("CAP_MAC_OVERRIDE", Never),
+    ("CAP_MAC_ADMIN", Never),
+    ("CAP_SYSLOG", Never),
+    ("CAP_WAKE_ALARM", Free),
+    ("CAP_BLOCK_SUSPEND", Free),
+    ("CAP_AUDIT_READ", Never),
+    ("CAP_PERFMON", Never),
+    ("CAP_BPF", Never),
+    ("CAP_CHECKPOINT_RESTORE", GrantedOnly),
+];
+
+/// What may stand in a container's sets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Processes {
+    /// The container sees its own processes only.
+    Own,
+    /// The container sees processes of others.
+    Shared,
+}
+
+fn standing(name: &str) -> Standing {
+    let found = TABLE.iter().find(|(known, _)| *known == name);
+    found.map_or(Never, |(_, standing)| *standing)
+}
+
+fn given(name: &str, processes: Processes) -> bool {
+    match standing(name) {
+        Free => true,
+        OwnProcesses => processes == Processes::Own,
+        Never | GrantedOnly => false,
+    }
+}
+
+/// The sets as the OCI runtime specification writes them, each named and sorted.
+///
+/// Whoever asks for all (a privileged container, `add: [ALL]`) gets all that there are for
+/// containers; whoever asks for one of the others by name is told so.
+///
+/// # Errors
+///
+/// When a capability is asked for by name that containers do not get.
+pub(super) fn parse(sets: LinuxCapabilities, processes: Processes) -> Result<Value, RequestError> {
+    let all = asks_for_all(&sets.Bounding);
+    let set = |names: Vec<String>| -> Result<Vec<String>, RequestError> {
+        let names: BTreeSet<String> = names.into_iter().collect();
+        let refused = names.iter().find(|name| !given(name, processes));
+        if let (Some(name), false) = (refused, all) {
+            return Err(Unsupported::Capability(name.chars().take(64).collect()).into());
+        }
+        let kept = names.into_iter().filter(|name| given(name, processes));
+        Ok(kept.collect())
+    };
+    Ok(json!({
+        "bounding": set(sets.Bounding)?,
+        "effective": set(sets.Effective)?,
+        "inheritable": set(sets.Inheritable)?,
+        "permitted": set(sets.Permitted)?,
+        "ambient": set(sets.Ambient)?,
+    }))
+}
+
+fn asks_for_all(bounding: &[String]) -> bool {
+    let free = TABLE.iter().filter(|(_, standing)| *standing == Free);
+    free.map(|(name, _)| name)
+        .all(|name| bounding.iter().any(|asked| asked == name))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sets(names: &[&str]) -> LinuxCapabilities {
+        let all: Vec<String> = names.iter().map(|&name| name.to_owned()).collect();
+        LinuxCapabilities {
+            Bounding: all.clone(),
+            Effective: all.clone(),
+            Permitted: all,
+            ..Default::default()
+        }
+    }
+
+    fn bounding(value: &Value) -> Vec<&str> {
+        let names = value["bounding"].as_array().unwrap().iter();
+        names.map(|name| name.as_str().unwrap()).collect()
+    }
+
+    #[test]
+    fn every_capability_of_the_kernel_is_in_the_table() {
+        let last = std::fs::read_to_string("/proc/sys/kernel/cap_last_cap").unwrap();
+        let last: usize = last.trim().parse().unwrap();
+        assert!(last < TABLE.len(), "the kernel knows {last}");
+    }
+
+    #[test]
+    fn each_capability_alone_is_given_or_refused_by_its_standing() {
+        for (name, standing) in TABLE {
+            for processes in [Processes::Own, Processes::Shared] {
+                let parsed = parse(sets(&[name]), processes);
+                let expected = match standing {
+                    Free => true,
+                    OwnProcesses => processes == Processes::Own,
+                    Never | GrantedOnly => false,
+                };
+                assert_eq!(parsed.is_ok(), expected, "{name} {processes:?}");
+                if let Err(error) = parsed {
+                    assert!(error.to_string().contains(name), "{error}");
+                }
+            }
+        }
+        assert!(parse(sets(&["CAP_NEW"]), Processes::Own).is_err());
+    }
+
+    #[test]
+    fn whoever_asks_for_all_gets_those_that_containers_can_have() {
+        let names: Vec<_> = TABLE.iter().map(|(name, _)| *name).collect();
+        let own = parse(sets(&names), Processes::Own).unwrap();
+        assert!(bounding(&own).contains(&"CAP_SYS_ADMIN"));
+        assert!(bounding(&own).contains(&"CAP_SYS_PTRACE"));
+        let shared = parse(sets(&names), Processes::Shared).unwrap();
+        assert!(!bounding(&shared).contains(&"CAP_SYS_PTRACE"));
+        for (name, standing) in TABLE {
+            if matches!(standing, Never | GrantedOnly) {
+                assert!(!bounding(&own).contains(&name), "{name}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_page_says_what_the_table_says() {
+        let page = include_str!("../../../docs/capabilities.md");
+        let rows: Vec<Vec<&str>> = page
+            .lines()
+            .filter(|line| line.starts_with("| `CAP_"))
+            .map(|line| line.split('|').map(str::trim).collect())
+            .collect();
+        assert_eq!(rows.len(), TABLE.len());
+        for (row, (name, standing)) in rows.iter().zip(TABLE) {
+            assert_eq!(row[1], format!("`{name}`"));
+            let words = match standing {
+                Never => "never",
+                GrantedOnly => "granted only",
+                OwnProcesses => "own processes",
+                Free => "free",
+            };
+            assert_eq!([row[2], row[3]], [words, words], "{name}");
+        }
+    }
+
+    #[test]
+    fn equal_sets_are_spelt_alike() {
+        let one = parse(sets(&["CAP_KILL", "CAP_CHOWN", "CAP_KILL"]), Processes::Own).unwrap();
+        let two = parse(sets(&["CAP_CHOWN", "CAP_KILL"]), Processes::Own).unwrap();
+        assert_eq!(one, two);
+    }
+}
