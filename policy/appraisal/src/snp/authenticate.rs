@@ -10,7 +10,7 @@ use super::{
     AuthenticReport, Product, ReferenceValues, Revocation, Roots, UnverifiedReport,
     authentic::Tcbs,
     endorsed,
-    endorser::{Endorser, Leaf, SigningKey},
+    endorser::{AUTHORITY_KEY_BITS, Endorser, Leaf, SigningKey},
     fields::Fields,
 };
 use crate::{
@@ -170,7 +170,9 @@ fn find_leaves<'a>(
             Some(Candidate { endorser, leaf })
         })
         .collect();
-    let expected = "leaf, ASK or ASVK, and the pinned ARK of one product";
+    let expected = format_args!(
+        "leaf, ASK or ASVK, and the pinned ARK of one product, both with RSA keys of {AUTHORITY_KEY_BITS} bits"
+    );
     let chained = !candidates.is_empty();
     findings.note(Check::Chain, chained, expected, described);
     chained.then_some(candidates)
