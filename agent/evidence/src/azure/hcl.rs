@@ -120,7 +120,7 @@ impl HclReport {
     }
 
     /// What the guest had the paravisor include, if it says so in its way: hexadecimal.
-    pub(crate) fn user_data(&self) -> Option<ReportData> {
+    pub fn user_data(&self) -> Option<ReportData> {
         let data: IncludedData = serde_json::from_slice(&self.runtime_data).ok()?;
         data.user_data.to_ascii_lowercase().parse().ok()
     }

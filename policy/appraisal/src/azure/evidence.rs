@@ -43,9 +43,20 @@ pub enum AzureEvidenceError {
     Log(#[from] ReplayError),
 }
 
+/// Whether the report must bind the nonce beside the quote.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum UserData {
+    /// From version 2 on.
+    Required,
+    /// Before: the guest did not ask the paravisor to include anything.
+    NotAsked,
+}
+
 /// The parts of the evidence. None is proven.
 #[derive(Clone, Debug)]
 pub struct AzureEvidence {
+    /// What the version says of the runtime data's member `user-data`.
+    pub user_data: UserData,
     /// The paravisor's blob.
     pub hcl: HclReport,
     /// The TPM's quote.
@@ -92,7 +103,8 @@ impl AzureEvidence {
         }
         match serde_json::from_slice::<Version>(text)?.version {
             None => Self::parse_oldest(serde_json::from_slice(text)?),
-            Some(1 | 2) => Self::parse_versioned(&serde_json::from_slice(text)?),
+            Some(1) => Self::parse_versioned(UserData::NotAsked, &serde_json::from_slice(text)?),
+            Some(2) => Self::parse_versioned(UserData::Required, &serde_json::from_slice(text)?),
             Some(_) => Err(AzureEvidenceError::Encoding("version")),
         }
     }
@@ -109,6 +121,7 @@ impl AzureEvidence {
             })
             .collect();
         Ok(Self {
+            user_data: UserData::NotAsked,
             hcl: HclReport::parse(&evidence.report)?,
             quote: Quote {
                 signature: evidence.quote.signature,
@@ -120,7 +133,10 @@ impl AzureEvidence {
         })
     }
 
-    fn parse_versioned(evidence: &VersionedForm) -> Result<Self, AzureEvidenceError> {
+    fn parse_versioned(
+        user_data: UserData,
+        evidence: &VersionedForm,
+    ) -> Result<Self, AzureEvidenceError> {
         let from_hex =
             |name, text: &str| hex::decode(text).map_err(|_| AzureEvidenceError::Encoding(name));
         let from_base64 = |name, text: &str| {
@@ -134,6 +150,7 @@ impl AzureEvidence {
             .map(|log| from_base64("measurement_log", log))
             .transpose()?;
         Ok(Self {
+            user_data,
             hcl: HclReport::parse(&from_base64("hcl_report", &evidence.hcl_report)?)?,
             quote: Quote {
                 signature: from_hex("signature", &quote.signature)?,
