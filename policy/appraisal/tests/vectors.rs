@@ -10,8 +10,8 @@ use policy_appraisal::{
     Check, Endorsements, Evidence, Outcome, Timestamp,
     snp::{
         AuthenticReport, Expected, FirmwareVersion, GuestPolicyRules, Identities, JsonEvidence,
-        PlatformRules, Product, ProductFloor, ReferenceValues, Revocation, Roots, SigningKey,
-        Store, TcbFloor, ThimCertificates, UnverifiedReport,
+        Levels, Mitigations, PlatformRules, Product, ProductFloor, ReferenceValues, Revocation,
+        Roots, Rule, SigningKey, Store, TcbFloor, ThimCertificates, UnverifiedReport,
     },
 };
 use serde_json::Value;
@@ -55,13 +55,13 @@ fn references() -> ReferenceValues {
             ciphertext_hiding: false,
             page_swap_disabled: false,
         },
-        vmpl: 0,
+        vmpl: Levels::default(),
         identities: Identities::default(),
         platform: PlatformRules {
-            alias_check_complete: false,
+            alias_check_complete: Rule::Either,
             ..PlatformRules::default()
         },
-        mitigations: 0,
+        mitigations: Mitigations::default(),
     }
 }
 
@@ -235,7 +235,7 @@ fn vlek(at: &str, change: fn(&mut ReferenceValues)) -> Vec<Check> {
     );
     let mut references = vector.references();
     references.vlek_providers.insert(AWS.to_owned());
-    references.vmpl = 1;
+    references.vmpl = Levels::only(1);
     change(&mut references);
     let at: Timestamp = at.parse().unwrap();
     let judged =
@@ -254,7 +254,10 @@ fn vlek_is_accepted_from_a_named_provider_until_it_expires() {
     assert_eq!(vlek("2025-06-01T00:00:00Z", |_| {}), []);
     assert_eq!(vlek("2025-12-10T22:14:21Z", |_| {}), []);
     assert_eq!(vlek("2025-12-10T22:14:22Z", |_| {}), [Check::Validity]);
-    assert_eq!(vlek("2025-06-01T00:00:00Z", |r| r.vmpl = 0), [Check::Vmpl]);
+    assert_eq!(
+        vlek("2025-06-01T00:00:00Z", |r| r.vmpl = Levels::only(0)),
+        [Check::Vmpl]
+    );
     assert_eq!(
         vlek("2025-06-01T00:00:00Z", |r| r.vlek_providers.clear()),
         [Check::SigningKey]

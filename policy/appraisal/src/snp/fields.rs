@@ -271,6 +271,11 @@ impl PlatformInfo {
     pub const fn alias_check_complete(self) -> bool {
         self.bit(5)
     }
+
+    /// Devices can be given to guests as trusted ones (SEV-TIO).
+    pub const fn tio(self) -> bool {
+        self.bit(7)
+    }
 }
 
 impl fmt::Display for GuestPolicy {

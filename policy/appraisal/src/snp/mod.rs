@@ -12,12 +12,14 @@ mod authenticate;
 mod endorsed;
 mod endorser;
 mod fields;
+mod identities;
 mod json;
 mod layout;
 mod product;
 mod references;
 mod report;
 mod roots;
+mod rules;
 mod sources;
 mod tcb;
 
@@ -26,14 +28,15 @@ pub use self::{
     authentic::AuthenticReport,
     endorser::SigningKey,
     fields::{FirmwareVersion, FirmwareVersionError, GuestPolicy, PlatformInfo},
+    identities::{CombinedIdentity, EndorsedIdentity, Identities, SignedIdentity},
     json::{JsonEvidence, JsonEvidenceError, REPORT_JSON_LIMIT},
     product::{Product, ProductError},
     references::{
-        EndorsedIdentity, GuestPolicyRules, Identities, PlatformRules, ProductFloor,
-        ReferenceValues, Revocation, SignedIdentity, TcbFloor,
+        GuestPolicyRules, PlatformRules, ProductFloor, ReferenceValues, Revocation, TcbFloor,
     },
     report::{EndorsementLocator, UnverifiedReport},
     roots::{Roots, RootsError},
+    rules::{Levels, Mitigations, Rule},
     sources::{Store, StoreError, ThimCertificates, ThimError},
     tcb::Tcb,
 };
