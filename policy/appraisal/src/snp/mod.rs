@@ -22,6 +22,7 @@ mod roots;
 mod rules;
 mod sources;
 mod tcb;
+mod thim;
 
 pub use self::{
     appraise::Expected,
@@ -37,6 +38,7 @@ pub use self::{
     report::{EndorsementLocator, UnverifiedReport},
     roots::{Roots, RootsError},
     rules::{Levels, Mitigations, Rule},
-    sources::{Store, StoreError, ThimCertificates, ThimError},
+    sources::{Store, StoreError},
     tcb::Tcb,
+    thim::{ThimCertificates, ThimError},
 };
