@@ -393,20 +393,50 @@ fn table(entries: &[(Vec<u8>, &[u8])]) -> Vec<u8> {
 
 #[test]
 fn thim_gives_certificates_and_the_tcb_they_are_for() {
-    let vector = load(
-        "azure-aci/snp_report.bin",
+    for name in [
+        "uvm_host_amd_certificate.json",
+        "context.host-amd-cert-base64",
+    ] {
+        let vector = load(
+            "azure-aci/snp_report.bin",
+            "azure-aci/uvm_host_amd_certificate.pem",
+        );
+        let answer = support::vector(&format!("azure-aci/{name}"));
+        assert!(ThimCertificates::is_one(&answer), "{name}");
+        let thim = ThimCertificates::parse(&answer).unwrap();
+        assert_eq!(thim.tcb, vector.report.locator().tcb, "{name}");
+        // The second is of another chip at the same TCB.
+        let judged = vector.report.authenticate(
+            &thim.endorsements,
+            &Roots::amd(),
+            &references(),
+            pinned_time(),
+        );
+        assert_eq!(judged.is_ok(), name.ends_with(".json"), "{name}");
+    }
+}
+
+#[test]
+fn certificates_are_not_taken_for_an_answer_of_thim() {
+    for name in [
         "azure-aci/uvm_host_amd_certificate.pem",
-    );
-    let thim = ThimCertificates::parse(&support::vector("azure-aci/uvm_host_amd_certificate.json"))
-        .unwrap();
-    assert_eq!(thim.tcb, vector.report.locator().tcb);
-    let judged = vector.report.authenticate(
-        &thim.endorsements,
-        &Roots::amd(),
-        &references(),
-        pinned_time(),
-    );
-    assert!(judged.is_ok());
+        "snp/genoa-v3.vcek.der",
+        "azure-aci/context.reference-info-base64",
+    ] {
+        let bytes = support::vector(name);
+        assert!(!ThimCertificates::is_one(&bytes), "{name}");
+        assert!(ThimCertificates::parse(&bytes).is_err(), "{name}");
+    }
+    for wrong in [
+        "{}",
+        r#"{"vcekCert":"","tcbm":"7308","certificateChain":""}"#,
+        r#"{"vcekCert":"-----BEGIN CERTIFICATE-----","tcbm":"7308000000000003","certificateChain":""}"#,
+    ] {
+        assert!(
+            ThimCertificates::parse(wrong.as_bytes()).is_err(),
+            "{wrong}"
+        );
+    }
 }
 
 #[test]

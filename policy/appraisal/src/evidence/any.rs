@@ -43,7 +43,7 @@ impl Evidence {
     /// [`EvidenceError`] names what is wrong with it.
     pub fn parse(text: &[u8]) -> Result<Self, EvidenceError> {
         if text.len() > MAX_EVIDENCE_LEN {
-            return Err(EvidenceError::TooLong(text.len()));
+            return Err(EvidenceError::TooLong);
         }
         let members: Members = serde_json::from_slice(text)?;
         match members {

@@ -48,7 +48,7 @@ impl LoggedEvidence {
     /// [`EvidenceError`] names what is wrong with it.
     pub fn parse(text: &[u8]) -> Result<Self, EvidenceError> {
         if text.len() > MAX_EVIDENCE_LEN {
-            return Err(EvidenceError::TooLong(text.len()));
+            return Err(EvidenceError::TooLong);
         }
         let form: LoggedForm = serde_json::from_slice(text)?;
         if form.tee != "snp" {

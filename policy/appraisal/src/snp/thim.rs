@@ -2,6 +2,9 @@
 //!
 //! It is a cache of the untrusted side: a wrong answer costs availability and nothing else.
 
+use std::borrow::Cow;
+
+use base64::{Engine as _, engine::general_purpose::STANDARD};
 use serde::Deserialize;
 
 use crate::endorsements::{ContainerError, Endorsements};
@@ -39,13 +42,21 @@ struct Thim {
 }
 
 impl ThimCertificates {
-    /// Reads the body of `GET …/metadata/THIM/amd/certification`.
+    /// Whether bytes are meant to be an answer: JSON, or the base64 of it. Certificates
+    /// begin otherwise.
+    pub fn is_one(bytes: &[u8]) -> bool {
+        json_text(bytes).is_some()
+    }
+
+    /// Reads the body of `GET …/metadata/THIM/amd/certification`, as it came or in base64 as
+    /// the file `host-amd-cert-base64` of a container group has it.
     ///
     /// # Errors
     ///
     /// [`ThimError`] names what is wrong with it.
     pub fn parse(body: &[u8]) -> Result<Self, ThimError> {
-        let thim: Thim = serde_json::from_slice(body)?;
+        let text = json_text(body).unwrap_or(Cow::Borrowed(body));
+        let thim: Thim = serde_json::from_slice(&text)?;
         let mut tcb = [0; 8];
         hex::decode_to_slice(&thim.tcbm, &mut tcb).map_err(|_| ThimError::Tcbm)?;
         // Written as a big-endian number; the report's bytes run the other way.
@@ -54,4 +65,13 @@ impl ThimCertificates {
         endorsements.add(thim.certificate_chain.as_bytes())?;
         Ok(Self { endorsements, tcb })
     }
+}
+
+fn json_text(bytes: &[u8]) -> Option<Cow<'_, [u8]>> {
+    let is_object = |text: &[u8]| text.trim_ascii_start().starts_with(b"{");
+    if is_object(bytes) {
+        return Some(Cow::Borrowed(bytes));
+    }
+    let decoded = STANDARD.decode(bytes.trim_ascii()).ok()?;
+    is_object(&decoded).then_some(Cow::Owned(decoded))
 }
