@@ -355,6 +355,7 @@ fn user_data_answer_the_nonce_where_the_version_says_so() {
         bytes.resize(64, 0);
         member(&bytes)
     };
+    let unread = |depth| format!(r#","x":{}1{}"#, "[".repeat(depth), "]".repeat(depth));
     let user_data: [&[Check]; 2] = [&[], &[Check::UserData]];
     let runtime_data = &[Check::RuntimeData][..];
     for (what, written, required, not_asked) in [
@@ -385,6 +386,18 @@ fn user_data_answer_the_nonce_where_the_version_says_so() {
         (
             "twice",
             padded(b"nonce") + &padded(b"nonce"),
+            runtime_data,
+            runtime_data,
+        ),
+        (
+            "beside a member nested 100 deep",
+            padded(b"nonce") + &unread(100),
+            user_data[0],
+            user_data[0],
+        ),
+        (
+            "beside a member nested too deep",
+            padded(b"nonce") + &unread(1000),
             runtime_data,
             runtime_data,
         ),

@@ -101,10 +101,10 @@ impl AzureEvidence {
         if text.len() > MAX_LEN {
             return Err(AzureEvidenceError::TooLong(text.len()));
         }
-        match serde_json::from_slice::<Version>(text)?.version {
-            None => Self::parse_oldest(serde_json::from_slice(text)?),
-            Some(1) => Self::parse_versioned(UserData::NotAsked, &serde_json::from_slice(text)?),
-            Some(2) => Self::parse_versioned(UserData::Required, &serde_json::from_slice(text)?),
+        match agent_json::parse::<Version>(text)?.version {
+            None => Self::parse_oldest(agent_json::parse(text)?),
+            Some(1) => Self::parse_versioned(UserData::NotAsked, &agent_json::parse(text)?),
+            Some(2) => Self::parse_versioned(UserData::Required, &agent_json::parse(text)?),
             Some(_) => Err(AzureEvidenceError::Encoding("version")),
         }
     }

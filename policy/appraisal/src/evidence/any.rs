@@ -45,7 +45,7 @@ impl Evidence {
         if text.len() > MAX_EVIDENCE_LEN {
             return Err(EvidenceError::TooLong);
         }
-        let members: Members = serde_json::from_slice(text)?;
+        let members: Members = agent_json::parse(text)?;
         match members {
             Members {
                 attestation_report: Some(_),

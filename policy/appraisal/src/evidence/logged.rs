@@ -50,7 +50,7 @@ impl LoggedEvidence {
         if text.len() > MAX_EVIDENCE_LEN {
             return Err(EvidenceError::TooLong);
         }
-        let form: LoggedForm = serde_json::from_slice(text)?;
+        let form: LoggedForm = agent_json::parse(text)?;
         if form.tee != "snp" {
             return Err(EvidenceError::Tee(form.tee));
         }
