@@ -1,12 +1,13 @@
 //! Appraisal: holds an authentic report against the owner's reference values.
 
-use agent_evidence::{HostData, ReportData, ReportId, bytes::all_zero};
+use agent_evidence::{HostData, ReportData, bytes::all_zero};
 use serde_json::{Value, json};
 
 use super::{
     AuthenticReport, GuestPolicy, Identities, Mitigations, PlatformInfo, ReferenceValues, Rule,
     Tcb, endorsed,
     fields::Fields,
+    ids::ReportId,
     references::{GuestPolicyRules, PlatformRules},
 };
 use crate::{

@@ -4,7 +4,7 @@
 //! alone, the leaf's key is tried on the received bytes, and only then is the report
 //! read and held against the certificate that verified it.
 
-use agent_evidence::{ChipId, bytes::all_zero};
+use agent_evidence::bytes::all_zero;
 
 use super::{
     AuthenticReport, Product, ReferenceValues, Revocation, Roots, UnverifiedReport,
@@ -12,6 +12,7 @@ use super::{
     endorsed,
     endorser::{AUTHORITY_KEY_BITS, Endorser, Leaf, SigningKey},
     fields::Fields,
+    ids::ChipId,
 };
 use crate::{
     endorsements::Endorsements,

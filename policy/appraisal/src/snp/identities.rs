@@ -2,10 +2,13 @@
 
 use std::collections::BTreeSet;
 
-use agent_evidence::{BlockId, KeyDigest, LaunchMeasurement};
+use agent_evidence::LaunchMeasurement;
 use serde::{Deserialize, Serialize};
 
-use super::fields::Fields;
+use super::{
+    fields::Fields,
+    ids::{BlockId, KeyDigest},
+};
 use crate::uvm::DidX509;
 
 /// What a guest may be: one of the measurements, signed by a trusted key, or endorsed.

@@ -13,6 +13,7 @@ mod endorsed;
 mod endorser;
 mod fields;
 mod identities;
+mod ids;
 mod json;
 mod layout;
 mod product;
@@ -30,6 +31,7 @@ pub use self::{
     endorser::SigningKey,
     fields::{FirmwareVersion, FirmwareVersionError, GuestPolicy, PlatformInfo},
     identities::{CombinedIdentity, EndorsedIdentity, Identities, SignedIdentity},
+    ids::{BlockId, ChipId, KeyDigest, ReportId},
     json::{JsonEvidence, JsonEvidenceError, REPORT_JSON_LIMIT},
     product::{Product, ProductError},
     references::{

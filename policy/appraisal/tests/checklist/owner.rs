@@ -2,12 +2,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use agent_evidence::KeyDigest;
 use policy_appraisal::{
     Check,
     snp::{
-        CombinedIdentity, Identities, Levels, Mitigations, PlatformRules, Product, ReferenceValues,
-        Rule, SigningKey,
+        CombinedIdentity, Identities, KeyDigest, Levels, Mitigations, PlatformRules, Product,
+        ReferenceValues, Rule, SigningKey,
     },
 };
 use serde_json::{Value, json};

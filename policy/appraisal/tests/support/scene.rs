@@ -3,13 +3,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use agent_evidence::{BlockId, HostData, KeyDigest, LaunchMeasurement, ReportData};
+use agent_evidence::{HostData, LaunchMeasurement, ReportData};
 use policy_appraisal::{
     Endorsements, Timestamp, Verdict,
     snp::{
-        Expected, FirmwareVersion, GuestPolicyRules, Identities, Levels, Mitigations,
-        PlatformRules, Product, ProductFloor, ReferenceValues, Revocation, Roots, Rule,
-        SignedIdentity, SigningKey, TcbFloor, UnverifiedReport,
+        BlockId, Expected, FirmwareVersion, GuestPolicyRules, Identities, KeyDigest, Levels,
+        Mitigations, PlatformRules, Product, ProductFloor, ReferenceValues, Revocation, Roots,
+        Rule, SignedIdentity, SigningKey, TcbFloor, UnverifiedReport,
     },
 };
 
