@@ -202,6 +202,24 @@ fn lengths_of_the_blob_must_agree() {
             "{offset:#x} {value:#x}"
         );
     }
+    for (offset, value, message) in [
+        (
+            8,
+            0x92B_u32,
+            "the hcl report says that its whole has 2347 bytes, and it has ",
+        ),
+        (
+            0x4C0,
+            0x46B,
+            "the hcl report says that its request data has 1131 bytes, and it has ",
+        ),
+    ] {
+        let mut changed = blob.clone();
+        let right = u32::from_le_bytes(changed[offset..offset + 4].try_into().unwrap());
+        changed[offset..offset + 4].copy_from_slice(&value.to_le_bytes());
+        let error = HclReport::parse(&changed).unwrap_err();
+        assert_eq!(error.to_string(), format!("{message}{right}"));
+    }
     let mut trailing = blob;
     *trailing.last_mut().unwrap() = 1;
     assert_eq!(HclReport::parse(&trailing).unwrap_err(), HclError::Trailing);
@@ -430,7 +448,13 @@ fn evidence_of_version_2_needs_the_user_data_of_real_evidence() {
     let older: Value = serde_json::from_slice(&vector("azure-vtpm/evidence-v1.json")).unwrap();
     for version in [0, 3, 4_294_967_295_u32] {
         relabelled["version"] = version.into();
-        assert!(AzureEvidence::parse(relabelled.to_string().as_bytes()).is_err());
+        let error = AzureEvidence::parse(relabelled.to_string().as_bytes()).unwrap_err();
+        assert!(
+            error
+                .to_string()
+                .contains(&format!("version {version} is not known")),
+            "{error}"
+        );
     }
     let mut as_second = older;
     as_second["version"] = 2.into();

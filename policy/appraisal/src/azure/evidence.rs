@@ -24,8 +24,11 @@ pub enum AzureEvidenceError {
     #[error("evidence of {0} bytes is longer than {MAX_LEN}")]
     TooLong(usize),
     /// Not the JSON of a known version.
-    #[error("the evidence is not az-snp-vtpm evidence of a known version")]
+    #[error("the evidence is not az-snp-vtpm evidence in the form of its version")]
     Json(#[from] serde_json::Error),
+    /// A version that is not known.
+    #[error("evidence of version {0} is not known: it has 1, 2 or no version")]
+    Version(u32),
     /// A binary member is not hexadecimal or base64url.
     #[error("member {0} of the evidence is not encoded as its version says")]
     Encoding(&'static str),
@@ -105,7 +108,7 @@ impl AzureEvidence {
             None => Self::parse_oldest(agent_json::parse(text)?),
             Some(1) => Self::parse_versioned(UserData::NotAsked, &agent_json::parse(text)?),
             Some(2) => Self::parse_versioned(UserData::Required, &agent_json::parse(text)?),
-            Some(_) => Err(AzureEvidenceError::Encoding("version")),
+            Some(version) => Err(AzureEvidenceError::Version(version)),
         }
     }
 
