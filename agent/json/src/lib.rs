@@ -12,5 +12,5 @@ mod unique;
 
 pub use self::{
     depth::{DEPTH_MAX, check_depth, parse},
-    unique::UniqueMap,
+    unique::{UniqueMap, unique},
 };

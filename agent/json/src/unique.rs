@@ -6,35 +6,56 @@ use serde::de::{Deserialize, Deserializer, Error as _, MapAccess, Visitor};
 
 /// A map whose keys are unique in the document.
 #[derive(Debug, Clone)]
-pub struct UniqueMap<V = String>(
+pub struct UniqueMap<V = String, K = String>(
     /// Its members.
-    pub BTreeMap<String, V>,
+    pub BTreeMap<K, V>,
 );
 
-impl<V> Default for UniqueMap<V> {
+impl<V, K> Default for UniqueMap<V, K> {
     fn default() -> Self {
         Self(BTreeMap::new())
     }
 }
 
-impl<'de, V: Deserialize<'de>> Deserialize<'de> for UniqueMap<V> {
+impl<'de, V, K> Deserialize<'de> for UniqueMap<V, K>
+where
+    V: Deserialize<'de>,
+    K: Deserialize<'de> + Ord + fmt::Display,
+{
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         deserializer.deserialize_map(Unique(PhantomData))
     }
 }
 
-struct Unique<V>(PhantomData<V>);
+/// For a field that is the plain map.
+///
+/// # Errors
+/// It is no map, or a key is given twice.
+pub fn unique<'de, D, V, K>(deserializer: D) -> Result<BTreeMap<K, V>, D::Error>
+where
+    D: Deserializer<'de>,
+    V: Deserialize<'de>,
+    K: Deserialize<'de> + Ord + fmt::Display,
+{
+    UniqueMap::deserialize(deserializer).map(|UniqueMap(members)| members)
+}
 
-impl<'de, V: Deserialize<'de>> Visitor<'de> for Unique<V> {
-    type Value = UniqueMap<V>;
+struct Unique<V, K>(PhantomData<(V, K)>);
+
+impl<'de, V, K> Visitor<'de> for Unique<V, K>
+where
+    V: Deserialize<'de>,
+    K: Deserialize<'de> + Ord + fmt::Display,
+{
+    type Value = UniqueMap<V, K>;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("an object")
     }
 
-    fn visit_map<A: MapAccess<'de>>(self, mut access: A) -> Result<UniqueMap<V>, A::Error> {
+    fn visit_map<A: MapAccess<'de>>(self, mut access: A) -> Result<UniqueMap<V, K>, A::Error> {
         let mut map = BTreeMap::new();
-        while let Some((key, value)) = access.next_entry::<String, V>()? {
+        while let Some((key, value)) = access.next_entry::<K, V>()? {
             if map.contains_key(&key) {
                 return Err(A::Error::custom(format_args!(
                     "member `{key}` is given twice"

@@ -37,7 +37,9 @@ const LINKS: &[Check] = &[
 /// at least one must be listed.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
-pub struct PcrReferences(pub BTreeMap<u8, BTreeSet<Sha256Digest>>);
+pub struct PcrReferences(
+    #[serde(deserialize_with = "agent_json::unique")] pub BTreeMap<u8, BTreeSet<Sha256Digest>>,
+);
 
 /// What this one piece of evidence must say, beside the reference values.
 #[derive(Clone, Debug)]

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use policy_appraisal::{
     Check,
+    azure::PcrReferences,
     snp::{
         CombinedIdentity, Identities, KeyDigest, Levels, Mitigations, PlatformRules, Product,
         ReferenceValues, Rule, SigningKey,
@@ -576,6 +577,38 @@ fn reference_values_are_complete_or_none() {
         let place = values.pointer_mut(at).unwrap().as_object_mut().unwrap();
         place.insert(unknown.to_owned(), true.into());
         assert!(parse(values).is_err(), "{at} {unknown}");
+    }
+}
+
+/// Of two values for one key the last would win silently.
+#[test]
+fn no_key_of_a_map_is_given_twice() {
+    let (floor, digest) = (
+        r#"{"tcb": {"bootloader": 1, "tee": 1, "snp": 1, "microcode": 1}, "firmware": "1.55.40"}"#,
+        "11".repeat(32),
+    );
+    let references = |products: &str| {
+        let text = format!(
+            r#"{{"products": {{{products}}}, "revocation": "optional", "identities": {{}},
+                "guest_policy": {{"abi_major": 1, "abi_minor": 31, "smt_allowed": false}}}}"#
+        );
+        serde_json::from_str::<ReferenceValues>(&text)
+    };
+    assert!(references(&format!(r#""Genoa": {floor}, "Turin": {floor}"#)).is_ok());
+    let error = references(&format!(r#""Genoa": {floor}, "Genoa": {floor}"#)).unwrap_err();
+    assert!(
+        error.to_string().contains("`Genoa` is given twice"),
+        "{error}"
+    );
+
+    let pcrs = |text: &str| serde_json::from_str::<PcrReferences>(text);
+    assert!(pcrs(&format!(r#"{{"4": ["{digest}"], "5": ["{digest}"]}}"#)).is_ok());
+    for wrong in [
+        format!(r#"{{"4": ["{digest}"], "4": []}}"#),
+        format!(r#"{{"4": ["{digest}"], "04": []}}"#),
+        format!(r#"{{"256": ["{digest}"]}}"#),
+    ] {
+        assert!(pcrs(&wrong).is_err(), "{wrong}");
     }
 }
 
