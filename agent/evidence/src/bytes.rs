@@ -100,15 +100,6 @@ impl<'a> Reader<'a> {
         self.array().map(u32::from_le_bytes)
     }
 
-    /// Takes a little-endian integer of 64 bits.
-    ///
-    /// # Errors
-    ///
-    /// [`Truncated`] if fewer bytes are left.
-    pub fn u64_le(&mut self) -> Result<u64, Truncated> {
-        self.array().map(u64::from_le_bytes)
-    }
-
     /// Takes a big-endian integer of 16 bits.
     ///
     /// # Errors

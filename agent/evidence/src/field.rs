@@ -3,19 +3,59 @@
 //! A launch measurement cannot be passed where a key digest is meant, and text of
 //! the wrong length never becomes either.
 
-use std::{fmt, str::FromStr};
-
-use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
-
-/// Text is not the hexadecimal form of a field.
+/// Bytes or text are not a field.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{field} is {wanted} bytes in hexadecimal, not {got} characters of something else")]
-pub struct FieldError {
-    field: &'static str,
-    wanted: usize,
-    got: usize,
+pub enum FieldError {
+    /// Text of another length.
+    #[error("{field} has {wanted} bytes, which are {} hexadecimal digits, not {found} characters", 2 * wanted)]
+    Length {
+        /// The field.
+        field: &'static str,
+        /// Its size in bytes.
+        wanted: usize,
+        /// Length of the text.
+        found: usize,
+    },
+    /// Text of the right length that is not hexadecimal.
+    #[error("{0} is written in hexadecimal digits, and some of these characters are none")]
+    Digits(&'static str),
+    /// More bytes than fit.
+    #[error("{field} has {most} bytes at most, not {found}")]
+    TooLong {
+        /// The field.
+        field: &'static str,
+        /// Its size in bytes.
+        most: usize,
+        /// How many there are.
+        found: usize,
+    },
 }
 
+/// Reads a field of a fixed size from hexadecimal text.
+///
+/// # Errors
+///
+/// [`FieldError`] if the text is something else.
+pub fn field_of_hex<const N: usize>(
+    field: &'static str,
+    text: &str,
+) -> Result<[u8; N], FieldError> {
+    let (wanted, found) = (N, text.chars().count());
+    if found != 2 * N {
+        return Err(FieldError::Length {
+            field,
+            wanted,
+            found,
+        });
+    }
+    let mut bytes = [0; N];
+    hex::decode_to_slice(text, &mut bytes).map_err(|_| FieldError::Digits(field))?;
+    Ok(bytes)
+}
+
+/// Makes a type of a field: its documentation, its name, its size in bytes, and what an
+/// error calls it. Whoever uses it depends on `hex` and `serde`.
+#[macro_export]
 macro_rules! field {
     ($(#[$doc:meta])* $name:ident, $size:literal, $what:literal) => {
         $(#[$doc])*
@@ -29,41 +69,38 @@ macro_rules! field {
             pub const ZERO: Self = Self([0; $size]);
         }
 
-        impl fmt::Display for $name {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str(&hex::encode(self.0))
+        impl ::std::fmt::Display for $name {
+            fn fmt(&self, f: &mut ::std::fmt::Formatter<'_>) -> ::std::fmt::Result {
+                f.write_str(&::hex::encode(self.0))
             }
         }
 
-        impl fmt::Debug for $name {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        impl ::std::fmt::Debug for $name {
+            fn fmt(&self, f: &mut ::std::fmt::Formatter<'_>) -> ::std::fmt::Result {
                 write!(f, concat!(stringify!($name), "({})"), self)
             }
         }
 
-        impl FromStr for $name {
-            type Err = FieldError;
+        impl ::std::str::FromStr for $name {
+            type Err = $crate::FieldError;
 
-            fn from_str(text: &str) -> Result<Self, FieldError> {
-                let mut bytes = [0; $size];
-                hex::decode_to_slice(text, &mut bytes).map_err(|_| FieldError {
-                    field: $what,
-                    wanted: $size,
-                    got: text.len(),
-                })?;
-                Ok(Self(bytes))
+            fn from_str(text: &str) -> Result<Self, $crate::FieldError> {
+                $crate::field_of_hex($what, text).map(Self)
             }
         }
 
-        impl Serialize for $name {
-            fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        impl ::serde::Serialize for $name {
+            fn serialize<S: ::serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
                 serializer.collect_str(self)
             }
         }
 
-        impl<'de> Deserialize<'de> for $name {
-            fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-                String::deserialize(deserializer)?.parse().map_err(D::Error::custom)
+        impl<'de> ::serde::Deserialize<'de> for $name {
+            fn deserialize<D: ::serde::Deserializer<'de>>(
+                deserializer: D,
+            ) -> Result<Self, D::Error> {
+                let text = <String as ::serde::Deserialize>::deserialize(deserializer)?;
+                text.parse().map_err(::serde::de::Error::custom)
             }
         }
     };
@@ -80,22 +117,6 @@ field!(
 field!(
     /// The launch measurement: SHA-384 over the initial guest.
     LaunchMeasurement, 48, "a launch measurement"
-);
-field!(
-    /// SHA-384 of an ID or author key.
-    KeyDigest, 48, "a key digest"
-);
-field!(
-    /// Family or image id of an ID block.
-    BlockId, 16, "a family or image id"
-);
-field!(
-    /// Report id of a guest or of its migration agent.
-    ReportId, 32, "a report id"
-);
-field!(
-    /// The chip that signed; Turin uses the first 8 bytes.
-    ChipId, 64, "a chip id"
 );
 field!(
     /// One PCR of the SHA-256 bank, or any other SHA-256.
@@ -115,10 +136,10 @@ impl ReportData {
     pub fn padded(bytes: &[u8]) -> Result<Self, FieldError> {
         let mut data = [0; Self::SIZE];
         data.get_mut(..bytes.len())
-            .ok_or(FieldError {
+            .ok_or(FieldError::TooLong {
                 field: "report data",
-                wanted: Self::SIZE,
-                got: bytes.len(),
+                most: Self::SIZE,
+                found: bytes.len(),
             })?
             .copy_from_slice(bytes);
         Ok(Self(data))
@@ -174,6 +195,20 @@ mod tests {
         assert!("00".repeat(48).parse::<LaunchMeasurement>().is_ok());
         assert!("00".repeat(47).parse::<LaunchMeasurement>().is_err());
         assert!("zz".repeat(48).parse::<LaunchMeasurement>().is_err());
+    }
+
+    #[test]
+    fn an_error_counts_what_it_names() {
+        let said = |text: &str| text.parse::<HostData>().unwrap_err().to_string();
+        let lengths = "host data has 32 bytes, which are 64 hexadecimal digits, not 62 characters";
+        assert_eq!(said(&"00".repeat(31)), lengths);
+        let digits =
+            "host data is written in hexadecimal digits, and some of these characters are none";
+        assert_eq!(said(&"0g".repeat(32)), digits);
+        assert_eq!(
+            ReportData::padded(&[0; 65]).unwrap_err().to_string(),
+            "report data has 64 bytes at most, not 65"
+        );
     }
 
     #[test]

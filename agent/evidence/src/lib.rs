@@ -20,8 +20,8 @@ mod obtained;
 
 pub use self::{
     field::{
-        BlockId, ChipId, FieldError, HostData, KeyDigest, LaunchMeasurement, ReportData, ReportId,
-        Sha256Digest, Sha384Digest,
+        FieldError, HostData, LaunchMeasurement, ReportData, Sha256Digest, Sha384Digest,
+        field_of_hex,
     },
     obtained::{MAX_CERTIFICATES_LEN, Obtained},
 };

@@ -194,7 +194,7 @@ fn public_options(annotations: &BTreeMap<String, String>) -> Result<PublicOption
         .filter(|text| text.len() <= ANNOTATION_MAX_BYTES)
         .and_then(|text| STANDARD.decode(text).ok());
     let options: PublicOptions =
-        serde_json::from_slice(&json.ok_or_else(unreadable)?).map_err(|_| unreadable())?;
+        agent_json::parse(&json.ok_or_else(unreadable)?).map_err(|_| unreadable())?;
     match options.cipher.as_str() {
         CIPHER => Ok(options),
         other => Err(LayerKeyError::Cipher(other.chars().take(80).collect())),

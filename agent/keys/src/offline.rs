@@ -33,8 +33,7 @@ impl OfflineKeys {
     /// # Errors
     /// See [`OfflineError`].
     pub fn add(&mut self, json: &[u8]) -> Result<(), OfflineError> {
-        let file: BTreeMap<String, String> =
-            serde_json::from_slice(json).map_err(OfflineError::Json)?;
+        let file: BTreeMap<String, String> = agent_json::parse(json).map_err(OfflineError::Json)?;
         for (name, value) in file {
             let bytes = STANDARD
                 .decode(value)

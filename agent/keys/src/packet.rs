@@ -81,7 +81,7 @@ impl Packet {
     /// # Errors
     /// [`PacketError::Format`].
     pub fn parse(json: &[u8]) -> Result<Self, PacketError> {
-        serde_json::from_slice(json).map_err(|_| PacketError::Format)
+        agent_json::parse(json).map_err(|_| PacketError::Format)
     }
 
     /// Parses a packet as it stands in an annotation, in base64.

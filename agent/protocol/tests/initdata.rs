@@ -172,6 +172,30 @@ fn each_broken_rule_of_the_document_is_named() {
     assert!(matches!(parse(&deep), Err(DocumentError::Toml(_))));
 }
 
+/// The parser of TOML limits nesting itself, in every way to write it.
+#[test]
+fn nesting_is_limited_however_it_is_written() {
+    for depth in [100, 200_000] {
+        let (lists, keys) = ("[".repeat(depth), vec!["a"; depth].join("."));
+        for text in [
+            document("sha256", &format!("a = {lists}{}\n", "]".repeat(depth))),
+            document("sha256", &format!("{keys} = \"\"\n")),
+            document("sha256", &format!("[data.{keys}]\n")),
+            document("sha256", &format!("[[data.{keys}]]\n")),
+            document(
+                "sha256",
+                &format!("a = {}1{}\n", "{a=".repeat(depth), "}".repeat(depth)),
+            ),
+        ] {
+            let error = parse(&text).unwrap_err();
+            assert!(
+                matches!(error, DocumentError::Toml(_) | DocumentError::TooLarge(_)),
+                "{depth}: {error}"
+            );
+        }
+    }
+}
+
 #[test]
 fn the_limits_are_met_exactly() {
     let many: String = (0..ENTRIES_MAX).map(|n| format!("e{n} = ''\n")).collect();

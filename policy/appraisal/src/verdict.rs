@@ -84,6 +84,8 @@ checks! {
     QuoteSignature = "quote-signature",
     /// The quote carries the expected nonce.
     QuoteNonce = "quote-nonce",
+    /// The report binds the same nonce, in evidence that says so.
+    UserData = "user-data",
     /// The quote covers all 24 PCRs of the SHA-256 bank and these values.
     QuotePcrs = "quote-pcrs",
     /// PCRs are the reference values.

@@ -15,7 +15,7 @@ use aws_lc_rs::{
 };
 use policy_appraisal::{
     Check, Endorsements, Evidence, Outcome, Verdict,
-    azure::{AzureEvidence, AzureExpected, PcrReferences},
+    azure::{AzureEvidence, AzureExpected, PcrReferences, UserData},
     snp::{Product, ReferenceValues, Revocation, Roots},
 };
 use serde_json::Value;
@@ -69,7 +69,9 @@ fn every_version_of_real_evidence_is_accepted() {
         let verdict = judge(&evidence, name, &nonce);
         assert!(verdict.is_accepted(), "{name}\n{verdict}");
         let verdict = judge(&evidence, name, b"another");
-        assert_eq!(refusals(&verdict), [Check::QuoteNonce], "{name}\n{verdict}");
+        let refused = [Check::QuoteNonce, Check::UserData];
+        let refused = &refused[..1 + usize::from(evidence.user_data == UserData::Required)];
+        assert_eq!(refusals(&verdict), refused, "{name}\n{verdict}");
     }
 }
 
@@ -104,6 +106,7 @@ fn quote_of(json: &[u8]) -> Quote {
 
 fn older_evidence() -> AzureEvidence {
     AzureEvidence {
+        user_data: UserData::NotAsked,
         hcl: HclReport::parse(&vector("azure-vtpm/hcl-report.bin")).unwrap(),
         quote: quote_of(&vector("azure-vtpm/tpm-quote-v1.json")),
         endorsements: Endorsements::parse(&vector("azure-vtpm/vcek.pem")).unwrap(),
@@ -199,6 +202,24 @@ fn lengths_of_the_blob_must_agree() {
             "{offset:#x} {value:#x}"
         );
     }
+    for (offset, value, message) in [
+        (
+            8,
+            0x92B_u32,
+            "the hcl report says that its whole has 2347 bytes, and it has ",
+        ),
+        (
+            0x4C0,
+            0x46B,
+            "the hcl report says that its request data has 1131 bytes, and it has ",
+        ),
+    ] {
+        let mut changed = blob.clone();
+        let right = u32::from_le_bytes(changed[offset..offset + 4].try_into().unwrap());
+        changed[offset..offset + 4].copy_from_slice(&value.to_le_bytes());
+        let error = HclReport::parse(&changed).unwrap_err();
+        assert_eq!(error.to_string(), format!("{message}{right}"));
+    }
     let mut trailing = blob;
     *trailing.last_mut().unwrap() = 1;
     assert_eq!(HclReport::parse(&trailing).unwrap_err(), HclError::Trailing);
@@ -208,6 +229,9 @@ fn lengths_of_the_blob_must_agree() {
 struct Paravisor {
     scene: Scene,
     keys: String,
+    asked: UserData,
+    /// The member as it is written, with its comma.
+    user_data: String,
     nonce: &'static [u8],
     pcrs: [Sha256Digest; 24],
     /// What the host does to the runtime data after the report was made.
@@ -224,6 +248,8 @@ impl Paravisor {
         Self {
             scene,
             keys: jwk("HCLAkPub"),
+            asked: UserData::NotAsked,
+            user_data: String::new(),
             nonce: b"nonce",
             pcrs,
             tamper: |_| {},
@@ -231,12 +257,16 @@ impl Paravisor {
     }
 
     fn judge(&mut self, quoted: &[Sha256Digest; 24]) -> Verdict {
-        let mut data = format!(r#"{{"keys":[{}],"vm-configuration":{{}}}}"#, self.keys);
+        let mut data = format!(
+            r#"{{"keys":[{}],"vm-configuration":{{}}{}}}"#,
+            self.keys, self.user_data
+        );
         let Sha256Digest(digest) = Sha256Digest::of(&[data.as_bytes()]);
         self.scene.put(0x50, &[digest, [0; 32]].concat());
         let report = self.scene.signed();
         (self.tamper)(&mut data);
         let evidence = AzureEvidence {
+            user_data: self.asked,
             hcl: HclReport::parse(&hcl_blob(&report, data.as_bytes())).unwrap(),
             quote: quote(self.nonce, quoted, self.pcrs),
             endorsements: self.scene.endorsements(),
@@ -331,6 +361,108 @@ fn each_link_below_the_report_is_judged() {
     let mut claimed = Paravisor::new();
     let quoted = [Sha256Digest::ZERO; 24];
     assert_eq!(refusals(&claimed.judge(&quoted)), [Check::QuotePcrs]);
+}
+
+/// What the guest had the paravisor include, and whether each form of evidence passes
+/// with it: one that says that the report binds the nonce, and one that does not.
+#[test]
+fn user_data_answer_the_nonce_where_the_version_says_so() {
+    let member = |bytes: &[u8]| format!(r#","user-data":"{}""#, hex::encode_upper(bytes));
+    let padded = |nonce: &[u8]| {
+        let mut bytes = nonce.to_vec();
+        bytes.resize(64, 0);
+        member(&bytes)
+    };
+    let unread = |depth| format!(r#","x":{}1{}"#, "[".repeat(depth), "]".repeat(depth));
+    let user_data: [&[Check]; 2] = [&[], &[Check::UserData]];
+    let runtime_data = &[Check::RuntimeData][..];
+    for (what, written, required, not_asked) in [
+        ("the nonce", padded(b"nonce"), user_data[0], user_data[0]),
+        ("zeros", padded(b""), user_data[1], user_data[0]),
+        ("absent", String::new(), user_data[1], user_data[0]),
+        (
+            "null",
+            r#","user-data":null"#.to_owned(),
+            user_data[1],
+            user_data[0],
+        ),
+        (
+            "another",
+            padded(b"nonce of yesterday"),
+            user_data[1],
+            user_data[1],
+        ),
+        ("a prefix", padded(b"nonc"), user_data[1], user_data[1]),
+        ("more", padded(b"nonce\0x"), user_data[1], user_data[1]),
+        (
+            "its last byte",
+            padded(&[b"nonce".to_vec(), vec![0; 58], vec![1]].concat()),
+            user_data[1],
+            user_data[1],
+        ),
+        ("not padded", member(b"nonce"), runtime_data, runtime_data),
+        (
+            "twice",
+            padded(b"nonce") + &padded(b"nonce"),
+            runtime_data,
+            runtime_data,
+        ),
+        (
+            "beside a member nested 100 deep",
+            padded(b"nonce") + &unread(100),
+            user_data[0],
+            user_data[0],
+        ),
+        (
+            "beside a member nested too deep",
+            padded(b"nonce") + &unread(1000),
+            runtime_data,
+            runtime_data,
+        ),
+        (
+            "no text",
+            r#","user-data":7"#.to_owned(),
+            runtime_data,
+            runtime_data,
+        ),
+    ] {
+        for (asked, wanted) in [
+            (UserData::Required, required),
+            (UserData::NotAsked, not_asked),
+        ] {
+            let mut paravisor = Paravisor::new();
+            paravisor.asked = asked;
+            paravisor.user_data.clone_from(&written);
+            assert_eq!(paravisor.refusals(), wanted, "{what}, {asked:?}");
+        }
+    }
+}
+
+/// The host relabels real evidence of version 2, or takes its runtime data away: it can
+/// be no other version, and nothing that was signed can be changed.
+#[test]
+fn evidence_of_version_2_needs_the_user_data_of_real_evidence() {
+    let name = "azure-vtpm/evidence-v2.json";
+    let nonce = user_data(name);
+    let mut relabelled: Value = serde_json::from_slice(&vector(name)).unwrap();
+    let older: Value = serde_json::from_slice(&vector("azure-vtpm/evidence-v1.json")).unwrap();
+    for version in [0, 3, 4_294_967_295_u32] {
+        relabelled["version"] = version.into();
+        let error = AzureEvidence::parse(relabelled.to_string().as_bytes()).unwrap_err();
+        assert!(
+            error
+                .to_string()
+                .contains(&format!("version {version} is not known")),
+            "{error}"
+        );
+    }
+    let mut as_second = older;
+    as_second["version"] = 2.into();
+    let evidence = AzureEvidence::parse(as_second.to_string().as_bytes()).unwrap();
+    let verdict = judge(&evidence, "azure-vtpm/evidence-v1.json", b"challenge");
+    assert_eq!(refusals(&verdict), [Check::UserData], "{verdict}");
+    let evidence = AzureEvidence::parse(&vector(name)).unwrap();
+    assert!(judge(&evidence, name, &nonce).is_accepted());
 }
 
 #[test]

@@ -3,6 +3,8 @@
 
 mod support;
 
+use std::error::Error;
+
 use agent_evidence::{
     MAX_CERTIFICATES_LEN,
     azure::{Attest, HclReport},
@@ -131,6 +133,41 @@ fn more_than_the_limit_is_refused_unread() {
     assert!(Endorsements::parse(&vec![0; MAX_CERTIFICATES_LEN + 1]).is_err());
     assert!(HclReport::parse(&vec![0; 64 * 1024 + 1]).is_err());
     assert!(JsonEvidence::parse(&vec![b' '; 1024 * 1024 + 1]).is_err());
+}
+
+/// Nesting is limited in members that nobody reads as in those that are read.
+#[test]
+fn no_document_is_nested_deeper_than_the_limit() {
+    let with_unread = |document: &[u8], depth: usize| {
+        let (open, close) = ("[".repeat(depth), "]".repeat(depth));
+        let text = std::str::from_utf8(document).unwrap();
+        text.replacen('{', &format!(r#"{{"unread":{open}1{close},"#), 1)
+            .into_bytes()
+    };
+    // What each parser says; nothing if it takes the document.
+    type Said = Option<Box<dyn Error>>;
+    let any: fn(&[u8]) -> Said = |text| Some(Evidence::parse(text).err()?.into());
+    let azure: fn(&[u8]) -> Said = |text| Some(AzureEvidence::parse(text).err()?.into());
+    let thim: fn(&[u8]) -> Said = |text| Some(ThimCertificates::parse(text).err()?.into());
+    let snp: fn(&[u8]) -> Said = |text| Some(JsonEvidence::parse(text).err()?.into());
+    for (name, said) in [
+        ("azure-vtpm/evidence-v0.json", any),
+        ("azure-vtpm/evidence-v1.json", any),
+        ("azure-vtpm/evidence-v2.json", any),
+        ("azure-vtpm/evidence-v2.json", azure),
+        ("kbs/snp-evidence-genoa.json", any),
+        ("kbs/snp-evidence-genoa.json", snp),
+        ("azure-aci/uvm_host_amd_certificate.json", thim),
+    ] {
+        let document = vector(name);
+        let taken = said(&with_unread(&document, 127));
+        assert!(taken.is_none(), "{name}: {taken:?}");
+        for depth in [128, 200_000] {
+            let error = said(&with_unread(&document, depth)).expect("it is nested too deep");
+            let cause = error.source().expect("the error has its cause").to_string();
+            assert_eq!(cause, "it is nested more than 128 deep", "{name}");
+        }
+    }
 }
 
 #[test]

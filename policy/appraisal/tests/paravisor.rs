@@ -102,7 +102,7 @@ fn evidence_of_a_paravisors_guest_is_accepted_by_our_verifier() {
         Some(Outcome::Passed)
     );
     let verdict = judge(&evidence, b"another", None, &scene);
-    assert_eq!(refusals(&verdict), [Check::QuoteNonce]);
+    assert_eq!(refusals(&verdict), [Check::QuoteNonce, Check::UserData]);
 
     // What was extended since is not in it; an entry left out is seen.
     let earlier = log.clone();

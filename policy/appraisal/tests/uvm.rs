@@ -193,6 +193,11 @@ fn each_fault_is_refused_by_name() {
                 .payload
                 .replacen('{', r#"{"x-ms-sevsnpvm-guestsvn": "7","#, 1);
         }),
+        ("payload cannot be read", |e| {
+            let (open, close) = ("[".repeat(200), "]".repeat(200));
+            let deep = format!(r#"{{"unread":{open}{close},"#);
+            e.payload = e.payload.replacen('{', &deep, 1);
+        }),
         ("not one decimal number", |e| {
             e.payload = payload("07", [0xA1; 48])
         }),

@@ -10,8 +10,8 @@ use policy_appraisal::{
     Check, Endorsements, Evidence, Outcome, Timestamp,
     snp::{
         AuthenticReport, Expected, FirmwareVersion, GuestPolicyRules, Identities, JsonEvidence,
-        PlatformRules, Product, ProductFloor, ReferenceValues, Revocation, Roots, SigningKey,
-        Store, TcbFloor, ThimCertificates, UnverifiedReport,
+        Levels, Mitigations, PlatformRules, Product, ProductFloor, ReferenceValues, Revocation,
+        Roots, Rule, SigningKey, Store, TcbFloor, ThimCertificates, UnverifiedReport,
     },
 };
 use serde_json::Value;
@@ -55,13 +55,13 @@ fn references() -> ReferenceValues {
             ciphertext_hiding: false,
             page_swap_disabled: false,
         },
-        vmpl: 0,
+        vmpl: Levels::default(),
         identities: Identities::default(),
         platform: PlatformRules {
-            alias_check_complete: false,
+            alias_check_complete: Rule::Either,
             ..PlatformRules::default()
         },
-        mitigations: 0,
+        mitigations: Mitigations::default(),
     }
 }
 
@@ -235,7 +235,7 @@ fn vlek(at: &str, change: fn(&mut ReferenceValues)) -> Vec<Check> {
     );
     let mut references = vector.references();
     references.vlek_providers.insert(AWS.to_owned());
-    references.vmpl = 1;
+    references.vmpl = Levels::only(1);
     change(&mut references);
     let at: Timestamp = at.parse().unwrap();
     let judged =
@@ -254,7 +254,10 @@ fn vlek_is_accepted_from_a_named_provider_until_it_expires() {
     assert_eq!(vlek("2025-06-01T00:00:00Z", |_| {}), []);
     assert_eq!(vlek("2025-12-10T22:14:21Z", |_| {}), []);
     assert_eq!(vlek("2025-12-10T22:14:22Z", |_| {}), [Check::Validity]);
-    assert_eq!(vlek("2025-06-01T00:00:00Z", |r| r.vmpl = 0), [Check::Vmpl]);
+    assert_eq!(
+        vlek("2025-06-01T00:00:00Z", |r| r.vmpl = Levels::only(0)),
+        [Check::Vmpl]
+    );
     assert_eq!(
         vlek("2025-06-01T00:00:00Z", |r| r.vlek_providers.clear()),
         [Check::SigningKey]
@@ -390,20 +393,50 @@ fn table(entries: &[(Vec<u8>, &[u8])]) -> Vec<u8> {
 
 #[test]
 fn thim_gives_certificates_and_the_tcb_they_are_for() {
-    let vector = load(
-        "azure-aci/snp_report.bin",
+    for name in [
+        "uvm_host_amd_certificate.json",
+        "context.host-amd-cert-base64",
+    ] {
+        let vector = load(
+            "azure-aci/snp_report.bin",
+            "azure-aci/uvm_host_amd_certificate.pem",
+        );
+        let answer = support::vector(&format!("azure-aci/{name}"));
+        assert!(ThimCertificates::is_one(&answer), "{name}");
+        let thim = ThimCertificates::parse(&answer).unwrap();
+        assert_eq!(thim.tcb, vector.report.locator().tcb, "{name}");
+        // The second is of another chip at the same TCB.
+        let judged = vector.report.authenticate(
+            &thim.endorsements,
+            &Roots::amd(),
+            &references(),
+            pinned_time(),
+        );
+        assert_eq!(judged.is_ok(), name.ends_with(".json"), "{name}");
+    }
+}
+
+#[test]
+fn certificates_are_not_taken_for_an_answer_of_thim() {
+    for name in [
         "azure-aci/uvm_host_amd_certificate.pem",
-    );
-    let thim = ThimCertificates::parse(&support::vector("azure-aci/uvm_host_amd_certificate.json"))
-        .unwrap();
-    assert_eq!(thim.tcb, vector.report.locator().tcb);
-    let judged = vector.report.authenticate(
-        &thim.endorsements,
-        &Roots::amd(),
-        &references(),
-        pinned_time(),
-    );
-    assert!(judged.is_ok());
+        "snp/genoa-v3.vcek.der",
+        "azure-aci/context.reference-info-base64",
+    ] {
+        let bytes = support::vector(name);
+        assert!(!ThimCertificates::is_one(&bytes), "{name}");
+        assert!(ThimCertificates::parse(&bytes).is_err(), "{name}");
+    }
+    for wrong in [
+        "{}",
+        r#"{"vcekCert":"","tcbm":"7308","certificateChain":""}"#,
+        r#"{"vcekCert":"-----BEGIN CERTIFICATE-----","tcbm":"7308000000000003","certificateChain":""}"#,
+    ] {
+        assert!(
+            ThimCertificates::parse(wrong.as_bytes()).is_err(),
+            "{wrong}"
+        );
+    }
 }
 
 #[test]

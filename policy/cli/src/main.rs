@@ -26,7 +26,7 @@ mod initdata;
 mod measure;
 mod verify;
 
-use std::process::ExitCode;
+use std::{env, ffi::OsString, process::ExitCode};
 
 use clap::{Parser, Subcommand};
 use policy_run::Outcome;
@@ -74,7 +74,14 @@ enum Command {
 
 #[tokio::main(worker_threads = 2)]
 async fn main() -> ExitCode {
-    let code = match Args::parse().command {
+    let args = match Args::try_parse() {
+        Ok(args) => args,
+        Err(error) => {
+            let words: Vec<_> = env::args_os().skip(1).collect();
+            return verify::of_usage(&error, words.iter().map(OsString::as_os_str)).into();
+        }
+    };
+    let code = match args.command {
         Command::Run(options) => match policy_run::run(&options).await {
             Ok(outcome) => report(&outcome),
             Err(error) => complain(error, NOT_RUN),
@@ -87,9 +94,7 @@ async fn main() -> ExitCode {
         Command::Measure(options) => {
             measure::run(&options).unwrap_or_else(|error| complain(error, FAILED))
         }
-        Command::Verify(options) => {
-            verify::run(&options).unwrap_or_else(|error| complain(error, verify::UNREADABLE))
-        }
+        Command::Verify(options) => verify::run(&options),
     };
     ExitCode::from(code)
 }

@@ -16,7 +16,7 @@ pub const ALLOWED: &[(&str, &[&str])] = &[
     ("agent/protocol", &[]),
     ("policy/engine", &["agent/protocol"]),
     // Judges what the guest composes; no crate of the guest may name it.
-    ("policy/appraisal", &["agent/evidence"]),
+    ("policy/appraisal", &["agent/evidence", "agent/json"]),
     (
         "policy/cli",
         &[
@@ -25,6 +25,7 @@ pub const ALLOWED: &[(&str, &[&str])] = &[
             // Initdata, which the owner writes in the format that the guest reads.
             "agent/protocol",
             "agent/evidence",
+            "agent/json",
             // The owner pulls and decrypts with what the guest pulls and decrypts with.
             "agent/image",
             "agent/image/registry",
@@ -41,8 +42,9 @@ pub const ALLOWED: &[(&str, &[&str])] = &[
         &["agent/image", "agent/image/registry", "agent/keys"],
     ),
     ("policy/run", &[]),
-    ("agent/evidence", &[]),
-    ("agent/image/registry", &[]),
+    ("agent/json", &[]),
+    ("agent/evidence", &["agent/json"]),
+    ("agent/image/registry", &["agent/json"]),
     (
         "agent/image/signatures",
         &["agent/image/registry", "agent/keys"],
@@ -60,7 +62,7 @@ pub const ALLOWED: &[(&str, &[&str])] = &[
             "agent/keys",
         ],
     ),
-    ("agent/keys", &["agent/evidence"]),
+    ("agent/keys", &["agent/evidence", "agent/json"]),
     ("agent/measured", &["agent/evidence"]),
     ("agent/scratch-disk", &["agent/protocol"]),
     ("agent/requests", &["agent/protocol", "policy/engine"]),

@@ -295,7 +295,7 @@ fn what_cannot_be_judged_ends_with_another_code() {
     let nonce = ["--nonce", "00"];
     for (evidence, references, more, code, named) in [
         ("none.json", "references.json", &nonce[..], 3, "none.json"),
-        ("typo.json", "references.json", &nonce, 3, "evidence"),
+        ("typo.json", "references.json", &nonce, 4, "evidence"),
         ("evidence.json", "typo.json", &nonce, 3, "product"),
         ("evidence.json", "references.json", &[], 3, "--nonce"),
         (

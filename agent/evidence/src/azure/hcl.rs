@@ -15,7 +15,7 @@ pub const MAX_HCL_LEN: usize = 64 * 1024;
 
 const MAGIC: [u8; 4] = *b"HCLA";
 const HEADER_LEN: usize = 32;
-const REQUEST_HEADER_LEN: u32 = 20;
+const REQUEST_HEADER_LEN: u64 = 20;
 const SNP: u32 = 2;
 const SHA_256: u32 = 1;
 
@@ -40,8 +40,15 @@ pub enum HclError {
     #[error("the hcl report binds its runtime data by hash type {0}, not by sha-256 (1)")]
     HashType(u32),
     /// Lengths that must agree do not.
-    #[error("the hcl report's lengths contradict each other")]
-    Lengths,
+    #[error("the hcl report says that its {what} has {said} bytes, and it has {found}")]
+    Lengths {
+        /// Which part.
+        what: &'static str,
+        /// What a field of the blob says.
+        said: u32,
+        /// What its parts add up to.
+        found: u64,
+    },
     /// Bytes after the runtime data are not zero.
     #[error("something follows the hcl report's runtime data")]
     Trailing,
@@ -94,11 +101,15 @@ impl HclReport {
             return Err(HclError::HashType(hash_type));
         }
         let runtime_data = blob.take_u32(variable_size)?;
-        let used = u32::try_from(bytes.len() - blob.rest().len()).ok();
-        if used != Some(report_size)
-            || variable_size.checked_add(REQUEST_HEADER_LEN) != Some(data_size)
-        {
-            return Err(HclError::Lengths);
+        let used = u64::try_from(bytes.len() - blob.rest().len()).unwrap_or(u64::MAX);
+        let request_len = u64::from(variable_size) + REQUEST_HEADER_LEN;
+        for (what, said, found) in [
+            ("request data", data_size, request_len),
+            ("whole", report_size, used),
+        ] {
+            if u64::from(said) != found {
+                return Err(HclError::Lengths { what, said, found });
+            }
         }
         if !all_zero(blob.rest()) {
             return Err(HclError::Trailing);
@@ -120,8 +131,8 @@ impl HclReport {
     }
 
     /// What the guest had the paravisor include, if it says so in its way: hexadecimal.
-    pub(crate) fn user_data(&self) -> Option<ReportData> {
-        let data: IncludedData = serde_json::from_slice(&self.runtime_data).ok()?;
+    pub fn user_data(&self) -> Option<ReportData> {
+        let data: IncludedData = agent_json::parse(&self.runtime_data).ok()?;
         data.user_data.to_ascii_lowercase().parse().ok()
     }
 }

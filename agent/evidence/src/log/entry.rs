@@ -56,7 +56,7 @@ macro_rules! entries {
                     return None;
                 }
                 $(if event.operation() == Operation::$variant.name() {
-                    return Some(serde_json::from_str(event.content()).map(Self::$variant));
+                    return Some(agent_json::parse(event.content().as_bytes()).map(Self::$variant));
                 })+
                 None
             }

@@ -119,7 +119,7 @@ impl<'a> Wrapped<'a> {
 
 fn open_packet(packet: &str, keys: &dyn KeyProvider) -> Result<PrivateOptions, PacketError> {
     let options = Packet::parse_base64(packet)?.open(keys)?;
-    serde_json::from_slice(&options).map_err(|_| PacketError::Options)
+    agent_json::parse(&options).map_err(|_| PacketError::Options)
 }
 
 fn private_key(uri: &ResourceUri, keys: &dyn KeyProvider) -> Result<PrivateKey, JweKeyError> {
@@ -137,7 +137,7 @@ fn open_jwe(base64: &str, keys: &[PrivateKey]) -> Result<PrivateOptions, JweKeyE
     for key in keys {
         match jwe.open(key) {
             Ok(options) => {
-                return serde_json::from_slice(&options).map_err(|_| JweKeyError::Options);
+                return agent_json::parse(&options).map_err(|_| JweKeyError::Options);
             }
             Err(error) => last = error,
         }

@@ -3,15 +3,15 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use agent_evidence::{
-    HostData, Sha256Digest,
+    HostData, ReportData, Sha256Digest,
     azure::{Attest, PCR_COUNT},
     tee::tpm::{INITDATA_PCR, LOG_PCR},
 };
 use serde::{Deserialize, Serialize};
 
 use super::{
-    evidence::AzureEvidence,
-    runtime_data::{attestation_key, bound_report_data},
+    evidence::{AzureEvidence, UserData},
+    runtime_data::{bound_data, bound_report_data},
 };
 use crate::{
     same_bytes::same_bytes,
@@ -25,6 +25,7 @@ const LINKS: &[Check] = &[
     Check::RuntimeData,
     Check::QuoteSignature,
     Check::QuoteNonce,
+    Check::UserData,
     Check::QuotePcrs,
     Check::PcrValues,
     Check::Initdata,
@@ -36,7 +37,9 @@ const LINKS: &[Check] = &[
 /// at least one must be listed.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
-pub struct PcrReferences(pub BTreeMap<u8, BTreeSet<Sha256Digest>>);
+pub struct PcrReferences(
+    #[serde(deserialize_with = "agent_json::unique")] pub BTreeMap<u8, BTreeSet<Sha256Digest>>,
+);
 
 /// What this one piece of evidence must say, beside the reference values.
 #[derive(Clone, Debug)]
@@ -105,16 +108,17 @@ impl AzureEvidence {
         workload: Option<&Workload>,
         findings: &mut Findings,
     ) {
-        let key = attestation_key(&self.hcl);
+        let data = bound_data(&self.hcl);
         let wanted = "exactly one RSA key HCLAkPub";
         findings.note(
             Check::RuntimeData,
-            key.is_ok(),
+            data.is_ok(),
             wanted,
-            key.as_ref().err().unwrap_or(&wanted),
+            data.as_ref().err().unwrap_or(&wanted),
         );
-        let Ok(key) = key else { return };
-        let signed = key.signed(&self.quote);
+        let Ok(data) = data else { return };
+        self.judge_user_data(data.user_data, expected.nonce, findings);
+        let signed = data.key.signed(&self.quote);
         let received = if signed {
             "signed by HCLAkPub"
         } else {
@@ -139,6 +143,26 @@ impl AzureEvidence {
                 findings.note(Check::QuotePcrs, false, wanted, error);
             }
         }
+    }
+
+    /// The report itself answers the nonce, where the version says so. Evidence of an
+    /// earlier version has zeros or nothing; anything else answers another question.
+    fn judge_user_data(&self, found: Option<ReportData>, nonce: &[u8], findings: &mut Findings) {
+        let wanted = ReportData::padded(nonce).ok();
+        let answers = matches!((wanted, found), (Some(wanted), Some(found))
+            if same_bytes(&wanted.0, &found.0));
+        let is_empty = found.is_none_or(|found| found == ReportData::ZERO);
+        let passed = match self.user_data {
+            UserData::Required => answers,
+            UserData::NotAsked => answers || is_empty,
+        };
+        let wanted = match (wanted, self.user_data) {
+            (None, _) => "a nonce of at most 64 bytes, padded with zeros".to_owned(),
+            (Some(wanted), UserData::Required) => wanted.to_string(),
+            (Some(wanted), UserData::NotAsked) => format!("{wanted}, or zeros, or none"),
+        };
+        let received = found.map_or_else(|| "no user data".to_owned(), |found| found.to_string());
+        findings.note(Check::UserData, passed, wanted, received);
     }
 
     /// Whether the PCRs are the signed ones; only then are they worth comparing.

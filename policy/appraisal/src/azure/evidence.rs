@@ -24,8 +24,11 @@ pub enum AzureEvidenceError {
     #[error("evidence of {0} bytes is longer than {MAX_LEN}")]
     TooLong(usize),
     /// Not the JSON of a known version.
-    #[error("the evidence is not az-snp-vtpm evidence of a known version")]
+    #[error("the evidence is not az-snp-vtpm evidence in the form of its version")]
     Json(#[from] serde_json::Error),
+    /// A version that is not known.
+    #[error("evidence of version {0} is not known: it has 1, 2 or no version")]
+    Version(u32),
     /// A binary member is not hexadecimal or base64url.
     #[error("member {0} of the evidence is not encoded as its version says")]
     Encoding(&'static str),
@@ -43,9 +46,20 @@ pub enum AzureEvidenceError {
     Log(#[from] ReplayError),
 }
 
+/// Whether the report must bind the nonce beside the quote.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum UserData {
+    /// From version 2 on.
+    Required,
+    /// Before: the guest did not ask the paravisor to include anything.
+    NotAsked,
+}
+
 /// The parts of the evidence. None is proven.
 #[derive(Clone, Debug)]
 pub struct AzureEvidence {
+    /// What the version says of the runtime data's member `user-data`.
+    pub user_data: UserData,
     /// The paravisor's blob.
     pub hcl: HclReport,
     /// The TPM's quote.
@@ -90,10 +104,11 @@ impl AzureEvidence {
         if text.len() > MAX_LEN {
             return Err(AzureEvidenceError::TooLong(text.len()));
         }
-        match serde_json::from_slice::<Version>(text)?.version {
-            None => Self::parse_oldest(serde_json::from_slice(text)?),
-            Some(1 | 2) => Self::parse_versioned(&serde_json::from_slice(text)?),
-            Some(_) => Err(AzureEvidenceError::Encoding("version")),
+        match agent_json::parse::<Version>(text)?.version {
+            None => Self::parse_oldest(agent_json::parse(text)?),
+            Some(1) => Self::parse_versioned(UserData::NotAsked, &agent_json::parse(text)?),
+            Some(2) => Self::parse_versioned(UserData::Required, &agent_json::parse(text)?),
+            Some(version) => Err(AzureEvidenceError::Version(version)),
         }
     }
 
@@ -109,6 +124,7 @@ impl AzureEvidence {
             })
             .collect();
         Ok(Self {
+            user_data: UserData::NotAsked,
             hcl: HclReport::parse(&evidence.report)?,
             quote: Quote {
                 signature: evidence.quote.signature,
@@ -120,7 +136,10 @@ impl AzureEvidence {
         })
     }
 
-    fn parse_versioned(evidence: &VersionedForm) -> Result<Self, AzureEvidenceError> {
+    fn parse_versioned(
+        user_data: UserData,
+        evidence: &VersionedForm,
+    ) -> Result<Self, AzureEvidenceError> {
         let from_hex =
             |name, text: &str| hex::decode(text).map_err(|_| AzureEvidenceError::Encoding(name));
         let from_base64 = |name, text: &str| {
@@ -134,6 +153,7 @@ impl AzureEvidence {
             .map(|log| from_base64("measurement_log", log))
             .transpose()?;
         Ok(Self {
+            user_data,
             hcl: HclReport::parse(&from_base64("hcl_report", &evidence.hcl_report)?)?,
             quote: Quote {
                 signature: from_hex("signature", &quote.signature)?,

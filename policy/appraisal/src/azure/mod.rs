@@ -3,7 +3,9 @@
 //! The paravisor owns the report; the guest has a TPM that it emulates. One chain of
 //! proof: the report binds the paravisor's runtime data, that names the TPM's
 //! attestation key, that signs a quote over the guest's nonce and PCRs. Nobody but
-//! the report is believed before the link above it has held.
+//! the report is believed before the link above it has held. From version 2 of the
+//! evidence on the runtime data have the nonce as well, so that the report is as new as
+//! the quote.
 
 mod appraise;
 mod evidence;
@@ -11,5 +13,5 @@ mod runtime_data;
 
 pub use self::{
     appraise::{AzureExpected, PcrReferences},
-    evidence::{AzureEvidence, AzureEvidenceError},
+    evidence::{AzureEvidence, AzureEvidenceError, UserData},
 };

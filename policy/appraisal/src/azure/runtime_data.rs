@@ -1,10 +1,12 @@
-//! What a report binds of the paravisor's runtime data: the TPM's key.
+//! What a report binds of the paravisor's runtime data: the TPM's key, and what the guest
+//! had included.
 
 use agent_evidence::{
     ReportData, Sha256Digest,
     azure::{HclReport, Quote},
 };
 use aws_lc_rs::signature::{RSA_PKCS1_2048_8192_SHA256, RsaPublicKeyComponents};
+use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use serde::Deserialize;
 
 const AK_KEY_ID: &str = "HCLAkPub";
@@ -18,6 +20,16 @@ pub(super) struct AttestationKey {
 #[derive(Deserialize)]
 struct RuntimeData {
     keys: Vec<Jwk>,
+    /// 64 bytes in hexadecimal; missing where the guest never gave any.
+    #[serde(default, rename = "user-data")]
+    user_data: Option<ReportData>,
+}
+
+/// What the runtime data say. To be believed only when the report binds them.
+pub(super) struct BoundData {
+    pub(super) key: AttestationKey,
+    /// What the guest had the paravisor include.
+    pub(super) user_data: Option<ReportData>,
 }
 
 #[derive(Deserialize)]
@@ -53,16 +65,22 @@ pub(super) fn bound_report_data(hcl: &HclReport) -> ReportData {
     ReportData::padded(&digest).expect("a sha-256 digest fits")
 }
 
-/// The attestation key, chosen by its id alone: `key_ops` differ between
-/// paravisors. To be believed only when the report binds the runtime data.
-pub(super) fn attestation_key(hcl: &HclReport) -> Result<AttestationKey, &'static str> {
-    let data: RuntimeData = serde_json::from_slice(hcl.runtime_data())
+/// Reads the runtime data.
+pub(super) fn bound_data(hcl: &HclReport) -> Result<BoundData, &'static str> {
+    let data: RuntimeData = agent_json::parse(hcl.runtime_data())
         .map_err(|_| "runtime data that are not json of its form")?;
-    let mut named = data.keys.iter().filter(|key| key.kid == AK_KEY_ID);
+    Ok(BoundData {
+        key: attestation_key(&data.keys)?,
+        user_data: data.user_data,
+    })
+}
+
+/// The attestation key, chosen by its id alone: `key_ops` differ between paravisors.
+fn attestation_key(keys: &[Jwk]) -> Result<AttestationKey, &'static str> {
+    let mut named = keys.iter().filter(|key| key.kid == AK_KEY_ID);
     match (named.next(), named.next()) {
         (Some(key), None) if key.kty == "RSA" => {
             let decode = |text: &str| {
-                use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
                 URL_SAFE_NO_PAD
                     .decode(text)
                     .map_err(|_| "a key that is not base64url")

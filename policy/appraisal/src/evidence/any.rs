@@ -43,9 +43,9 @@ impl Evidence {
     /// [`EvidenceError`] names what is wrong with it.
     pub fn parse(text: &[u8]) -> Result<Self, EvidenceError> {
         if text.len() > MAX_EVIDENCE_LEN {
-            return Err(EvidenceError::TooLong(text.len()));
+            return Err(EvidenceError::TooLong);
         }
-        let members: Members = serde_json::from_slice(text)?;
+        let members: Members = agent_json::parse(text)?;
         match members {
             Members {
                 attestation_report: Some(_),

@@ -14,8 +14,8 @@ pub const MAX_EVIDENCE_LEN: usize = 12 * 1024 * 1024;
 #[derive(Debug, thiserror::Error)]
 pub enum EvidenceError {
     /// More text than any evidence has.
-    #[error("evidence of {0} bytes is longer than {MAX_EVIDENCE_LEN}")]
-    TooLong(usize),
+    #[error("the evidence has more than {MAX_EVIDENCE_LEN} bytes")]
+    TooLong,
     /// Not JSON, or of no known form.
     #[error("the evidence is not json of a known form")]
     Json(#[from] serde_json::Error),

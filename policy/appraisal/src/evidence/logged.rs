@@ -48,9 +48,9 @@ impl LoggedEvidence {
     /// [`EvidenceError`] names what is wrong with it.
     pub fn parse(text: &[u8]) -> Result<Self, EvidenceError> {
         if text.len() > MAX_EVIDENCE_LEN {
-            return Err(EvidenceError::TooLong(text.len()));
+            return Err(EvidenceError::TooLong);
         }
-        let form: LoggedForm = serde_json::from_slice(text)?;
+        let form: LoggedForm = agent_json::parse(text)?;
         if form.tee != "snp" {
             return Err(EvidenceError::Tee(form.tee));
         }

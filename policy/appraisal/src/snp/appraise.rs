@@ -1,12 +1,14 @@
 //! Appraisal: holds an authentic report against the owner's reference values.
 
-use agent_evidence::{HostData, KeyDigest, ReportData, ReportId, bytes::all_zero};
+use agent_evidence::{HostData, ReportData, bytes::all_zero};
 use serde_json::{Value, json};
 
 use super::{
-    AuthenticReport, GuestPolicy, Identities, PlatformInfo, ReferenceValues, Tcb, endorsed,
+    AuthenticReport, GuestPolicy, Identities, Mitigations, PlatformInfo, ReferenceValues, Rule,
+    Tcb, endorsed,
     fields::Fields,
-    references::{GuestPolicyRules, PlatformRules, SignedIdentity},
+    ids::ReportId,
+    references::{GuestPolicyRules, PlatformRules},
 };
 use crate::{
     same_bytes::same_bytes,
@@ -57,7 +59,9 @@ impl AuthenticReport {
         let findings = &mut self.findings;
         judge_migration_and_debug(fields, findings);
         judge_guest_policy(fields.policy, &references.guest_policy, findings);
-        findings.compare(Check::Vmpl, &references.vmpl, &fields.vmpl);
+        let levels = &references.vmpl;
+        let is_accepted = levels.0.contains(&fields.vmpl);
+        findings.note(Check::Vmpl, is_accepted, levels, fields.vmpl);
         let (wanted, found) = (&expected.report_data, &fields.report_data);
         findings.note(
             Check::ReportData,
@@ -193,32 +197,39 @@ fn judge_guest_policy(policy: GuestPolicy, rules: &GuestPolicyRules, findings: &
 
 fn judge_platform(platform: PlatformInfo, rules: &PlatformRules, findings: &mut Findings) {
     let demands = [
+        (rules.smt, platform.smt(), "SMT"),
+        (rules.tsme, platform.tsme(), "TSME"),
+        (rules.ecc, platform.ecc(), "ECC"),
+        (rules.rapl_disabled, platform.rapl_disabled(), "RAPL off"),
         (
-            !rules.alias_check_complete || platform.alias_check_complete(),
-            "the alias check",
-        ),
-        (!rules.ecc || platform.ecc(), "ECC"),
-        (!rules.smt_disabled || !platform.smt(), "SMT off"),
-        (!rules.tsme || platform.tsme(), "TSME"),
-        (!rules.rapl_disabled || platform.rapl_disabled(), "RAPL off"),
-        (
-            !rules.ciphertext_hiding || platform.ciphertext_hiding(),
+            rules.ciphertext_hiding,
+            platform.ciphertext_hiding(),
             "ciphertext hiding",
         ),
+        (
+            rules.alias_check_complete,
+            platform.alias_check_complete(),
+            "the alias check",
+        ),
+        (rules.tio, platform.tio(), "TIO"),
     ];
+    let demands = demands.map(|(rule, is_set, name)| {
+        let not = if rule == Rule::Forbidden { "not " } else { "" };
+        (rule.allows(is_set), format!("{not}{name}"))
+    });
     note_demands(Check::Platform, &demands, platform, findings);
 }
 
 fn note_demands(
     check: Check,
-    demands: &[(bool, &str)],
+    demands: &[(bool, impl AsRef<str>)],
     received: impl std::fmt::Display,
     findings: &mut Findings,
 ) {
     let unmet: Vec<&str> = demands
         .iter()
         .filter(|(met, _)| !met)
-        .map(|(_, demand)| *demand)
+        .map(|(_, demand)| demand.as_ref())
         .collect();
     let expected = match unmet[..] {
         [] => "as the reference values ask".to_owned(),
@@ -233,57 +244,22 @@ fn judge_identity(
     is_endorsed: bool,
     findings: &mut Findings,
 ) {
-    let measured = identities.measurements.contains(&fields.measurement);
-    let signed = identities
-        .signed
-        .iter()
-        .any(|identity| identity.is_met_by(fields));
-    let counts = (
-        identities.measurements.len(),
-        identities.signed.len(),
-        identities.endorsed.len(),
-    );
-    let expected = match counts {
-        (0, 0, 0) => "a measurement or signed identity among the reference values".to_owned(),
-        (0, 0, _) => "a measurement that an accepted UVM endorsement names".to_owned(),
-        (measurements, signed, _) => {
-            let listed: Vec<String> = identities
-                .measurements
-                .iter()
-                .take(4)
-                .map(ToString::to_string)
-                .collect();
-            format!(
-                "one of {measurements} measurements [{}] or of {signed} signed identities",
-                listed.join(", ")
-            )
-        }
-    };
     let received = format!(
-        "measurement {}, id key {}, family {}, image {}, svn {}",
+        "measurement {}, id key {}, author key {}, family {}, image {}, svn {}",
         fields.measurement,
         fields.id_key_digest,
+        fields.author_key_digest,
         fields.family_id,
         fields.image_id,
         fields.guest_svn
     );
-    let passed = measured || signed || is_endorsed;
-    findings.note(Check::GuestIdentity, passed, expected, received);
-}
-
-impl SignedIdentity {
-    /// A zero digest means that nobody signed, and matches nothing.
-    fn is_met_by(&self, fields: &Fields) -> bool {
-        let author = self
-            .author_key_digest
-            .is_none_or(|digest| digest != KeyDigest::ZERO && digest == fields.author_key_digest);
-        self.id_key_digest != KeyDigest::ZERO
-            && self.id_key_digest == fields.id_key_digest
-            && author
-            && self.family_id == fields.family_id
-            && self.image_id == fields.image_id
-            && self.guest_svn <= fields.guest_svn
-    }
+    let passed = is_endorsed || identities.has(fields);
+    findings.note(
+        Check::GuestIdentity,
+        passed,
+        identities.describe(),
+        received,
+    );
 }
 
 fn judge_author_key(fields: &Fields, findings: &mut Findings) {
@@ -302,12 +278,13 @@ fn judge_author_key(fields: &Fields, findings: &mut Findings) {
 }
 
 /// A report without the field proves no mitigation.
-fn judge_mitigations(fields: &Fields, required: u64, findings: &mut Findings) {
-    let both = fields.launch_mit_vector & fields.current_mit_vector;
+fn judge_mitigations(fields: &Fields, required: Mitigations, findings: &mut Findings) {
+    let Mitigations { launch, current } = required;
     findings.note(
         Check::Mitigations,
-        both & required == required,
-        format_args!("at least {required:#x}"),
+        fields.launch_mit_vector & launch == launch
+            && fields.current_mit_vector & current == current,
+        format_args!("at least {launch:#x} at launch, {current:#x} now"),
         format_args!(
             "{:#x} at launch, {:#x} now (report version {})",
             fields.launch_mit_vector, fields.current_mit_vector, fields.version

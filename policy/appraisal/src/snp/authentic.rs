@@ -1,13 +1,12 @@
 //! An authentic report: its fields, and that there is no other way to one.
 
-use agent_evidence::{
-    BlockId, ChipId, HostData, KeyDigest, LaunchMeasurement, ReportData, ReportId,
-};
+use agent_evidence::{HostData, LaunchMeasurement, ReportData};
 
 use super::{
     Product, Tcb,
     endorser::SigningKey,
     fields::{Fields, FirmwareVersion, GuestPolicy, PlatformInfo},
+    ids::{BlockId, ChipId, KeyDigest, ReportId},
 };
 use crate::{uvm::AuthenticEndorsement, verdict::Findings};
 

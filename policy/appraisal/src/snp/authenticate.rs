@@ -4,14 +4,15 @@
 //! alone, the leaf's key is tried on the received bytes, and only then is the report
 //! read and held against the certificate that verified it.
 
-use agent_evidence::{ChipId, bytes::all_zero};
+use agent_evidence::bytes::all_zero;
 
 use super::{
     AuthenticReport, Product, ReferenceValues, Revocation, Roots, UnverifiedReport,
     authentic::Tcbs,
     endorsed,
-    endorser::{Endorser, Leaf, SigningKey},
+    endorser::{AUTHORITY_KEY_BITS, Endorser, Leaf, SigningKey},
     fields::Fields,
+    ids::ChipId,
 };
 use crate::{
     endorsements::Endorsements,
@@ -170,7 +171,9 @@ fn find_leaves<'a>(
             Some(Candidate { endorser, leaf })
         })
         .collect();
-    let expected = "leaf, ASK or ASVK, and the pinned ARK of one product";
+    let expected = format_args!(
+        "leaf, ASK or ASVK, and the pinned ARK of one product, both with RSA keys of {AUTHORITY_KEY_BITS} bits"
+    );
     let chained = !candidates.is_empty();
     findings.note(Check::Chain, chained, expected, described);
     chained.then_some(candidates)

@@ -23,6 +23,9 @@ pub enum SigningKey {
     Vlek,
 }
 
+/// Size of the RSA keys of root and intermediates, in bits.
+pub(crate) const AUTHORITY_KEY_BITS: usize = 4096;
+
 /// What the AMD extensions of a leaf certificate say.
 #[derive(Clone, PartialEq, Eq)]
 pub(crate) struct Leaf {
@@ -174,12 +177,16 @@ impl<'a> Endorser<'a> {
         roots: &'a Roots,
     ) -> Option<Self> {
         let root = roots.of(product)?;
+        if !root.key.is_rsa_of(AUTHORITY_KEY_BITS) {
+            return None;
+        }
         let name = kind.issuer(product);
         let issuer = endorsements
             .certificates
             .iter()
             .chain(&roots.intermediates)
             .filter(|candidate| candidate.subject.common_name == name)
+            .filter(|candidate| candidate.key.is_rsa_of(AUTHORITY_KEY_BITS))
             .find(|candidate| candidate.is_issued_by(root) && leaf.is_issued_by(candidate))?;
         Some(Self { leaf, issuer, root })
     }

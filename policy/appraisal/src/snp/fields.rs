@@ -3,13 +3,16 @@
 use std::{cmp::Ordering, fmt, str::FromStr};
 
 use agent_evidence::{
-    BlockId, ChipId, HostData, KeyDigest, LaunchMeasurement, ReportData, ReportId,
+    HostData, LaunchMeasurement, ReportData,
     bytes::{Reader, Truncated, all_zero},
     snp::REPORT_LEN,
 };
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 
-use super::layout::SIGNED_LEN;
+use super::{
+    ids::{BlockId, ChipId, KeyDigest, ReportId},
+    layout::SIGNED_LEN,
+};
 
 const _: () = {
     let head = 4 + 4 + 8 + 16 + 16 + 4 + 4 + 8 + 8 + 4 + 4;
@@ -88,13 +91,13 @@ impl Fields {
         let fields = Self {
             version: r.u32_le()?,
             guest_svn: r.u32_le()?,
-            policy: GuestPolicy(r.u64_le()?),
+            policy: GuestPolicy(u64_le(&mut r)?),
             family_id: BlockId(r.array()?),
             image_id: BlockId(r.array()?),
             vmpl: r.u32_le()?,
             signature_algorithm: r.u32_le()?,
             current_tcb: r.array()?,
-            platform: PlatformInfo(r.u64_le()?),
+            platform: PlatformInfo(u64_le(&mut r)?),
             key_info: r.u32_le()?,
             report_data: {
                 reserved(r.take(4)?);
@@ -122,9 +125,9 @@ impl Fields {
                 reserved(r.take(1)?);
                 r.array()?
             },
-            launch_mit_vector: r.u64_le()?,
+            launch_mit_vector: u64_le(&mut r)?,
             current_mit_vector: {
-                let vector = r.u64_le()?;
+                let vector = u64_le(&mut r)?;
                 reserved(r.take(152)?);
                 vector
             },
@@ -152,6 +155,10 @@ impl Fields {
     pub(crate) const fn key_info_is_known(&self) -> bool {
         self.key_info >> 5 == 0
     }
+}
+
+fn u64_le(r: &mut Reader<'_>) -> Result<u64, Truncated> {
+    r.array().map(u64::from_le_bytes)
 }
 
 impl FirmwareVersion {
@@ -270,6 +277,11 @@ impl PlatformInfo {
     /// No two addresses name the same memory; checked since the last boot.
     pub const fn alias_check_complete(self) -> bool {
         self.bit(5)
+    }
+
+    /// Devices can be given to guests as trusted ones (SEV-TIO).
+    pub const fn tio(self) -> bool {
+        self.bit(7)
     }
 }
 

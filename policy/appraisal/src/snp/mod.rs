@@ -12,28 +12,35 @@ mod authenticate;
 mod endorsed;
 mod endorser;
 mod fields;
+mod identities;
+mod ids;
 mod json;
 mod layout;
 mod product;
 mod references;
 mod report;
 mod roots;
+mod rules;
 mod sources;
 mod tcb;
+mod thim;
 
 pub use self::{
     appraise::Expected,
     authentic::AuthenticReport,
     endorser::SigningKey,
     fields::{FirmwareVersion, FirmwareVersionError, GuestPolicy, PlatformInfo},
+    identities::{CombinedIdentity, EndorsedIdentity, Identities, SignedIdentity},
+    ids::{BlockId, ChipId, KeyDigest, ReportId},
     json::{JsonEvidence, JsonEvidenceError, REPORT_JSON_LIMIT},
     product::{Product, ProductError},
     references::{
-        EndorsedIdentity, GuestPolicyRules, Identities, PlatformRules, ProductFloor,
-        ReferenceValues, Revocation, SignedIdentity, TcbFloor,
+        GuestPolicyRules, PlatformRules, ProductFloor, ReferenceValues, Revocation, TcbFloor,
     },
     report::{EndorsementLocator, UnverifiedReport},
     roots::{Roots, RootsError},
-    sources::{Store, StoreError, ThimCertificates, ThimError},
+    rules::{Levels, Mitigations, Rule},
+    sources::{Store, StoreError},
     tcb::Tcb,
+    thim::{ThimCertificates, ThimError},
 };

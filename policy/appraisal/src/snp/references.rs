@@ -6,17 +6,21 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use agent_evidence::{BlockId, KeyDigest, LaunchMeasurement};
 use serde::{Deserialize, Serialize};
 
-use super::{Product, Tcb, fields::FirmwareVersion};
-use crate::uvm::DidX509;
+use super::{
+    Product, Tcb,
+    fields::FirmwareVersion,
+    identities::Identities,
+    rules::{Levels, Mitigations, Rule},
+};
 
 /// What an owner accepts of a guest and its platform.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ReferenceValues {
     /// Floors by product; a product without one is refused.
+    #[serde(deserialize_with = "agent_json::unique")]
     pub products: BTreeMap<Product, ProductFloor>,
     /// Products refused whatever they report. Milan, unless the owner says
     /// otherwise: extraction of keys from that generation has been published.
@@ -24,7 +28,7 @@ pub struct ReferenceValues {
     pub refused_products: BTreeSet<Product>,
     /// Whether revocation lists are required, and how old they may be.
     pub revocation: Revocation,
-    /// Providers whose VLEK is accepted, as their certificate names them.
+    /// Providers whose VLEK is accepted, byte for byte as its extension cspID spells them.
     #[serde(default)]
     pub vlek_providers: BTreeSet<String>,
     /// Whether a report that hides its chip is accepted.
@@ -32,9 +36,9 @@ pub struct ReferenceValues {
     pub masked_chip_id: bool,
     /// Rules for the guest policy.
     pub guest_policy: GuestPolicyRules,
-    /// Privilege level the report must be asked for from.
+    /// Privilege levels the report may be asked for from; 0 unless given.
     #[serde(default)]
-    pub vmpl: u32,
+    pub vmpl: Levels,
     /// What the guest may be.
     pub identities: Identities,
     /// Rules for the platform.
@@ -42,7 +46,7 @@ pub struct ReferenceValues {
     pub platform: PlatformRules,
     /// Mitigation bits that must be set, at launch and now.
     #[serde(default)]
-    pub mitigations: u64,
+    pub mitigations: Mitigations,
 }
 
 /// The oldest acceptable state of one product.
@@ -74,7 +78,7 @@ pub struct TcbFloor {
 
 /// What is asked of revocation lists.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum Revocation {
     /// A list signed by the root and issued at most this long ago must be there.
     Required {
@@ -115,80 +119,89 @@ pub struct GuestPolicyRules {
     pub page_swap_disabled: bool,
 }
 
-/// What a guest may be: one of the measurements, signed by a trusted key, or endorsed.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Identities {
-    /// Launch measurements.
-    #[serde(default)]
-    pub measurements: BTreeSet<LaunchMeasurement>,
-    /// Guests accepted for their ID block.
-    #[serde(default)]
-    pub signed: Vec<SignedIdentity>,
-    /// Guests accepted for the UVM endorsement of their measurement. With any here an
-    /// endorsement must be given and hold, whatever else is listed.
-    #[serde(default)]
-    pub endorsed: Vec<EndorsedIdentity>,
-}
-
-/// A guest accepted because a trusted key signed its ID block.
+/// Rules for the bits of PLATFORM_INFO, each for itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct SignedIdentity {
-    /// Digest of the ID key.
-    pub id_key_digest: KeyDigest,
-    /// Digest of the author key, where one must have signed the ID key.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub author_key_digest: Option<KeyDigest>,
-    /// Family id in the ID block.
-    pub family_id: BlockId,
-    /// Image id in the ID block.
-    pub image_id: BlockId,
-    /// Lowest guest security version.
-    pub guest_svn: u32,
-}
-
-/// A guest accepted because its maker endorsed its launch measurement.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct EndorsedIdentity {
-    /// Who must have signed; names the root to trust.
-    pub issuer: DidX509,
-    /// The product line that the measurement must be of, exactly.
-    pub feed: String,
-    /// Lowest security version. Old endorsements stay valid, so only this retires them.
-    pub minimum_svn: u64,
-}
-
-/// Rules for the platform.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
+#[serde(try_from = "WrittenPlatformRules")]
 pub struct PlatformRules {
-    /// Aliases of memory must have been looked for.
-    pub alias_check_complete: bool,
-    /// Memory must have error correction.
-    pub ecc: bool,
-    /// Simultaneous multithreading must be off.
-    pub smt_disabled: bool,
-    /// Memory encryption of the whole system must be on.
-    pub tsme: bool,
-    /// RAPL must be off.
-    pub rapl_disabled: bool,
-    /// Ciphertext must be hidden.
-    pub ciphertext_hiding: bool,
+    /// Simultaneous multithreading is on.
+    pub smt: Rule,
+    /// Memory encryption of the whole system is on.
+    pub tsme: Rule,
+    /// Memory has error correction.
+    pub ecc: Rule,
+    /// RAPL is off.
+    pub rapl_disabled: Rule,
+    /// Ciphertext is hidden.
+    pub ciphertext_hiding: Rule,
+    /// Aliases of memory were looked for.
+    pub alias_check_complete: Rule,
+    /// Devices can be given to guests as trusted ones.
+    pub tio: Rule,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct WrittenPlatformRules {
+    smt: Rule,
+    /// The earlier way to forbid it.
+    smt_disabled: bool,
+    tsme: Rule,
+    ecc: Rule,
+    rapl_disabled: Rule,
+    ciphertext_hiding: Rule,
+    alias_check_complete: Rule,
+    tio: Rule,
 }
 
 impl Default for PlatformRules {
     /// Asks for the alias check: without it, the host may have mapped memory twice.
     fn default() -> Self {
         Self {
-            alias_check_complete: true,
-            ecc: false,
-            smt_disabled: false,
-            tsme: false,
-            rapl_disabled: false,
-            ciphertext_hiding: false,
+            smt: Rule::Either,
+            tsme: Rule::Either,
+            ecc: Rule::Either,
+            rapl_disabled: Rule::Either,
+            ciphertext_hiding: Rule::Either,
+            alias_check_complete: Rule::Required,
+            tio: Rule::Either,
         }
+    }
+}
+
+impl Default for WrittenPlatformRules {
+    fn default() -> Self {
+        let rules = PlatformRules::default();
+        Self {
+            smt: rules.smt,
+            smt_disabled: false,
+            tsme: rules.tsme,
+            ecc: rules.ecc,
+            rapl_disabled: rules.rapl_disabled,
+            ciphertext_hiding: rules.ciphertext_hiding,
+            alias_check_complete: rules.alias_check_complete,
+            tio: rules.tio,
+        }
+    }
+}
+
+impl TryFrom<WrittenPlatformRules> for PlatformRules {
+    type Error = &'static str;
+
+    fn try_from(written: WrittenPlatformRules) -> Result<Self, Self::Error> {
+        let smt = match (written.smt_disabled, written.smt) {
+            (true, Rule::Required) => return Err("smt is required, and smt_disabled forbids it"),
+            (true, _) => Rule::Forbidden,
+            (false, rule) => rule,
+        };
+        Ok(Self {
+            smt,
+            tsme: written.tsme,
+            ecc: written.ecc,
+            rapl_disabled: written.rapl_disabled,
+            ciphertext_hiding: written.ciphertext_hiding,
+            alias_check_complete: written.alias_check_complete,
+            tio: written.tio,
+        })
     }
 }
 

@@ -1,7 +1,6 @@
 //! A report as received: 1184 bytes that nobody may read yet.
 
 use agent_evidence::{
-    ChipId,
     bytes::{Reader, Truncated, all_zero},
     snp::{REPORT_LEN, ReportLengthError},
 };
@@ -10,6 +9,7 @@ use aws_lc_rs::signature::{ECDSA_P384_SHA384_FIXED, UnparsedPublicKey};
 use super::{
     endorser::{Leaf, SigningKey},
     fields::Fields,
+    ids::ChipId,
     layout::{RESERVED_TAIL_LEN, SCALAR_FIELD_LEN, SCALAR_LEN, SIGNED_LEN},
     product::Product,
 };

@@ -1,6 +1,6 @@
-//! Where certificates are found besides evidence: Azure's THIM and files on disk.
+//! Where certificates are found besides evidence: files on disk.
 //!
-//! Both are caches of the untrusted side. What they give is judged like what the
+//! They are a cache of the untrusted side. What they give is judged like what the
 //! evidence carries, so a wrong answer costs availability and nothing else.
 
 use std::{
@@ -10,60 +10,9 @@ use std::{
 };
 
 use agent_evidence::{MAX_CERTIFICATES_LEN, bytes::all_zero};
-use serde::Deserialize;
 
 use super::{EndorsementLocator, Product, SigningKey, Tcb};
 use crate::endorsements::{ContainerError, Endorsements};
-
-/// Text is not an answer of THIM.
-#[derive(Debug, thiserror::Error)]
-pub enum ThimError {
-    /// Not the JSON of it.
-    #[error("the thim answer is not json of its form")]
-    Json(#[from] serde_json::Error),
-    /// `tcbm` is not 16 hexadecimal digits.
-    #[error("the thim answer's tcbm is not 16 hexadecimal digits")]
-    Tcbm,
-    /// The certificates cannot be read.
-    #[error("the thim answer's certificates cannot be read")]
-    Certificates(#[from] ContainerError),
-}
-
-/// Certificates from the trusted hardware identity management of Azure.
-#[derive(Clone, Debug)]
-pub struct ThimCertificates {
-    /// The certificates.
-    pub endorsements: Endorsements,
-    /// The TCB that the VCEK is for; after a firmware update it may not be the
-    /// reported one.
-    pub tcb: [u8; 8],
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Thim {
-    vcek_cert: String,
-    tcbm: String,
-    certificate_chain: String,
-}
-
-impl ThimCertificates {
-    /// Reads the body of `GET …/metadata/THIM/amd/certification`.
-    ///
-    /// # Errors
-    ///
-    /// [`ThimError`] names what is wrong with it.
-    pub fn parse(body: &[u8]) -> Result<Self, ThimError> {
-        let thim: Thim = serde_json::from_slice(body)?;
-        let mut tcb = [0; 8];
-        hex::decode_to_slice(&thim.tcbm, &mut tcb).map_err(|_| ThimError::Tcbm)?;
-        // Written as a big-endian number; the report's bytes run the other way.
-        tcb.reverse();
-        let mut endorsements = Endorsements::parse(thim.vcek_cert.as_bytes())?;
-        endorsements.add(thim.certificate_chain.as_bytes())?;
-        Ok(Self { endorsements, tcb })
-    }
-}
 
 /// A file of the store cannot be used.
 #[derive(Debug, thiserror::Error)]

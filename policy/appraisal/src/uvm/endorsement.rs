@@ -156,7 +156,7 @@ impl UnverifiedEndorsement {
             return Err(EndorsementError::Signature);
         }
         let statement: Statement =
-            serde_json::from_slice(&self.message.payload).map_err(EndorsementError::Payload)?;
+            agent_json::parse(&self.message.payload).map_err(EndorsementError::Payload)?;
         Ok(AuthenticEndorsement {
             issuer: issuer.clone(),
             feed: header.feed.clone(),

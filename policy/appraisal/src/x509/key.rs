@@ -22,6 +22,14 @@ pub(crate) enum PublicKey {
 }
 
 impl PublicKey {
+    /// Whether it is an RSA key with a modulus of exactly so many bits.
+    pub(crate) fn is_rsa_of(&self, bits: usize) -> bool {
+        match self {
+            Self::Rsa(key) => modulus_bits(key).is_ok_and(|found| found == bits),
+            Self::P384(_) => false,
+        }
+    }
+
     /// Reads `SubjectPublicKeyInfo`; `None` if it is of another kind.
     pub(super) fn read(body: &mut Der<'_>) -> Result<Option<Self>, DerError> {
         let mut info = body.open(SEQUENCE)?;
@@ -37,4 +45,14 @@ impl PublicKey {
             _ => Ok(None),
         }
     }
+}
+
+/// Size of the modulus in an `RSAPublicKey` (RFC 8017, A.1.1).
+fn modulus_bits(key: &[u8]) -> Result<usize, DerError> {
+    let mut outer = Der::new(key);
+    let mut key = outer.open(SEQUENCE)?;
+    outer.finish()?;
+    let modulus = key.unsigned()?;
+    let unused = modulus.first().map_or(0, |first| first.leading_zeros());
+    Ok(modulus.len() * 8 - usize::try_from(unused).unwrap_or_default())
 }

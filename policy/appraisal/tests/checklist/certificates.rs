@@ -1,5 +1,6 @@
 //! Certificates from the chip up to the root, and the lists that revoke them.
 
+use aws_lc_rs::rsa::{KeyPair as RsaKeyPair, KeySize};
 use policy_appraisal::{
     Check, Endorsements, Outcome,
     snp::{Product, Revocation, Roots, SigningKey},
@@ -65,6 +66,32 @@ fn chain_ends_at_a_pinned_root() {
             &[Check::Chain],
         ),
     ]);
+}
+
+/// AMD's root and intermediates have RSA keys of 4096 bits; a shorter one is easier to
+/// come by, whoever signed it.
+#[test]
+fn root_and_intermediates_have_rsa_keys_of_4096_bits() {
+    for kind in [SigningKey::Vcek, SigningKey::Vlek] {
+        for (size, wanted) in [
+            (KeySize::Rsa2048, &[Check::Chain][..]),
+            (KeySize::Rsa3072, &[Check::Chain]),
+            (KeySize::Rsa4096, &[]),
+        ] {
+            let key = Signer::Given(Box::leak(Box::new(RsaKeyPair::generate(size).unwrap())));
+            let mut scene = Scene::new(Product::Genoa, kind);
+            scene.issuer = authority::issuer_of(scene.product, kind, key);
+            scene.leaf.certificate.signer = key;
+            assert_eq!(refusals(&scene.judge()), wanted, "{kind} {size:?}");
+
+            let mut scene = Scene::new(Product::Genoa, kind);
+            let root = authority::root_of(scene.product, key).build();
+            scene.issuer.signer = key;
+            scene.crl.as_mut().unwrap().signer = key;
+            let verdict = scene.judge_with(&scene.endorsements(), &Roots::parse(&root).unwrap());
+            assert_eq!(refusals(&verdict), wanted, "root, {kind} {size:?}");
+        }
+    }
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use policy_appraisal::Check;
 
 use super::{
-    owner::only_signed,
+    identity::only_signed,
     support::{refusals, scene::Scene},
 };
 

@@ -3,7 +3,9 @@
 
 mod certificates;
 mod every_byte;
+mod identity;
 mod owner;
+mod platform;
 mod report;
 #[path = "../support/mod.rs"]
 mod support;

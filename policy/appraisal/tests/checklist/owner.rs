@@ -1,17 +1,18 @@
 //! What a report says, against the owner's reference values.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
-use agent_evidence::KeyDigest;
 use policy_appraisal::{
     Check,
-    snp::{Identities, Product, ReferenceValues, SigningKey},
+    azure::PcrReferences,
+    snp::{Levels, Product, ReferenceValues, SigningKey},
 };
 
 use super::{
     judge,
     support::{refusals, scene::*},
 };
+
 #[test]
 fn no_tcb_is_below_the_floor() {
     judge(&[
@@ -162,129 +163,35 @@ fn privilege_level_is_the_expected_one() {
             "2, as expected",
             |s| {
                 s.put(VMPL, &[2]);
-                s.references.vmpl = 2;
-            },
-            &[],
-        ),
-    ]);
-}
-
-#[test]
-fn identity_is_a_reference_value() {
-    judge(&[
-        (
-            "another measurement",
-            |s| s.put(0x90, &[0]),
-            &[Check::GuestIdentity],
-        ),
-        (
-            "no reference value",
-            |s| s.references.identities = Identities::default(),
-            &[Check::GuestIdentity],
-        ),
-        ("signed", only_signed, &[]),
-        (
-            "signed, newer",
-            |s| {
-                only_signed(s);
-                s.put(0x04, &[0x81]);
+                s.references.vmpl = Levels::only(2);
             },
             &[],
         ),
         (
-            "signed, older",
+            "2, one of those expected",
             |s| {
-                only_signed(s);
-                s.put(0x04, &[0x7F]);
-            },
-            &[Check::GuestIdentity],
-        ),
-        (
-            "signed by nobody, as the reference value absurdly says",
-            |s| {
-                only_signed(s);
-                s.references.identities.signed[0].id_key_digest = KeyDigest::ZERO;
-                s.put(0xE0, &[0; 48]);
-            },
-            &[Check::GuestIdentity],
-        ),
-    ]);
-}
-
-pub(super) fn only_signed(scene: &mut Scene) {
-    scene.references.identities = Identities {
-        measurements: BTreeSet::new(),
-        signed: vec![signed_identity()],
-        endorsed: Vec::new(),
-    };
-}
-
-#[test]
-fn author_key_is_there_if_key_info_says_so() {
-    judge(&[
-        (
-            "digest without flag",
-            |s| s.put(KEY_INFO, &[0]),
-            &[Check::AuthorKey],
-        ),
-        (
-            "flag without digest",
-            |s| s.put(AUTHOR_KEY, &[0; 48]),
-            &[Check::AuthorKey],
-        ),
-        (
-            "neither",
-            |s| {
-                s.put(KEY_INFO, &[0]);
-                s.put(AUTHOR_KEY, &[0; 48]);
+                s.put(VMPL, &[2]);
+                s.references.vmpl = serde_json::from_str("[0, 2]").unwrap();
             },
             &[],
         ),
+        (
+            "1, none of those expected",
+            |s| {
+                s.put(VMPL, &[1]);
+                s.references.vmpl = serde_json::from_str("[0, 2]").unwrap();
+            },
+            &[Check::Vmpl],
+        ),
+        (
+            "0, of none expected",
+            |s| s.references.vmpl = serde_json::from_str("[]").unwrap(),
+            &[Check::Vmpl],
+        ),
     ]);
-}
-
-#[test]
-fn each_feature_of_the_platform_counts() {
-    for bit in 0..6 {
-        let mut scene = Scene::genoa();
-        scene.put(PLATFORM, &(STRICT_PLATFORM ^ 1 << bit).to_le_bytes());
-        assert_eq!(refusals(&scene.judge()), [Check::Platform], "bit {bit}");
+    for wrong in ["-1", "4294967296", "[4294967296]", "\"0\"", "[[0]]", "null"] {
+        assert!(serde_json::from_str::<Levels>(wrong).is_err(), "{wrong}");
     }
-    judge(&[(
-        "nothing asked for",
-        |s| {
-            s.put(PLATFORM, &[1]);
-            s.references.platform =
-                serde_json::from_str(r#"{"alias_check_complete": false}"#).unwrap();
-        },
-        &[],
-    )]);
-}
-
-#[test]
-fn mitigations_hold_at_launch_and_now() {
-    judge(&[
-        (
-            "not at launch",
-            |s| s.put(LAUNCH_MIT, &[0x07]),
-            &[Check::Mitigations],
-        ),
-        (
-            "not now",
-            |s| s.put(CURRENT_MIT, &[0x0E]),
-            &[Check::Mitigations],
-        ),
-        ("more than asked", |s| s.put(CURRENT_MIT, &[0x1F]), &[]),
-        (
-            "in a report without the field",
-            |s| {
-                s.put(0, &[3]);
-                s.put(LAUNCH_MIT, &[0]);
-                s.put(CURRENT_MIT, &[0]);
-            },
-            &[Check::Mitigations],
-        ),
-    ]);
 }
 
 #[test]
@@ -319,6 +226,38 @@ fn reference_values_are_complete_or_none() {
         let place = values.pointer_mut(at).unwrap().as_object_mut().unwrap();
         place.insert(unknown.to_owned(), true.into());
         assert!(parse(values).is_err(), "{at} {unknown}");
+    }
+}
+
+/// Of two values for one key the last would win silently.
+#[test]
+fn no_key_of_a_map_is_given_twice() {
+    let (floor, digest) = (
+        r#"{"tcb": {"bootloader": 1, "tee": 1, "snp": 1, "microcode": 1}, "firmware": "1.55.40"}"#,
+        "11".repeat(32),
+    );
+    let references = |products: &str| {
+        let text = format!(
+            r#"{{"products": {{{products}}}, "revocation": "optional", "identities": {{}},
+                "guest_policy": {{"abi_major": 1, "abi_minor": 31, "smt_allowed": false}}}}"#
+        );
+        serde_json::from_str::<ReferenceValues>(&text)
+    };
+    assert!(references(&format!(r#""Genoa": {floor}, "Turin": {floor}"#)).is_ok());
+    let error = references(&format!(r#""Genoa": {floor}, "Genoa": {floor}"#)).unwrap_err();
+    assert!(
+        error.to_string().contains("`Genoa` is given twice"),
+        "{error}"
+    );
+
+    let pcrs = |text: &str| serde_json::from_str::<PcrReferences>(text);
+    assert!(pcrs(&format!(r#"{{"4": ["{digest}"], "5": ["{digest}"]}}"#)).is_ok());
+    for wrong in [
+        format!(r#"{{"4": ["{digest}"], "4": []}}"#),
+        format!(r#"{{"4": ["{digest}"], "04": []}}"#),
+        format!(r#"{{"256": ["{digest}"]}}"#),
+    ] {
+        assert!(pcrs(&wrong).is_err(), "{wrong}");
     }
 }
 

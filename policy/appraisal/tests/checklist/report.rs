@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use policy_appraisal::{
     Check,
-    snp::{Product, SigningKey},
+    snp::{Mitigations, Product, SigningKey},
 };
 
 use super::{
@@ -71,7 +71,7 @@ fn format_is_a_known_one() {
                 s.put(0, &[4]);
                 s.put(LAUNCH_MIT, &[0]);
                 s.put(CURRENT_MIT, &[0]);
-                s.references.mitigations = 0;
+                s.references.mitigations = Mitigations::default();
             },
             &[],
         ),
@@ -108,7 +108,7 @@ fn a_report_without_cpu_takes_its_product_from_the_certificate() {
         s.put(CPU, &[0; 3]);
         s.put(LAUNCH_MIT, &[0]);
         s.put(CURRENT_MIT, &[0]);
-        s.references.mitigations = 0;
+        s.references.mitigations = Mitigations::default();
     };
     judge(&[("version 2", before_3, &[])]);
     let mut scene = Scene::genoa();

@@ -3,13 +3,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use agent_evidence::{BlockId, HostData, KeyDigest, LaunchMeasurement, ReportData};
+use agent_evidence::{HostData, LaunchMeasurement, ReportData};
 use policy_appraisal::{
     Endorsements, Timestamp, Verdict,
     snp::{
-        Expected, FirmwareVersion, GuestPolicyRules, Identities, PlatformRules, Product,
-        ProductFloor, ReferenceValues, Revocation, Roots, SignedIdentity, SigningKey, TcbFloor,
-        UnverifiedReport,
+        BlockId, Expected, FirmwareVersion, GuestPolicyRules, Identities, KeyDigest, Levels,
+        Mitigations, PlatformRules, Product, ProductFloor, ReferenceValues, Revocation, Roots,
+        Rule, SignedIdentity, SigningKey, TcbFloor, UnverifiedReport,
     },
 };
 
@@ -207,20 +207,21 @@ fn references(product: Product) -> ReferenceValues {
             ciphertext_hiding: true,
             page_swap_disabled: true,
         },
-        vmpl: 0,
+        vmpl: Levels::default(),
         identities: Identities {
             measurements: BTreeSet::from([LaunchMeasurement([0xA1; 48])]),
             ..Identities::default()
         },
         platform: PlatformRules {
-            alias_check_complete: true,
-            ecc: true,
-            smt_disabled: true,
-            tsme: true,
-            rapl_disabled: true,
-            ciphertext_hiding: true,
+            smt: Rule::Forbidden,
+            tsme: Rule::Required,
+            ecc: Rule::Required,
+            rapl_disabled: Rule::Required,
+            ciphertext_hiding: Rule::Required,
+            alias_check_complete: Rule::Required,
+            tio: Rule::Forbidden,
         },
-        mitigations: 0x0F,
+        mitigations: Mitigations::both(0x0F),
     }
 }
 

@@ -13,14 +13,13 @@ use agent_protocol::initdata::{Initdata, PolicyText};
 use anyhow::{Context as _, Result, bail};
 use guest_image_measurement::Sha384Digest;
 use policy_appraisal::{
-    Evidence, Freshness, MAX_EVIDENCE_LEN, Timestamp, Workload,
+    Evidence, EvidenceError, Freshness, MAX_EVIDENCE_LEN, Timestamp, Workload,
     azure::PcrReferences,
-    snp::{ReferenceValues, Roots, Store},
-    uvm::MAX_ENDORSEMENT_LEN,
+    snp::{ReferenceValues, Roots},
 };
 use serde::de::DeserializeOwned;
 
-use super::{Options, kds};
+use super::{Options, certificates::endorse};
 use crate::measure::expected;
 
 /// Longest file read of those that an owner writes, in bytes.
@@ -54,10 +53,7 @@ pub(crate) struct Inputs {
 
 impl Inputs {
     pub(crate) fn read(options: &Options) -> Result<Self> {
-        let text = bounded(&options.evidence, MAX_EVIDENCE_LEN)?;
-        let evidence = Evidence::parse(&text);
-        let mut evidence =
-            evidence.with_context(|| format!("the evidence {}", options.evidence.display()))?;
+        let mut evidence = evidence(&options.evidence)?;
         let mut references: ReferenceValues = json("the references", &options.references)?;
         for image in &options.guest_image {
             let launches = expected(&options.launches, image)?;
@@ -87,30 +83,14 @@ impl Inputs {
     }
 }
 
-/// Adds to the evidence's own certificates what the store and the key server have, and
-/// the endorsement of the image.
-fn endorse(evidence: &mut Evidence, options: &Options) -> Result<()> {
-    let wanted = evidence.report().locator();
-    let endorsements = evidence.endorsements_mut();
-    if let Some(path) = &options.uvm_endorsement {
-        let endorsement = bounded(path, MAX_ENDORSEMENT_LEN)?;
-        let added = endorsements.add_uvm_endorsement(&endorsement);
-        added.with_context(|| format!("the UVM endorsement {}", path.display()))?;
-    }
-    let Some(directory) = &options.store else {
-        return Ok(());
+/// Evidence of any form; [`EvidenceError`] is in the error if the file can be read and is none.
+fn evidence(path: &Path) -> Result<Evidence> {
+    let text = read_up_to(path, MAX_EVIDENCE_LEN)?;
+    let evidence = match text {
+        Some(text) => Evidence::parse(&text),
+        None => Err(EvidenceError::TooLong),
     };
-    if let Some(url) = &options.kds {
-        kds::Kds::new(url, directory)?.fetch(&wanted)?;
-    }
-    let found = Store::new(directory).find(&wanted)?;
-    for certificate in found.certificates() {
-        endorsements.add(certificate.as_der())?;
-    }
-    for list in found.crls() {
-        endorsements.add_crl(list.as_der())?;
-    }
-    Ok(())
+    evidence.with_context(|| format!("the evidence {}", path.display()))
 }
 
 fn roots(options: &Options) -> Result<Roots> {
@@ -161,6 +141,7 @@ fn now() -> Result<Timestamp> {
 
 fn json<T: DeserializeOwned>(what: &str, path: &Path) -> Result<T> {
     let text = bounded(path, MAX_OWN_LEN)?;
+    agent_json::check_depth(&text).with_context(|| format!("{what} {}", path.display()))?;
     let mut reader = serde_json::Deserializer::from_slice(&text);
     let parsed = serde_path_to_error::deserialize(&mut reader);
     let parsed = parsed.with_context(|| format!("{what} {}", path.display()))?;
@@ -170,7 +151,15 @@ fn json<T: DeserializeOwned>(what: &str, path: &Path) -> Result<T> {
     Ok(parsed)
 }
 
-fn bounded(path: &Path, limit: usize) -> Result<Vec<u8>> {
+pub(super) fn bounded(path: &Path, limit: usize) -> Result<Vec<u8>> {
+    match read_up_to(path, limit)? {
+        Some(content) => Ok(content),
+        None => bail!("{} has more than {limit} bytes", path.display()),
+    }
+}
+
+/// All of a file, unless it has more bytes than that.
+fn read_up_to(path: &Path, limit: usize) -> Result<Option<Vec<u8>>> {
     let mut content = Vec::new();
     let shown = || format!("cannot read {}", path.display());
     let file = File::open(path).with_context(shown)?;
@@ -178,8 +167,5 @@ fn bounded(path: &Path, limit: usize) -> Result<Vec<u8>> {
     file.take(more)
         .read_to_end(&mut content)
         .with_context(shown)?;
-    if content.len() > limit {
-        bail!("{} has more than {limit} bytes", path.display());
-    }
-    Ok(content)
+    Ok((content.len() <= limit).then_some(content))
 }

@@ -10,7 +10,13 @@
 //! | 1 | refused: at least one check refused, or was not reached |
 //! | 2 | wrong usage |
 //! | 3 | an input cannot be read, or is not what it should be |
+//! | 4 | the evidence is malformed, or of a form that is not known |
+//!
+//! With `--json` each of them prints an object with `accepted`, `checks` and `log`; where there
+//! is no verdict the latter two are empty, and `error` says why.
 
+mod certificates;
+mod failure;
 mod inputs;
 mod judge;
 mod kds;
@@ -19,20 +25,20 @@ mod show;
 use std::path::PathBuf;
 
 use agent_evidence::HostData;
-use anyhow::Result;
 use clap::Args;
+pub(crate) use failure::of_usage;
 use guest_image_measurement::launches::Launches;
 use inputs::{Bytes, Inputs};
+use judge::Judged;
 use policy_appraisal::Timestamp;
 
 /// Exit code for evidence that was refused.
 const REFUSED: u8 = 1;
-/// Exit code for what cannot be judged.
-pub(crate) const UNREADABLE: u8 = 3;
 
 /// Judge evidence of a guest: which chip signed it, what booted, what was bound, what ran.
 ///
-/// Exit codes: 0 accepted, 1 refused, 2 wrong usage, 3 an input cannot be read.
+/// Exit codes: 0 accepted, 1 refused, 2 wrong usage, 3 an input cannot be read or is not what
+/// it should be, 4 the evidence is malformed.
 #[derive(Args)]
 pub(crate) struct Options {
     /// Evidence, JSON: this project's own form, or CoCo's snp or az-snp-vtpm
@@ -81,6 +87,13 @@ pub(crate) struct Options {
     /// What may have run, JSON; without it the log is only shown
     #[arg(long, value_name = "FILE")]
     workload: Option<PathBuf>,
+    /// Certificates beside the evidence's: PEM, DER, a certificate table, or what Azure's
+    /// certificate service (THIM) answers (repeatable)
+    #[arg(long, value_name = "FILE")]
+    certificates: Vec<PathBuf>,
+    /// Revocation lists beside the evidence's: PEM or DER (repeatable)
+    #[arg(long, value_name = "FILE")]
+    revocation_list: Vec<PathBuf>,
     /// Directory in which certificates and lists are looked for and kept
     #[arg(long, value_name = "DIR")]
     store: Option<PathBuf>,
@@ -93,13 +106,18 @@ pub(crate) struct Options {
 }
 
 /// Judges and prints; gives the exit code.
-pub(crate) fn run(options: &Options) -> Result<u8> {
-    let inputs = Inputs::read(options)?;
-    let judged = judge::judge(&inputs)?;
-    if options.json {
-        println!("{}", serde_json::to_string_pretty(&judged)?);
+pub(crate) fn run(options: &Options) -> u8 {
+    match Inputs::read(options).and_then(|inputs| judge::judge(&inputs)) {
+        Ok(judged) => print_verdict(&judged, options.json),
+        Err(error) => failure::of_inputs(&error, options.json),
+    }
+}
+
+fn print_verdict(judged: &Judged, as_json: bool) -> u8 {
+    if as_json {
+        failure::print_json(judged);
     } else {
         print!("{judged}");
     }
-    Ok(if judged.is_accepted() { 0 } else { REFUSED })
+    if judged.is_accepted() { 0 } else { REFUSED }
 }

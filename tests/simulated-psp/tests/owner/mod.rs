@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use agent_evidence::LaunchMeasurement;
 use policy_appraisal::snp::{
-    FirmwareVersion, GuestPolicyRules, Identities, PlatformRules, Product, ProductFloor,
-    ReferenceValues, Revocation, SigningKey, TcbFloor,
+    FirmwareVersion, GuestPolicyRules, Identities, Levels, Mitigations, PlatformRules, Product,
+    ProductFloor, ReferenceValues, Revocation, SigningKey, TcbFloor,
 };
 use tests_simulated_psp::processor::Model;
 
@@ -56,12 +56,12 @@ pub(crate) fn references(product: Product, measurement: LaunchMeasurement) -> Re
             ciphertext_hiding: false,
             page_swap_disabled: false,
         },
-        vmpl: 0,
+        vmpl: Levels::default(),
         identities: Identities {
             measurements: BTreeSet::from([measurement]),
             ..Identities::default()
         },
         platform: PlatformRules::default(),
-        mitigations: 0,
+        mitigations: Mitigations::default(),
     }
 }

@@ -119,7 +119,7 @@ struct Parameters {
 
 /// Answers `WrapKey`.
 pub(crate) fn wrap(json: &[u8], keys: &OfflineKeys) -> Result<Vec<u8>, ProtocolError> {
-    let request: Request = serde_json::from_slice(json).map_err(ProtocolError::Json)?;
+    let request: Request = agent_json::parse(json).map_err(ProtocolError::Json)?;
     let WrapParameters { ec, optsdata } = request.keywrapparams;
     let options = optsdata.ok_or(ProtocolError::Missing("options to wrap (optsdata)"))?;
     // There is one provider in a request: the one that was asked.
@@ -138,7 +138,7 @@ pub(crate) fn wrap(json: &[u8], keys: &OfflineKeys) -> Result<Vec<u8>, ProtocolE
 
 /// Answers `UnWrapKey`.
 pub(crate) fn unwrap(json: &[u8], keys: &OfflineKeys) -> Result<Vec<u8>, ProtocolError> {
-    let request: Request = serde_json::from_slice(json).map_err(ProtocolError::Json)?;
+    let request: Request = agent_json::parse(json).map_err(ProtocolError::Json)?;
     let annotation = request.keyunwrapparams.annotation;
     let annotation = annotation.ok_or(ProtocolError::Missing("annotation"))?;
     let options = Packet::parse(&annotation.0)?.open(keys)?;
