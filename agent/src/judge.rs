@@ -337,18 +337,12 @@ mod tests {
     #[test]
     fn a_policy_that_cannot_be_measured_is_not_taken() {
         let (judge, log) = judge(&Standing::Open { bound: None });
-        let long = DenialEntry {
-            rule: "x".repeat(16_000),
-            count: 1,
+        let taken = PolicyEntry {
+            source: PolicySource::Request,
+            digest: Sha256Digest::ZERO,
+            bound: false,
         };
-        while log.note(long.clone()).is_ok() {}
-        while log
-            .note(DenialEntry {
-                rule: String::new(),
-                count: 1,
-            })
-            .is_ok()
-        {}
+        while log.note(taken.clone()).is_ok() {}
         assert!(matches!(
             judge.set_policy(&policy()),
             Err(SetPolicyError::Log(NoteError::Event(EventError::Full)))

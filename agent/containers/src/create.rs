@@ -21,6 +21,7 @@ use tracing::{info, warn};
 
 use crate::{
     cgroup::Cgroup,
+    covers,
     devices::{self, Device},
     inside::{Inside, UserError, resolve_user},
     job::{self, Job, JobError},
@@ -30,12 +31,13 @@ use crate::{
     process::Process,
     pull_events::PullEvents,
     root::{Root, RootError},
-    spec::{SettleError, complete_spec, executable_of, settle_spec},
+    spec::{SettleError, Told, complete_spec, executable_of, settle_spec},
     sysctls::{self, SysctlError},
     table::{CONTAINERS_MAX, Container, Containers, LookupError, lock},
     termination,
     volumes::StorageError,
     wiring::{Wiring, WiringError},
+    workload::{PodFacts, WorkloadError},
 };
 
 /// Why a container cannot be made or started.
@@ -79,6 +81,9 @@ pub enum CreateError {
         #[source]
         source: io::Error,
     },
+    /// It cannot be told in the log.
+    #[error(transparent)]
+    Workload(#[from] WorkloadError),
     /// It cannot be measured.
     #[error("the container cannot be measured")]
     Log(#[from] NoteError),
@@ -173,27 +178,40 @@ impl Containers {
             .processes_for(request.shared_processes && pause.is_none())?;
         self.take_volumes(request.volumes, parts).await?;
         let sysctls = request.spec.sysctls;
-        blocking(move || sysctls::set(&sysctls)).await??;
+        if pause.is_some() || !sysctls.is_empty() {
+            let asked = sysctls.clone();
+            blocking(move || sysctls::set(&asked)).await??;
+        }
         self.make_root(&id, request.image, &bundle, parts).await?;
         let ContainerSpec {
             mut spec,
             mut process,
             limits,
             termination_path,
+            pod,
             ..
         } = request.spec;
+        let facts = PodFacts::of(&pod);
         let termination = make_termination(&id, &bundle, &mut spec, termination_path)?;
         let cwd = process.process.cwd().clone();
         let user_name = process.user_name.clone();
-        process.process = {
+        let (prepared, marks) = {
             let prepared = process.process.clone();
-            let root = bundle.join("rootfs");
-            blocking(move || prepare_inside(&root, &cwd, &user_name, prepared)).await??
+            let (root, spec) = (bundle.join("rootfs"), spec.clone());
+            blocking(move || prepare_inside(&root, &spec, (&cwd, &user_name), prepared)).await??
         };
+        process.process = prepared;
         complete_spec(&mut spec, process.process.clone(), join);
-        let image = parts.root.as_ref().and_then(Root::manifest);
-        settle_spec(&self.log, &id, image, &spec).map_err(|error| match error {
+        let told = Told {
+            id: &id,
+            image: parts.root.as_ref().and_then(Root::manifest),
+            sysctls: &sysctls,
+            facts: &facts,
+            marks,
+        };
+        let digests = settle_spec(&self.log, told, &spec).map_err(|error| match error {
             SettleError::Log(error) => CreateError::Log(error),
+            SettleError::Workload(error) => CreateError::Workload(error),
             SettleError::Write(source) => CreateError::Prepare {
                 what: "the spec",
                 container: id.clone(),
@@ -217,6 +235,8 @@ impl Containers {
             cgroup,
             init: Arc::new(init),
             execs: Default::default(),
+            digests,
+            facts,
             defaults: process,
             shared_processes: request.shared_processes,
             is_pause,
@@ -414,13 +434,13 @@ fn make_bundle(id: &ContainerId) -> Result<PathBuf, CreateError> {
 }
 
 /// Makes the working directory, as other runtimes do, and turns the user's name
-/// into numbers.
+/// into numbers. Tells which mounts cover what the image has.
 fn prepare_inside(
     root: &Path,
-    cwd: &Path,
-    user_name: &str,
+    spec: &Spec,
+    (cwd, user_name): (&Path, &str),
     mut process: SpecProcess,
-) -> Result<SpecProcess, CreateError> {
+) -> Result<(SpecProcess, Vec<String>), CreateError> {
     let read = |source| {
         CreateError::User(UserError::Read {
             file: "root directory",
@@ -428,6 +448,7 @@ fn prepare_inside(
         })
     };
     let inside = Inside::open(root).map_err(read)?;
+    let marks = covers::marks(&inside, spec);
     if inside.make_directories(cwd).is_err() {
         // The library reports it with the path if the process really cannot start there.
         warn!("working directory not made");
@@ -435,5 +456,5 @@ fn prepare_inside(
     if !user_name.is_empty() {
         resolve_user(&inside, user_name, &mut process)?;
     }
-    Ok(process)
+    Ok((process, marks))
 }

@@ -18,10 +18,10 @@ use crate::{
     inside::{Inside, UserError, resolve_user},
     job::{Job, JobError},
     process::Process,
-    process_digest::process_digest,
-    spec::{executable_of, no_capabilities, within, write_private},
+    spec::{exec_identity, executable_of, no_capabilities, within, write_private},
     table::{Container, Containers, EXECS_MAX, LookupError, lock},
     wiring::{Wiring, WiringError},
+    workload::{self, WorkloadError},
 };
 
 /// How long an ended process is remembered, for its last output and late waiters.
@@ -56,6 +56,9 @@ pub enum ExecError {
     /// It cannot be measured.
     #[error("the process cannot be measured")]
     Log(#[from] NoteError),
+    /// It cannot be told in the log.
+    #[error(transparent)]
+    Workload(#[from] WorkloadError),
     /// A file or stream cannot be made.
     #[error("cannot prepare a process in container {container}")]
     Prepare {
@@ -97,7 +100,7 @@ impl Containers {
         let reservation = container.reserve(&exec)?;
         let process = container.inherit(process);
         let (name, size) = (process.user_name.clone(), process.terminal_size);
-        let process = self.run_exec(&container, &exec, &name, process).await?;
+        let process = self.run_exec(&container, &name, process).await?;
         if let Some(size) = size {
             process.set_size(size);
         }
@@ -119,7 +122,6 @@ impl Containers {
     async fn run_exec(
         &self,
         container: &Container,
-        exec: &ExecId,
         user_name: &str,
         spec: ProcessSpec,
     ) -> Result<Process, ExecError> {
@@ -144,10 +146,12 @@ impl Containers {
         }
         let file = paths::bundle(id).join(format!("exec-{}.json", self.serial()));
         let json = |error: serde_json::Error| prepare(error.into());
-        self.log.note(ExecEntry {
+        let digests = workload::exec(&process, &container.facts)?;
+        let identity = exec_identity(&container.digests, &digests);
+        self.log.note_counted(identity, |count| ExecEntry {
             container: id.to_string(),
-            exec: exec.to_string(),
-            process: process_digest(&process).map_err(json)?,
+            digests,
+            count,
         })?;
         let text = serde_json::to_vec(&process).map_err(json)?;
         write_private(&file, &text).map_err(prepare)?;

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use agent_evidence::{Sha256Digest, log::ContainerDigests};
 use agent_protocol::id::{ContainerId, ExecId};
 use agent_requests::ProcessSpec;
 
@@ -10,6 +11,7 @@ use crate::{
     process::Process,
     stdio::Stdio,
     table::{Container, Containers, lock},
+    workload::PodFacts,
 };
 
 /// No process of Linux has this number.
@@ -42,6 +44,14 @@ impl Containers {
                 .into_iter()
                 .collect::<std::collections::BTreeMap<_, _>>()
                 .into(),
+            digests: ContainerDigests {
+                process: Sha256Digest::ZERO,
+                environment: Sha256Digest::ZERO,
+                mounts: Sha256Digest::ZERO,
+                rights: Sha256Digest::ZERO,
+                settings: Sha256Digest::ZERO,
+            },
+            facts: PodFacts::default(),
             defaults: ProcessSpec {
                 process: oci_spec::runtime::Process::default(),
                 user_name: String::new(),

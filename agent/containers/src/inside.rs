@@ -50,6 +50,25 @@ pub(super) struct User {
 }
 
 impl Inside {
+    /// Whether there is something at a path that a mount would hide: anything but a
+    /// directory without entries.
+    pub(super) fn has_content(&self, path: &Path) -> bool {
+        let relative = path.strip_prefix("/").unwrap_or(path);
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
+        let opened = openat2(&self.0, relative, flags, Mode::empty(), resolve);
+        let directory = match opened {
+            Ok(directory) => directory,
+            Err(error) => return error != rustix::io::Errno::NOENT,
+        };
+        let Ok(entries) = rustix::fs::Dir::read_from(&directory) else {
+            return true;
+        };
+        entries
+            .flatten()
+            .any(|entry| !matches!(entry.file_name().to_bytes(), b"." | b".."))
+    }
+
     /// Opens a root file system.
     ///
     /// # Errors

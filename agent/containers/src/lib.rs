@@ -14,6 +14,7 @@
 mod cgroup;
 mod console;
 mod copy_file;
+mod covers;
 mod create;
 mod devices;
 mod dispositions;
@@ -34,7 +35,6 @@ mod parts;
 pub mod pause;
 mod pod_pause;
 mod process;
-mod process_digest;
 mod pull_events;
 mod reaper;
 mod remove;
@@ -50,6 +50,7 @@ mod termination;
 mod volumes;
 mod watched;
 mod wiring;
+mod workload;
 
 pub use cgroup::Cgroup;
 pub use copy_file::{CopyError, copy};
@@ -68,3 +69,4 @@ pub use stdio::{Output, WorkloadEnds};
 pub use sysctls::SysctlError;
 pub use table::{Container, ContainerError, Containers, LookupError, Surroundings};
 pub use volumes::{StorageError, Storages, VolumeError};
+pub use workload::WorkloadError;

@@ -7,7 +7,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use agent_evidence::log::ImageEntry;
+use agent_evidence::{Sha256Digest, log::ImageEntry};
 use agent_image::{Image, PullError};
 use agent_image_registry::{Reference, ReferenceError};
 use agent_image_unpacking::{AssembleError, RootFs};
@@ -107,7 +107,8 @@ impl Root {
     ) -> Result<Self, RootError> {
         let puller = images.puller()?;
         let image = puller.pull(reference)?;
-        log.note(entry(reference, &image))?;
+        let entry = entry(reference, &image);
+        log.note_once(identity(&entry), entry)?;
         Ok(Self::Image {
             mounts: puller.assemble(&image, bundle)?,
             manifest: image.manifest_digest.to_string(),
@@ -147,12 +148,21 @@ fn told_if_full(images: &Images, error: RootError) -> RootError {
 }
 
 fn entry(reference: &Reference, image: &Image) -> ImageEntry {
+    let lines: String = image.diff_ids.iter().map(|id| format!("{id}\n")).collect();
     ImageEntry {
         reference: reference.to_string(),
         manifest: image.manifest_digest.to_string(),
         config: image.config_digest.to_string(),
-        diff_ids: image.diff_ids.iter().map(ToString::to_string).collect(),
+        layers: u32::try_from(image.diff_ids.len()).unwrap_or(u32::MAX),
+        diff_ids: Sha256Digest::of(&[lines.as_bytes()]),
     }
+}
+
+/// What tells an image in the log from others.
+fn identity(entry: &ImageEntry) -> Sha256Digest {
+    let parts = [&entry.reference, &entry.manifest, &entry.config];
+    let parts = parts.map(|part| format!("{part}\n"));
+    Sha256Digest::of(&[b"image\n", parts.concat().as_bytes()])
 }
 
 /// The agent's program under another name; it is already in memory, so a pod

@@ -6,45 +6,117 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use agent_evidence::{Sha256Digest, log::ContainerEntry};
+use agent_evidence::{
+    Sha256Digest,
+    log::{ContainerDigests, ContainerEntry, ExecDigests},
+};
 use agent_measured::{Measured, NoteError};
 use agent_protocol::id::ContainerId;
-use agent_requests::paths;
+use agent_requests::{Sysctl, paths};
 use oci_spec::runtime::{
     Capabilities, LinuxCapabilities, LinuxNamespace, LinuxNamespaceType, Process as SpecProcess,
     Spec,
 };
 
-use crate::{namespaces, process_digest::process_digest};
+use crate::{
+    namespaces,
+    workload::{PodFacts, Workload, WorkloadError, bounded, workload},
+};
 
 /// Why a spec is not in force.
 #[derive(Debug)]
 pub(crate) enum SettleError {
     /// It cannot be measured.
     Log(NoteError),
+    /// It cannot be told in the log.
+    Workload(WorkloadError),
     /// It cannot be written.
     Write(io::Error),
 }
 
-/// Measures the spec, with the digest of the image's manifest, and writes it into the
-/// container's directory for the container library: the very bytes that were measured.
+/// What the log says of a container beside its spec.
+pub(super) struct Told<'a> {
+    /// Its id.
+    pub(super) id: &'a ContainerId,
+    /// The digest of its image's manifest.
+    pub(super) image: Option<&'a str>,
+    /// The settings that it asks for.
+    pub(super) sysctls: &'a [Sysctl],
+    /// What the pod is called.
+    pub(super) facts: &'a PodFacts,
+    /// What was let pass.
+    pub(super) marks: Vec<String>,
+}
+
+/// Measures the spec and writes it into the container's directory for the container
+/// library: the very spec that was measured. Returns the digests.
 pub(super) fn settle_spec(
     log: &Measured,
-    id: &ContainerId,
-    image: Option<&str>,
+    told: Told<'_>,
     spec: &Spec,
-) -> Result<(), SettleError> {
-    let json = |error: serde_json::Error| SettleError::Write(error.into());
-    let text = serde_json::to_vec(spec).map_err(json)?;
-    let process = spec.process().clone().unwrap_or_default();
-    log.note(ContainerEntry {
+) -> Result<ContainerDigests, SettleError> {
+    let Told {
+        id,
+        image,
+        sysctls,
+        facts,
+        marks,
+    } = told;
+    let Workload { digests, chosen } =
+        workload(spec, sysctls, facts).map_err(SettleError::Workload)?;
+    let marks = bounded(marks);
+    let entry = |count| ContainerEntry {
         container: id.to_string(),
         image: image.map(str::to_owned),
-        spec: Sha256Digest::of(&[&text]),
-        process: process_digest(&process).map_err(json)?,
-    })
-    .map_err(SettleError::Log)?;
-    write_private(&paths::bundle(id).join("config.json"), &text).map_err(SettleError::Write)
+        digests,
+        marks: marks.clone(),
+        chosen,
+        count,
+    };
+    log.note_counted(container_identity(image, &digests, &marks), entry)
+        .map_err(SettleError::Log)?;
+    let text = serde_json::to_vec(spec).map_err(|error| SettleError::Write(error.into()))?;
+    write_private(&paths::bundle(id).join("config.json"), &text).map_err(SettleError::Write)?;
+    Ok(digests)
+}
+
+/// What tells a container in the log from others.
+fn container_identity(
+    image: Option<&str>,
+    digests: &ContainerDigests,
+    marks: &[String],
+) -> Sha256Digest {
+    let ContainerDigests {
+        process,
+        environment,
+        mounts,
+        rights,
+        settings,
+    } = digests;
+    let image = Sha256Digest::of(&[image.unwrap_or_default().as_bytes()]);
+    let marks = Sha256Digest::of(&[marks.join("\n").as_bytes()]);
+    Sha256Digest::of(&[
+        b"container",
+        &image.0,
+        &process.0,
+        &environment.0,
+        &mounts.0,
+        &rights.0,
+        &settings.0,
+        &marks.0,
+    ])
+}
+
+/// What tells a further process in the log from others: itself, and its container.
+pub(super) fn exec_identity(container: &ContainerDigests, exec: &ExecDigests) -> Sha256Digest {
+    let of = container_identity(None, container, &[]);
+    Sha256Digest::of(&[
+        b"exec",
+        &of.0,
+        &exec.process.0,
+        &exec.environment.0,
+        &exec.rights.0,
+    ])
 }
 
 /// What a process keeps when its request names no capabilities: none. The library
@@ -180,12 +252,19 @@ mod tests {
         let mut process = SpecProcess::default();
         process.set_env(Some(vec!["KEY=PLANTED".to_owned()]));
         process.set_args(Some(vec!["sh".to_owned(), "PLANTED".to_owned()]));
-        let mut spec = Spec::default();
+        let mut spec: Spec = serde_json::from_str(r#"{"ociVersion":"1.2.0"}"#).unwrap();
         spec.set_process(Some(process));
         let log = Measured::default();
         let id = ContainerId::parse("no-such-container").unwrap();
+        let told = Told {
+            id: &id,
+            image: None,
+            sysctls: &[],
+            facts: &PodFacts::default(),
+            marks: Vec::new(),
+        };
         // There is no directory for it, so it is noted and not written.
-        assert!(settle_spec(&log, &id, None, &spec).is_err());
+        assert!(settle_spec(&log, told, &spec).is_err());
         let events = log.so_far();
         assert_eq!(events.events().len(), 1);
         assert!(!format!("{events:?}").contains("PLANTED"));

@@ -9,6 +9,22 @@ use thiserror::Error;
 
 use crate::namespaces;
 
+/// What every pod gets: some releases of containerd ask for these and others do not.
+const FOR_ALL: [(&str, &str); 2] = [
+    ("net.ipv4.ip_unprivileged_port_start", "0"),
+    ("net.ipv4.ping_group_range", "0 2147483647"),
+];
+
+/// Those that are not for all anyway.
+pub(crate) fn beyond_those_for_all(settings: &[Sysctl]) -> impl Iterator<Item = &Sysctl> {
+    let for_all = |one: &Sysctl| {
+        let words = one.value.split_whitespace();
+        let value = words.collect::<Vec<_>>().join(" ");
+        FOR_ALL.contains(&(&one.key, &value))
+    };
+    settings.iter().filter(move |one| !for_all(one))
+}
+
 /// Why a setting cannot be made.
 #[derive(Debug, Error)]
 pub enum SysctlError {
@@ -26,15 +42,12 @@ pub enum SysctlError {
     Enter(#[source] io::Error),
 }
 
-/// Makes the settings, in a thread of its own: only it enters the namespace, and it ends.
+/// Makes those for all and then the settings, in a thread of its own: only it enters the namespace, and it ends.
 ///
 /// # Errors
 ///
 /// [`SysctlError`] names the first setting that cannot be made.
 pub(crate) fn set(settings: &[Sysctl]) -> Result<(), SysctlError> {
-    if settings.is_empty() {
-        return Ok(());
-    }
     thread::scope(|scope| {
         thread::Builder::new()
             .spawn_scoped(scope, || enter_and_set(settings))
@@ -47,16 +60,42 @@ pub(crate) fn set(settings: &[Sysctl]) -> Result<(), SysctlError> {
 fn enter_and_set(settings: &[Sysctl]) -> Result<(), SysctlError> {
     let ipc = fs::File::open(namespaces::ipc()).map_err(SysctlError::Enter)?;
     setns(ipc, CloneFlags::CLONE_NEWIPC).map_err(|error| SysctlError::Enter(error.into()))?;
-    settings.iter().try_for_each(|Sysctl { key, value }| {
+    let set = |key: &str, value: &str| {
         write(key, value).map_err(|source| SysctlError::Set {
-            key: key.clone(),
+            key: key.to_owned(),
             source,
         })
-    })
+    };
+    FOR_ALL
+        .iter()
+        .try_for_each(|(key, value)| set(key, value))?;
+    settings
+        .iter()
+        .try_for_each(|one| set(&one.key, &one.value))
 }
 
 fn write(key: &str, value: &str) -> io::Result<()> {
     let path = Path::new("/proc/sys").join(key.replace('.', "/"));
     let mut file = fs::OpenOptions::new().write(true).open(path)?;
     file.write_all(value.as_bytes())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_all_pods_get_is_nobodys_setting() {
+        let sysctl = |key: &str, value: &str| Sysctl {
+            key: key.to_owned(),
+            value: value.to_owned(),
+        };
+        let asked = [
+            sysctl("net.ipv4.ip_unprivileged_port_start", "0"),
+            sysctl("net.ipv4.ping_group_range", "0\t2147483647"),
+            sysctl("net.ipv4.ip_unprivileged_port_start", "1024"),
+        ];
+        let beyond: Vec<_> = beyond_those_for_all(&asked).collect();
+        assert_eq!(beyond, [&asked[2]]);
+    }
 }

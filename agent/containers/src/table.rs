@@ -14,6 +14,7 @@ use std::{
     },
 };
 
+use agent_evidence::log::ContainerDigests;
 use agent_measured::Measured;
 use agent_protocol::{
     id::{ContainerId, ExecId, ProcessId},
@@ -29,6 +30,7 @@ use thiserror::Error;
 use crate::{
     cgroup::Cgroup, images::Images, oom::OomEvents, parts::Parts, pod_pause::PodPause,
     process::Process, reaper::Reaper, stats, stdio::Output, termination, volumes::Storages,
+    workload::PodFacts,
 };
 
 /// Most containers of one pod, the removed ones left out.
@@ -44,6 +46,9 @@ pub struct Container {
     pub(crate) init: Arc<Process>,
     /// Nothing while the process is being made.
     pub(crate) execs: Mutex<BTreeMap<ExecId, Option<Arc<Process>>>>,
+    /// What the log says of it.
+    pub(crate) digests: ContainerDigests,
+    pub(crate) facts: PodFacts,
     /// What execs inherit where their request says nothing.
     pub(crate) defaults: ProcessSpec,
     pub(crate) shared_processes: bool,

@@ -4,12 +4,19 @@
 //! not happen. In a guest with a TPM each entry is extended into its PCR first, so that
 //! the TPM's quote binds the log too. The lock is held for that and for an append or a
 //! copy, never across other work.
+//!
+//! The log is finite and the host can ask without end. So what is in it already is counted
+//! and told again at powers of two only, and each kind of entry has a share of its own:
+//! no kind starves another.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
 
 use agent_evidence::{
     Sha256Digest,
-    log::{Entry, EventError, MeasurementLog},
+    log::{Entry, Event, EventError, MeasurementLog, Operation},
     tee::tpm::{Register, TpmError},
 };
 use thiserror::Error;
@@ -26,19 +33,41 @@ pub enum NoteError {
     Register(#[from] TpmError),
 }
 
+/// Most bytes of the contents of one kind of entry. Those that the host can force by new
+/// requests share less than the log holds with all its framing.
+const fn share(operation: Operation) -> usize {
+    const KIB: usize = 1 << 10;
+    match operation {
+        Operation::Container => 1024 * KIB,
+        Operation::Exec => 768 * KIB,
+        Operation::Image => 512 * KIB,
+        Operation::Denial => 128 * KIB,
+        Operation::Boot | Operation::Initdata | Operation::Policy => 64 * KIB,
+    }
+}
+
 /// The log.
 #[derive(Debug, Default)]
 pub struct Measured {
-    log: Mutex<MeasurementLog>,
+    kept: Mutex<Kept>,
     register: Option<Arc<dyn Register>>,
+}
+
+#[derive(Debug, Default)]
+struct Kept {
+    log: MeasurementLog,
+    /// Bytes of the contents of each kind.
+    taken: BTreeMap<Operation, usize>,
+    /// How often something was done that is in the log, by what tells it from all else.
+    counts: BTreeMap<Sha256Digest, u64>,
 }
 
 impl Measured {
     /// An empty log, whose entries are extended into this register too.
     #[must_use]
     pub fn with(register: Option<Arc<dyn Register>>) -> Self {
-        let log = Mutex::default();
-        Self { log, register }
+        let kept = Mutex::default();
+        Self { kept, register }
     }
 
     /// Makes an entry; takes as long as the register's device does.
@@ -47,15 +76,83 @@ impl Measured {
     ///
     /// [`NoteError`]; then what it describes must not happen.
     pub fn note(&self, entry: impl Into<Entry>) -> Result<(), NoteError> {
-        let event = entry.into().event()?;
-        let Some(register) = &self.register else {
-            return Ok(self.lock().append(event)?);
-        };
-        // A TPM of the host may be slow on purpose; other tasks of this thread go on.
-        block_in_place(|| {
-            self.lock()
-                .append_after(event, |digests| Ok(register.extend(digests)?))
+        let entry = entry.into();
+        self.in_place(|| self.append(&mut self.lock(), &entry))
+    }
+
+    /// Counts something that may happen often, and makes an entry of it when it is new and
+    /// at powers of two after that. `identity` tells it from all else, and `entry` makes the
+    /// entry of a count.
+    ///
+    /// # Errors
+    ///
+    /// [`NoteError`]; then what it describes must not happen. What is in the log already
+    /// never fails for lack of room.
+    pub fn note_counted<E: Into<Entry>>(
+        &self,
+        identity: Sha256Digest,
+        entry: impl FnOnce(u64) -> E,
+    ) -> Result<(), NoteError> {
+        self.in_place(|| {
+            let mut kept = self.lock();
+            let before = kept.counts.get(&identity).copied().unwrap_or_default();
+            let count = before.saturating_add(1);
+            if count.is_power_of_two() {
+                match self.append(&mut kept, &entry(count).into()) {
+                    Err(NoteError::Event(EventError::Full)) if before > 0 => {}
+                    result => result?,
+                }
+            }
+            kept.counts.insert(identity, count);
+            Ok(())
         })
+    }
+
+    /// Makes an entry of something that the log tells once, however often it happens.
+    ///
+    /// # Errors
+    ///
+    /// [`NoteError`]; then what it describes must not happen.
+    pub fn note_once(
+        &self,
+        identity: Sha256Digest,
+        entry: impl Into<Entry>,
+    ) -> Result<(), NoteError> {
+        self.in_place(|| {
+            let mut kept = self.lock();
+            if !kept.counts.contains_key(&identity) {
+                self.append(&mut kept, &entry.into())?;
+                kept.counts.insert(identity, 1);
+            }
+            Ok(())
+        })
+    }
+
+    fn append(&self, kept: &mut Kept, entry: &Entry) -> Result<(), NoteError> {
+        let (operation, event) = (entry.operation(), entry.event()?);
+        let taken = kept.taken.get(&operation).copied().unwrap_or_default();
+        let after = taken.saturating_add(event.content().len());
+        if after > share(operation) {
+            return Err(EventError::Full.into());
+        }
+        self.append_event(&mut kept.log, event)?;
+        kept.taken.insert(operation, after);
+        Ok(())
+    }
+
+    fn append_event(&self, log: &mut MeasurementLog, event: Event) -> Result<(), NoteError> {
+        match &self.register {
+            Some(register) => log.append_after(event, |digests| Ok(register.extend(digests)?)),
+            None => Ok(log.append(event)?),
+        }
+    }
+
+    /// A TPM of the host may be slow on purpose; other tasks of this thread go on.
+    fn in_place<T>(&self, work: impl FnOnce() -> T) -> T {
+        match self.register {
+            Some(_) => block_in_place(work),
+            None => work(),
+        }
     }
 
     /// Extends the register of the initdata, where there is one.
@@ -71,18 +168,18 @@ impl Measured {
     /// The log so far.
     #[must_use]
     pub fn so_far(&self) -> MeasurementLog {
-        self.lock().clone()
+        self.lock().log.clone()
     }
 
-    fn lock(&self) -> MutexGuard<'_, MeasurementLog> {
+    fn lock(&self) -> MutexGuard<'_, Kept> {
         // An append either happened as a whole or not at all.
-        self.log.lock().unwrap_or_else(PoisonError::into_inner)
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use agent_evidence::log::{DenialEntry, EventDigests};
+    use agent_evidence::log::{DenialEntry, EventDigests, ExecDigests, ExecEntry, MAX_LOG_LEN};
 
     use super::*;
 
@@ -135,5 +232,70 @@ mod tests {
         let read = Entry::of(&after.events()[1]).unwrap().unwrap();
         assert_eq!(read, denial(2).into());
         assert_ne!(before.register(), after.register());
+    }
+
+    fn exec(number: u64) -> (Sha256Digest, impl FnOnce(u64) -> ExecEntry) {
+        let process = Sha256Digest::of(&[&number.to_le_bytes()]);
+        let digests = ExecDigests {
+            process,
+            environment: Sha256Digest::ZERO,
+            rights: Sha256Digest::ZERO,
+        };
+        let entry = move |count| ExecEntry {
+            container: "c1".to_owned(),
+            digests,
+            count,
+        };
+        (process, entry)
+    }
+
+    fn counts(log: &Measured) -> Vec<u64> {
+        let log = log.so_far();
+        let entries = log
+            .events()
+            .iter()
+            .map(|event| Entry::of(event).unwrap().unwrap());
+        entries
+            .map(|entry| match entry {
+                Entry::Exec(exec) => exec.count,
+                other => panic!("{other:?}"),
+            })
+            .collect()
+    }
+
+    #[test]
+    fn a_probe_of_a_year_leaves_a_small_log_and_a_new_process_is_seen_at_once() {
+        let log = Measured::default();
+        for _ in 0..3_200_000 {
+            let (identity, entry) = exec(1);
+            log.note_counted(identity, entry).unwrap();
+        }
+        let before = counts(&log);
+        assert_eq!(before.len(), 22, "{before:?}");
+        assert!(log.so_far().as_bytes().len() < 64 << 10);
+        let (identity, entry) = exec(2);
+        log.note_counted(identity, entry).unwrap();
+        assert_eq!(counts(&log).len(), 23);
+    }
+
+    #[test]
+    fn no_kind_starves_another_and_what_is_known_goes_on() {
+        let log = Measured::default();
+        let refused = (0..).find(|number| {
+            let (identity, entry) = exec(*number);
+            log.note_counted(identity, entry).is_err()
+        });
+        let (identity, entry) = exec(refused.unwrap());
+        assert!(log.note_counted(identity, entry).is_err(), "it is full");
+        for _ in 0..5 {
+            let (identity, entry) = exec(0);
+            log.note_counted(identity, entry).unwrap();
+        }
+        log.note(DenialEntry {
+            rule: "X".to_owned(),
+            count: 1,
+        })
+        .unwrap();
+        assert!(log.so_far().as_bytes().len() < MAX_LOG_LEN);
     }
 }

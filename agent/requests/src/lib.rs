@@ -42,5 +42,5 @@ pub use sandbox::{
     CreateSandbox, DestroySandbox, GetGuestDetails, GetOomEvent, OnlineCpuMem, SandboxStorage,
     SetPolicy,
 };
-pub use spec::{ContainerSpec, ProcessSpec, Sysctl};
+pub use spec::{ContainerSpec, PodNames, ProcessSpec, Sysctl};
 pub use storage::{Ephemeral, ImagePull, Local, TmpfsOptions, VolumeStorage};

@@ -42,8 +42,36 @@ pub struct ContainerSpec {
     pub sysctls: Vec<Sysctl>,
     /// Its limits.
     pub limits: Limits,
+    /// What the node says the pod is called.
+    pub pod: PodNames,
     /// Where in the container its last message is, if it has one.
     pub termination_path: Option<GuestPath>,
+}
+
+/// What Kubernetes calls a pod; empty where the node does not say.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct PodNames {
+    /// `metadata.name`.
+    pub name: String,
+    /// `metadata.namespace`.
+    pub namespace: String,
+    /// `metadata.uid`.
+    pub uid: String,
+}
+
+impl PodNames {
+    /// As containerd says it, in annotations.
+    fn of(annotations: &HashMap<String, String>) -> Self {
+        let value = |key: &str| {
+            let value = annotations.get(&format!("io.kubernetes.cri.sandbox-{key}"));
+            value.filter(|one| one.len() <= NAME_BYTES_MAX).cloned()
+        };
+        Self {
+            name: value("name").unwrap_or_default(),
+            namespace: value("namespace").unwrap_or_default(),
+            uid: value("uid").unwrap_or_default(),
+        }
+    }
 }
 
 /// A setting of a namespace of the pod's.
@@ -147,6 +175,7 @@ impl ContainerSpec {
             process,
             sysctls,
             limits,
+            pod: PodNames::of(&spec.Annotations),
             termination_path: spec
                 .Annotations
                 .get(TERMINATION_PATH)

@@ -51,6 +51,7 @@ pub(crate) fn create(error: &CreateError) -> Told {
             .with(Field::what(what))
             .with(Field::container(container))
             .errno(source),
+        CreateError::Workload(_) => Told::new("the container cannot be told in the log"),
         CreateError::Log(error) => {
             Told::new("the container cannot be measured").because(note(error))
         }
@@ -109,6 +110,7 @@ pub(crate) fn exec(error: &ExecError) -> Told {
         ExecError::TooMany(id) => Told::new("container {container} has too many processes already")
             .with(Field::container(id)),
         ExecError::User(error) => user(error),
+        ExecError::Workload(_) => Told::new("the process cannot be told in the log"),
         ExecError::Log(error) => Told::new("the process cannot be measured").because(note(error)),
         ExecError::Prepare { container, source } => {
             Told::new("cannot prepare a process in container {container}")

@@ -59,10 +59,22 @@ fn all_references() -> Value {
 }
 
 fn all_of_a_workload() -> Value {
-    let digest = "11".repeat(32);
+    let digest = "00".repeat(32);
     json!({
-        "containers": [{"image": format!("sha256:{digest}"), "process": digest, "at_most": 1}],
-        "execs": [digest],
+        "settings": digest,
+        "containers": [{
+            "image": "sha256:11",
+            "digests": {
+                "process": digest,
+                "environment": digest,
+                "mounts": digest,
+                "rights": digest,
+                "settings": digest,
+            },
+            "marks": ["host content covers /x"],
+            "at_most": 2,
+        }],
+        "execs": [{"process": digest, "environment": digest, "rights": digest}],
     })
 }
 

@@ -6,11 +6,10 @@ mod support;
 use agent_evidence::{
     HostData, Obtained, Sha256Digest,
     evidence::compose,
-    log::{ContainerEntry, Entry, Event, MeasurementLog, Operation},
+    log::{ContainerDigests, ContainerEntry, Entry, Event, MeasurementLog, Operation},
 };
 use policy_appraisal::{
-    AllowedContainer, Check, Evidence, EvidenceError, LoggedEvidence, LoggedExpected, Workload,
-    snp::UnverifiedReport,
+    Check, Evidence, EvidenceError, LoggedEvidence, LoggedExpected, Workload, snp::UnverifiedReport,
 };
 use support::{refusals, scene::Scene};
 
@@ -120,21 +119,28 @@ fn an_extra_container_is_refused_by_name() {
     let web = ContainerEntry {
         container: "web".to_owned(),
         image: Some("sha256:11".to_owned()),
-        spec: Sha256Digest([1; 32]),
-        process: Sha256Digest([2; 32]),
+        digests: ContainerDigests {
+            process: Sha256Digest([1; 32]),
+            environment: Sha256Digest([2; 32]),
+            mounts: Sha256Digest([3; 32]),
+            rights: Sha256Digest([4; 32]),
+            settings: Sha256Digest([5; 32]),
+        },
+        marks: Vec::new(),
+        chosen: Vec::new(),
+        count: 1,
     };
-    let allowed = AllowedContainer {
-        image: "sha256:11".to_owned(),
-        process: None,
-        at_most: 1,
-    };
-    let workload = Workload {
-        containers: vec![allowed],
-        execs: Vec::new(),
-    };
-    for expected in [&[][..], &[Check::Workload]] {
-        log.append(Entry::from(web.clone()).event().unwrap())
-            .unwrap();
+    let mut learnt = MeasurementLog::new();
+    learnt
+        .append(Entry::from(web.clone()).event().unwrap())
+        .unwrap();
+    let workload = Workload::learn(&learnt).unwrap();
+    for (count, expected) in [(1, &[][..]), (2, &[Check::Workload])] {
+        let entry = ContainerEntry {
+            count,
+            ..web.clone()
+        };
+        log.append(Entry::from(entry).event().unwrap()).unwrap();
         scene.put(0x50, &log.bound_report_data(NONCE).0);
         let evidence = LoggedEvidence {
             report: UnverifiedReport::parse(&scene.signed()).unwrap(),

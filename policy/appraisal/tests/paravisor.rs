@@ -15,7 +15,7 @@ use std::{
 
 use agent_evidence::{
     Sha256Digest,
-    log::{Entry, Event, EventError, ExecEntry, MeasurementLog},
+    log::{Entry, Event, EventError, ExecDigests, ExecEntry, MeasurementLog},
     tee::{
         Paravisor, Tee as _, TeeError,
         tpm::{Register, Tpm, TpmError},
@@ -108,8 +108,12 @@ fn evidence_of_a_paravisors_guest_is_accepted_by_our_verifier() {
     let earlier = log.clone();
     let exec = ExecEntry {
         container: "c".to_owned(),
-        exec: "e".to_owned(),
-        process: Sha256Digest([1; 32]),
+        digests: ExecDigests {
+            process: Sha256Digest([1; 32]),
+            environment: Sha256Digest([2; 32]),
+            rights: Sha256Digest([3; 32]),
+        },
+        count: 1,
     };
     let exec = Entry::from(exec).event().unwrap();
     log.append_after(exec, |digests| {

@@ -1,8 +1,12 @@
 //! What the guest writes into its log, as types: one line of JSON each.
 //!
 //! A verifier reads from them what was booted, given and run. They hold digests,
-//! references and ids, never arguments, environment or content. Unknown fields are
-//! errors on reading: a later guest may mean something by them.
+//! references and ids, and the values that the node chose, never arguments, what the
+//! owner put into the environment, or content. Unknown fields are errors on reading: a
+//! later guest may mean something by them.
+//!
+//! What is in the log already is counted, and told again at powers of two: a pod with a
+//! probe lives for years.
 //!
 //! | operation | entry | precedes |
 //! |---|---|---|
@@ -33,6 +37,13 @@ macro_rules! entries {
         })+
 
         impl Entry {
+            /// What it describes.
+            pub fn operation(&self) -> Operation {
+                match self {
+                    $(Self::$variant(_) => Operation::$variant),+
+                }
+            }
+
             /// Its line in the log.
             ///
             /// # Errors
@@ -132,11 +143,13 @@ pub struct ImageEntry {
     pub manifest: String,
     /// Digest of the configuration.
     pub config: String,
-    /// Digests of the unpacked layers, bottom first.
-    pub diff_ids: Vec<String>,
+    /// How many layers it has.
+    pub layers: u32,
+    /// SHA-256 of the digests of the unpacked layers, bottom first, a line each.
+    pub diff_ids: Sha256Digest,
 }
 
-/// A container that was made.
+/// A container that was made. Equal ones have equal digests (`docs/workload-digest.md`).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ContainerEntry {
@@ -145,22 +158,54 @@ pub struct ContainerEntry {
     /// Digest of its image's manifest; none for the pause container, whose only file
     /// is the agent.
     pub image: Option<String>,
-    /// Of the OCI spec that it runs by, as JSON. Holds the id, so it is never the same twice.
-    pub spec: Sha256Digest,
-    /// Of the spec's process alone, as JSON: arguments, environment, user, capabilities.
+    /// What differs from one that the owner knows can be seen by part.
+    pub digests: ContainerDigests,
+    /// What the guest let pass and would not have to: `host content covers /etc/x`.
+    pub marks: Vec<String>,
+    /// Values that the node chose and that are in no digest: `NAME=value`.
+    pub chosen: Vec<String>,
+    /// How many equal ones were made so far.
+    pub count: u64,
+}
+
+/// What a container is, by part.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ContainerDigests {
+    /// Program, arguments, working directory, terminal.
     pub process: Sha256Digest,
+    /// The environment.
+    pub environment: Sha256Digest,
+    /// The root's mode, mounts and volumes.
+    pub mounts: Sha256Digest,
+    /// Ids, capabilities, filters, limits of the kernel.
+    pub rights: Sha256Digest,
+    /// The pod's namespaces and their settings.
+    pub settings: Sha256Digest,
 }
 
 /// A further process in a container.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ExecEntry {
-    /// The container.
+    /// The container, the first of its equals in which it ran.
     pub container: String,
-    /// The process's name, chosen by the host.
-    pub exec: String,
-    /// Of the OCI process, as JSON: arguments, environment, user, capabilities.
+    /// What it is, by part.
+    pub digests: ExecDigests,
+    /// How often it was started so far, in all of them.
+    pub count: u64,
+}
+
+/// What a further process is, by part.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ExecDigests {
+    /// Program, arguments, working directory, terminal.
     pub process: Sha256Digest,
+    /// The environment.
+    pub environment: Sha256Digest,
+    /// Ids, capabilities, filters, limits of the kernel.
+    pub rights: Sha256Digest,
 }
 
 /// Requests that were refused. A host may ask without end, so the first is logged,
@@ -184,8 +229,16 @@ mod tests {
             ContainerEntry {
                 container: "c1".to_owned(),
                 image: None,
-                spec: Sha256Digest([1; 32]),
-                process: Sha256Digest([2; 32]),
+                digests: ContainerDigests {
+                    process: Sha256Digest([1; 32]),
+                    environment: Sha256Digest([2; 32]),
+                    mounts: Sha256Digest([3; 32]),
+                    rights: Sha256Digest([4; 32]),
+                    settings: Sha256Digest([5; 32]),
+                },
+                marks: vec!["host content covers /etc/x".to_owned()],
+                chosen: vec!["HOSTNAME=web-1".to_owned()],
+                count: 2,
             }
             .into(),
             PolicyEntry {
@@ -217,19 +270,5 @@ mod tests {
             let malformed = Event::of(Operation::Denial, content).unwrap();
             assert!(Entry::of(&malformed).unwrap().is_err(), "{content}");
         }
-    }
-
-    #[test]
-    fn an_image_of_too_many_layers_is_no_line() {
-        let image = ImageEntry {
-            reference: "r".to_owned(),
-            manifest: "m".to_owned(),
-            config: "c".to_owned(),
-            diff_ids: vec!["sha256:".to_owned() + &"0".repeat(64); 300],
-        };
-        assert!(matches!(
-            Entry::from(image).event(),
-            Err(EventError::TooLong(_))
-        ));
     }
 }

@@ -32,7 +32,7 @@ pub enum EventError {
 }
 
 /// What an entry of ours describes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Operation {
     /// The guest image that booted.
     Boot,

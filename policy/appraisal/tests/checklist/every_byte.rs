@@ -3,7 +3,7 @@
 use policy_appraisal::Check;
 
 use super::{
-    identity::only_signed,
+    owner::only_signed,
     support::{refusals, scene::Scene},
 };
 

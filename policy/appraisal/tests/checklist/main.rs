@@ -3,9 +3,7 @@
 
 mod certificates;
 mod every_byte;
-mod identity;
 mod owner;
-mod platform;
 mod report;
 #[path = "../support/mod.rs"]
 mod support;

@@ -12,12 +12,17 @@ pub(crate) struct Judged {
     /// On the report and what it binds.
     pub(super) verdict: Verdict,
     /// What the guest says that it did; true if the verdict accepts it.
-    pub(super) events: Vec<Event>,
+    pub(super) log: Option<MeasurementLog>,
 }
 
 impl Judged {
     pub(crate) fn is_accepted(&self) -> bool {
         self.verdict.is_accepted()
+    }
+
+    /// What the guest says that it did, event by event.
+    pub(super) fn events(&self) -> &[Event] {
+        self.log.as_ref().map_or(&[], MeasurementLog::events)
     }
 }
 
@@ -38,9 +43,8 @@ pub(crate) fn judge(inputs: &Inputs) -> Result<Judged> {
         at: inputs.at,
     };
     let verdict = inputs.evidence.appraise(&question).map_err(by_flags)?;
-    let log = inputs.evidence.log();
-    let events = log.map_or(&[][..], MeasurementLog::events).to_vec();
-    Ok(Judged { verdict, events })
+    let log = inputs.evidence.log().cloned();
+    Ok(Judged { verdict, log })
 }
 
 /// The same in terms of this command's flags.

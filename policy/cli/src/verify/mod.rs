@@ -20,6 +20,7 @@ mod failure;
 mod inputs;
 mod judge;
 mod kds;
+mod learn;
 mod show;
 
 use std::path::PathBuf;
@@ -87,6 +88,9 @@ pub(crate) struct Options {
     /// What may have run, JSON; without it the log is only shown
     #[arg(long, value_name = "FILE")]
     workload: Option<PathBuf>,
+    /// Write what ran as a file for --workload, if the evidence is accepted
+    #[arg(long, value_name = "FILE", conflicts_with = "workload")]
+    learn: Option<PathBuf>,
     /// Certificates beside the evidence's: PEM, DER, a certificate table, or what Azure's
     /// certificate service (THIM) answers (repeatable)
     #[arg(long, value_name = "FILE")]
@@ -107,7 +111,15 @@ pub(crate) struct Options {
 
 /// Judges and prints; gives the exit code.
 pub(crate) fn run(options: &Options) -> u8 {
-    match Inputs::read(options).and_then(|inputs| judge::judge(&inputs)) {
+    let judged = Inputs::read(options)
+        .and_then(|inputs| judge::judge(&inputs))
+        .and_then(|judged| {
+            if let Some(path) = &options.learn {
+                learn::write(&judged, path)?;
+            }
+            Ok(judged)
+        });
+    match judged {
         Ok(judged) => print_verdict(&judged, options.json),
         Err(error) => failure::of_inputs(&error, options.json),
     }

@@ -24,10 +24,10 @@ impl fmt::Display for Judged {
         for line in checks.lines() {
             writeln!(f, "{}", escaped(line))?;
         }
-        if !self.events.is_empty() {
+        if !self.events().is_empty() {
             writeln!(f, "\nwhat the guest logged:")?;
         }
-        for event in &self.events {
+        for event in self.events() {
             let operation = escaped(event.operation());
             writeln!(f, "  {operation:<10} {}", escaped(&words(event)))?;
         }
@@ -43,7 +43,7 @@ impl fmt::Display for Judged {
 impl Serialize for Judged {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let events: Vec<ShownEvent<'_>> = self
-            .events
+            .events()
             .iter()
             .map(|event| ShownEvent {
                 domain: event.domain(),
@@ -88,18 +88,30 @@ fn words(event: &Event) -> String {
         Entry::Policy(policy) => format!("sha256:{}, {}", policy.digest, bound(policy.bound)),
         Entry::Image(image) => format!("{} with manifest {}", image.reference, image.manifest),
         Entry::Container(container) => {
-            let process: String = shortly(&container.process);
+            let process: String = shortly(&container.digests.process);
             let image = container.image.as_deref().unwrap_or("none, it is a pause");
-            format!(
+            let mut words = format!(
                 "{} of image {image}, process {process}…",
                 container.container
-            )
+            );
+            for mark in &container.marks {
+                words.push_str(&format!("; {mark}"));
+            }
+            words + &times(container.count)
         }
         Entry::Exec(exec) => {
-            let process: String = shortly(&exec.process);
-            format!("{} in {}, process {process}…", exec.exec, exec.container)
+            let process: String = shortly(&exec.digests.process);
+            format!("in {}, process {process}…", exec.container) + &times(exec.count)
         }
         Entry::Denial(denial) => format!("by {}, for the {}. time", denial.rule, denial.count),
+    }
+}
+
+/// How often, where it is more than once. The log tells at powers of two.
+fn times(count: u64) -> String {
+    match count {
+        1 => String::new(),
+        count => format!("; at least {count} times so far"),
     }
 }
 
@@ -119,7 +131,7 @@ pub(super) fn escaped(text: &str) -> String {
 mod tests {
     use agent_evidence::{
         Sha256Digest,
-        log::{ContainerEntry, Operation},
+        log::{ContainerDigests, ContainerEntry, Operation},
     };
 
     use super::*;
@@ -129,12 +141,21 @@ mod tests {
         let entry = Entry::from(ContainerEntry {
             container: "c1".to_owned(),
             image: Some("sha256:11".to_owned()),
-            spec: Sha256Digest([1; 32]),
-            process: Sha256Digest([2; 32]),
+            digests: ContainerDigests {
+                process: Sha256Digest([2; 32]),
+                environment: Sha256Digest([3; 32]),
+                mounts: Sha256Digest([4; 32]),
+                rights: Sha256Digest([5; 32]),
+                settings: Sha256Digest([6; 32]),
+            },
+            marks: vec!["host content covers /x".to_owned()],
+            chosen: Vec::new(),
+            count: 2,
         });
         assert_eq!(
             words(&entry.event().unwrap()),
-            "c1 of image sha256:11, process 0202020202020202…"
+            "c1 of image sha256:11, process 0202020202020202…; host content covers /x; \
+             at least 2 times so far"
         );
         let other = Event::of(Operation::Container, "web").unwrap();
         assert_eq!(words(&other), "web");

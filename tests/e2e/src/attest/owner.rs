@@ -1,6 +1,6 @@
 //! The owner of a pod, who has `kata-cc verify` and what the host never saw.
 
-use std::{fs, path::PathBuf, process::Command, time::Duration};
+use std::{ffi::OsStr, fs, path::PathBuf, process::Command, time::Duration};
 
 use agent_evidence::log::MeasurementLog;
 use anyhow::{Context as _, Result, ensure};
@@ -60,6 +60,10 @@ impl Owner {
 
     /// What `kata-cc verify --json` says of evidence.
     fn verdict(&self, evidence: &Value) -> Result<Value> {
+        self.verdict_with(evidence, &[])
+    }
+
+    fn verdict_with(&self, evidence: &Value, further: &[&OsStr]) -> Result<Value> {
         let mut command = Command::new(built("kata-cc")?);
         command
             .arg("verify")
@@ -80,6 +84,7 @@ impl Owner {
                 .arg("--workload")
                 .arg(self.write("workload.json", workload.to_string())?);
         }
+        command.args(further);
         let ran = run(command, DEADLINE)?;
         let verdict: Value = serde_json::from_str(&ran.stdout)
             .with_context(|| format!("kata-cc verify: {ran:?}"))?;
@@ -107,22 +112,15 @@ impl Owner {
         Ok(refused)
     }
 
-    /// What may run from now on: the containers that this evidence shows, each once.
+    /// What may run from now on: what this evidence shows.
     pub(super) fn expect_what_ran(&mut self, evidence: &Value) -> Result<()> {
-        let verdict = self.verdict(evidence)?;
-        let log = verdict["log"].as_array().context("a verdict has a log")?;
-        let mut containers = Vec::new();
-        for event in log.iter().filter(|event| event["operation"] == "container") {
-            let entry: Value =
-                serde_json::from_str(event["content"].as_str().context("an event has content")?)?;
-            if entry["image"].is_string() {
-                containers.push(
-                    json!({"image": entry["image"], "process": entry["process"], "at_most": 1}),
-                );
-            }
-        }
-        ensure!(containers.len() == 1, "{log:?}");
-        self.workload = Some(json!({"containers": containers, "execs": []}));
+        let path = self.directory.join("learnt.json");
+        let verdict = self.verdict_with(evidence, &["--learn".as_ref(), path.as_os_str()])?;
+        ensure!(verdict["accepted"] == true, "{verdict}");
+        let learnt: Value = serde_json::from_str(&fs::read_to_string(&path)?)?;
+        let containers = learnt["containers"].as_array().map_or(0, Vec::len);
+        ensure!(containers == 1, "{learnt}");
+        self.workload = Some(learnt);
         Ok(())
     }
 }

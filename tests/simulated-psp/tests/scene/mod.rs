@@ -9,7 +9,7 @@ use std::{
 
 use agent_evidence::{
     LaunchMeasurement,
-    log::{ContainerEntry, Entry, MeasurementLog},
+    log::{ContainerDigests, ContainerEntry, Entry, MeasurementLog},
 };
 use guest_image_measurement::{Sha256Digest, VcpuCount, VcpuModel};
 use policy_appraisal::{
@@ -182,12 +182,24 @@ pub(crate) fn write_image(image: &Path, files: &Files) {
 /// A log of containers of one image each, named by its digest.
 pub(crate) fn log(images: &[&str]) -> MeasurementLog {
     let mut log = MeasurementLog::new();
-    for image in images {
+    for (number, image) in images.iter().enumerate() {
         let entry = Entry::from(ContainerEntry {
             container: "c1".to_owned(),
             image: Some((*image).to_owned()),
-            spec: agent_evidence::Sha256Digest([1; 32]),
-            process: agent_evidence::Sha256Digest([2; 32]),
+            digests: ContainerDigests {
+                process: agent_evidence::Sha256Digest([1; 32]),
+                environment: agent_evidence::Sha256Digest([2; 32]),
+                mounts: agent_evidence::Sha256Digest([3; 32]),
+                rights: agent_evidence::Sha256Digest([4; 32]),
+                settings: agent_evidence::Sha256Digest([5; 32]),
+            },
+            marks: Vec::new(),
+            chosen: Vec::new(),
+            count: 1 + images
+                .iter()
+                .take(number)
+                .filter(|one| one == &image)
+                .count() as u64,
         });
         log.append(entry.event().unwrap()).unwrap();
     }

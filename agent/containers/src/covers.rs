@@ -1,0 +1,94 @@
+//! Which of a container's mounts put content of the host over what its image has.
+//!
+//! Kubernetes does that where a pod says so (a ConfigMap at `/etc/nginx`), and a host could
+//! do it to any program. It is let pass, and marked in the log.
+
+use std::path::Path;
+
+use agent_requests::paths::{SANDBOX_ROOT, SHARED_ROOT};
+use oci_spec::runtime::{Mount, Spec};
+
+use crate::inside::Inside;
+
+/// What Kubernetes itself puts into every container.
+const OF_KUBERNETES: [&str; 3] = ["/etc/hosts", "/etc/hostname", "/etc/resolv.conf"];
+/// The pod's memory for sharing, which is empty when it is made.
+const SHARED_MEMORY: &str = "shm";
+
+/// A mark for each such mount.
+pub(crate) fn marks(inside: &Inside, spec: &Spec) -> Vec<String> {
+    let mounts = spec.mounts().as_deref().unwrap_or_default();
+    let covering = mounts.iter().filter(|mount| is_filled_by_host(mount));
+    covering
+        .map(|mount| mount.destination())
+        .filter(|path| !OF_KUBERNETES.iter().any(|own| path == &Path::new(own)))
+        .filter(|path| inside.has_content(path))
+        .map(|path| format!("host content covers {}", path.display()))
+        .collect()
+}
+
+/// Whether what is mounted comes from the host: files that it copied, or a file system that
+/// it may copy into. Volumes of the guest are empty at first, and only the pod writes there.
+fn is_filled_by_host(mount: &Mount) -> bool {
+    let Some(source) = mount.source() else {
+        return false;
+    };
+    if let Ok(below) = source.strip_prefix(SHARED_ROOT) {
+        let words: Vec<_> = below.iter().skip(1).take(2).collect();
+        return words != ["rootfs", "local"];
+    }
+    source
+        .strip_prefix(SANDBOX_ROOT)
+        .is_ok_and(|below| below != Path::new(SHARED_MEMORY))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use oci_spec::runtime::MountBuilder;
+
+    use super::*;
+
+    fn marked(root: &Path, mounts: &[(&str, &str)]) -> Vec<String> {
+        let mounts = mounts.iter().map(|(destination, source)| {
+            let mount = MountBuilder::default().destination(*destination);
+            mount.source(*source).typ("bind").build().unwrap()
+        });
+        let mut spec = Spec::default();
+        spec.set_mounts(Some(mounts.collect()));
+        marks(&Inside::open(root).unwrap(), &spec)
+    }
+
+    #[test]
+    fn content_of_the_host_over_what_the_image_has_is_marked() {
+        let root = tempfile::tempdir().unwrap();
+        fs::create_dir_all(root.path().join("etc/nginx")).unwrap();
+        fs::create_dir_all(root.path().join("empty")).unwrap();
+        fs::write(root.path().join("etc/nginx/nginx.conf"), "x").unwrap();
+        fs::write(root.path().join("etc/hosts"), "x").unwrap();
+        std::os::unix::fs::symlink("/etc/nginx", root.path().join("link")).unwrap();
+        let copied = format!("{SHARED_ROOT}/c1-0123-file");
+        let ephemeral = format!("{SANDBOX_ROOT}/ephemeral/v");
+        for (destination, source) in [
+            ("/etc/nginx/nginx.conf", &copied),
+            ("/etc/nginx", &copied),
+            ("/link/nginx.conf", &copied),
+            ("/etc", &ephemeral),
+        ] {
+            let expected = format!("host content covers {destination}");
+            assert_eq!(marked(root.path(), &[(destination, source)]), [expected]);
+        }
+        let volume = format!("{SHARED_ROOT}/s1/rootfs/local/v");
+        let shm = format!("{SANDBOX_ROOT}/shm");
+        let harmless = [
+            ("/etc/hosts", copied.as_str()),
+            ("/etc/nginx/new.conf", &copied),
+            ("/empty", &copied),
+            ("/nowhere/at/all", &copied),
+            ("/etc/nginx", &volume),
+            ("/dev/shm", &shm),
+        ];
+        assert!(marked(root.path(), &harmless).is_empty());
+    }
+}
