@@ -22,7 +22,7 @@ use shim_configuration::{
 };
 use shim_hypervisor::{Hypervisor, Nic, Vm, VmConfig};
 use shim_oci::{Role, Spec};
-use shim_volumes as volumes;
+use shim_volumes::{self as volumes, Mounts, Place};
 use thiserror::Error;
 
 use crate::{
@@ -381,11 +381,12 @@ fn dns(spec: &Spec) -> Result<Vec<String>, BootError> {
         return Ok(Vec::new());
     };
     let path = Path::new(&mount.source);
-    let mut text = String::new();
-    let read = fs::File::open(path).and_then(|file| {
-        io::Read::read_to_string(&mut io::Read::take(file, RESOLV_BYTES_MAX), &mut text)
-    });
-    read.map_err(|source| BootError::PodFile {
+    let read = path
+        .canonicalize()
+        .and_then(|path| Place::open(&path, Mounts::Refused))
+        .and_then(|place| place.read(RESOLV_BYTES_MAX))
+        .and_then(|bytes| String::from_utf8(bytes).map_err(io::Error::other));
+    let text = read.map_err(|source| BootError::PodFile {
         path: path.to_owned(),
         source,
     })?;

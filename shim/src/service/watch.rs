@@ -1,10 +1,10 @@
 //! What the shim notices by itself: ends of processes, of the VM, of memory.
 
-use std::{path::Path, sync::Arc, time::Duration};
+use std::{io, sync::Arc, time::Duration};
 
 use containerd_shim_protos::events::task::TaskOOM;
 use shim_agent_client::AgentClient;
-use shim_volumes as volumes;
+use shim_volumes::{self as volumes, Place};
 
 use super::Service;
 use crate::{
@@ -30,15 +30,15 @@ impl Service {
         let status = if process.exec.is_none() {
             tokio::select! {
                 status = process.outcome(&sandbox.agent) => status,
-                never = volumes::refresh(&sandbox.agent, &container.updated) => match never {},
+                never = volumes::refresh(&sandbox.agent, container.take_updated()) => match never {},
             }
         } else {
             process.outcome(&sandbox.agent).await
         };
         if process.exec.is_none()
-            && let Some(path) = &container.termination_log
+            && let Some(place) = &container.termination_log
         {
-            let message = save_message(&sandbox.agent, &container.id, path);
+            let message = save_message(&sandbox.agent, &container.id, place.clone());
             let _ = tokio::time::timeout(MESSAGE_DEADLINE, message).await;
         }
         self.finish(&container.id, &process, status);
@@ -108,7 +108,7 @@ async fn unhealthy(sandbox: &Sandbox) {
     }
 }
 
-async fn save_message(agent: &AgentClient, id: &str, path: &Path) {
+async fn save_message(agent: &AgentClient, id: &str, place: Place) {
     let message = match agent.termination_log(id).await {
         Ok(message) => message,
         Err(error) => {
@@ -118,7 +118,8 @@ async fn save_message(agent: &AgentClient, id: &str, path: &Path) {
     };
     let bytes = message.as_bytes();
     let bytes = bytes.get(..MESSAGE_BYTES_MAX).unwrap_or(bytes).to_vec();
-    if let Err(error) = tokio::fs::write(path, bytes).await {
+    let written = tokio::task::spawn_blocking(move || place.write(&bytes)).await;
+    if let Err(error) = written.map_err(io::Error::from).flatten() {
         tracing::warn!(%error, "termination message not written");
     }
 }
