@@ -11,6 +11,7 @@ use std::{
     fs,
     path::{Path, PathBuf},
     sync::{Arc, atomic::Ordering},
+    time::Duration,
 };
 
 use agent_protocol::id::SandboxId;
@@ -20,6 +21,7 @@ use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::unix::pipe,
     sync::watch,
+    time::timeout,
 };
 
 use self::script::{Machines, Script};
@@ -258,6 +260,25 @@ async fn a_dead_vm_ends_everything_once() {
     bench.service.delete("app", "").await.unwrap();
     bench.service.delete("pod", "").await.unwrap();
     assert!(!bench.state_exists());
+}
+
+#[tokio::test]
+async fn a_guest_s_claims_of_want_are_of_its_own_containers_and_few() {
+    let mut bench = Bench::new();
+    let foreign = ["stranger", "", "app\n", "../app"];
+    let claims = foreign.into_iter().chain(["app"; 10_000]).rev();
+    *bench.script.starving.lock().unwrap() = claims.map(str::to_owned).collect();
+    bench.create("pod").await.unwrap();
+    bench.create("app").await.unwrap();
+    bench.script.complains.send_replace(true);
+    let patience = Duration::from_millis(500);
+    let mut told = 0;
+    while let Ok(id) = timeout(patience, bench.events.out_of_memory()).await {
+        assert_eq!(id, "app");
+        told += 1;
+        assert!(told <= 32, "the guest is believed too often");
+    }
+    assert!(told > 0);
 }
 
 #[tokio::test]

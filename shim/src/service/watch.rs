@@ -2,8 +2,9 @@
 
 use std::{io, sync::Arc, time::Duration};
 
+use agent_protocol::id::ContainerId;
 use containerd_shim_protos::events::task::TaskOOM;
-use shim_agent_client::AgentClient;
+use shim_agent_client::{AgentClient, Pace};
 use shim_volumes::{self as volumes, Place};
 
 use super::Service;
@@ -16,8 +17,11 @@ use crate::{
 const HEALTH_INTERVAL: Duration = Duration::from_secs(30);
 /// How long an exit may wait for the termination message.
 const MESSAGE_DEADLINE: Duration = Duration::from_secs(5);
-/// What Kubernetes shows of a termination message.
-const MESSAGE_BYTES_MAX: usize = 4096;
+/// How many claims of a guest that it is out of memory are passed on at once: a pod has many
+/// containers, whose exits follow at once.
+const OOM_BURST: u32 = 32;
+/// How often they are passed on after those.
+const OOM_INTERVAL: Duration = Duration::from_secs(2);
 
 impl Service {
     /// Waits for a process to end and tells containerd.
@@ -75,16 +79,23 @@ impl Service {
         }
     }
 
-    /// Tells containerd of containers that ran out of memory; never ends.
+    /// Tells containerd of containers that ran out of memory; never ends. The guest may claim
+    /// it as often as it likes, and only of containers that there are.
     async fn out_of_memory(&self, agent: &AgentClient) {
+        let mut pace = Pace::new(OOM_BURST, OOM_INTERVAL);
         loop {
-            match agent.oom_event().await {
+            pace.next().await;
+            let known = |id: &ContainerId| self.containers.find(id.as_str()).is_ok();
+            match agent.oom_event(known).await {
                 Ok(id) => {
-                    tracing::warn!(container.id = id, "container out of memory");
+                    tracing::warn!(container.id = %id, "container out of memory");
                     self.events.publish(&TaskOOM {
-                        container_id: id,
+                        container_id: id.to_string(),
                         ..TaskOOM::default()
                     });
+                }
+                Err(error) if error.is_answer() => {
+                    tracing::warn!(%error, "the guest's event is not passed on");
                 }
                 Err(error) => {
                     tracing::debug!(%error, "no more news of memory");
@@ -116,9 +127,8 @@ async fn save_message(agent: &AgentClient, id: &str, place: Place) {
             return;
         }
     };
-    let bytes = message.as_bytes();
-    let bytes = bytes.get(..MESSAGE_BYTES_MAX).unwrap_or(bytes).to_vec();
-    let written = tokio::task::spawn_blocking(move || place.write(&bytes)).await;
+    let written =
+        tokio::task::spawn_blocking(move || place.write(message.as_str().as_bytes())).await;
     if let Err(error) = written.map_err(io::Error::from).flatten() {
         tracing::warn!(%error, "termination message not written");
     }

@@ -122,7 +122,7 @@ impl Walk<'_> {
             let file = self.plan.place.child(file, &child);
             let file = file.map_err(read_error(&path))?;
             let text = child.to_str();
-            let text = text.ok_or_else(|| CopyError::Name { path })?;
+            let text = text.ok_or(CopyError::Name { path })?;
             self.add(&file, name.join(text), format!("{guest}/{text}"), depth + 1)?;
         }
         Ok(())
