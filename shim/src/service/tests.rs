@@ -126,6 +126,10 @@ impl Bench {
 
     fn state_exists(&self) -> bool {
         let state = self.folder.path().join("state").exists();
+        let users = fs::read_dir(self.folder.path().join(".users"));
+        let users = users.into_iter().flatten().flatten();
+        let links = users.filter(|user| user.path().is_symlink()).count();
+        assert_eq!(links, if state { 2 } else { 0 }, "so do the users");
         let disk = self.folder.path().join("scratch/pod.img").exists();
         assert_eq!(state, disk, "the disk lives as long as the state");
         state
