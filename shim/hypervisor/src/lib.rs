@@ -34,6 +34,7 @@ pub mod node {
     pub use crate::{
         probe::kvm,
         snp::{device as sev_device, is_enabled as snp_is_enabled, is_in_processor},
+        user::is_open_to_others,
     };
 }
 

@@ -196,16 +196,11 @@ fn confinement(
     if let Some(source) = &config.entropy_source {
         world.device(source);
     }
-    if accelerator == Chosen::Kvm {
-        let device = Path::new("/dev/kvm");
+    let kvm = (accelerator == Chosen::Kvm).then_some("/dev/kvm");
+    let sev = is_confidential.then_some("/dev/sev");
+    for device in kvm.into_iter().chain(sev).map(Path::new) {
         let admitted = identity.admit(device);
-        admitted.map_err(|reason| StartError::Kvm { reason })?;
-        world.device(device);
-    }
-    if is_confidential {
-        let device = Path::new("/dev/sev");
-        let admitted = identity.admit(device);
-        admitted.map_err(|reason| StartError::SevSnp { reason })?;
+        admitted.map_err(|reason| StartError::Device { reason })?;
         world.device(device);
     }
     Ok(Some(Confinement { identity, world }))

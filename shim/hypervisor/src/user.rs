@@ -61,16 +61,7 @@ impl Identity {
     /// # Errors
     /// One sentence, if no group would help.
     pub(crate) fn admit(&mut self, device: &Path) -> Result<(), String> {
-        let found = device.metadata();
-        let found =
-            found.map_err(|error| format!("{} is not there ({error})", device.display()))?;
-        let group = group_for(&found).ok_or_else(|| {
-            format!(
-                "{} is for root alone: give it a group that may read and write it",
-                device.display()
-            )
-        })?;
-        self.groups.extend(group);
+        self.groups.extend(group_of(device)?);
         Ok(())
     }
 
@@ -100,6 +91,27 @@ fn checked(result: libc::c_long) -> io::Result<()> {
         0 => Ok(()),
         _ => Err(io::Error::last_os_error()),
     }
+}
+
+/// Whether somebody who is not root can be let open a device.
+///
+/// # Errors
+///
+/// One sentence that says why not.
+pub fn is_open_to_others(device: &Path) -> Result<(), String> {
+    group_of(device).map(drop)
+}
+
+/// The group that lets its members open a device; `None` if everybody may.
+fn group_of(device: &Path) -> Result<Option<u32>, String> {
+    let found = device.metadata();
+    let found = found.map_err(|error| format!("{} is not there ({error})", device.display()))?;
+    group_for(&found).ok_or_else(|| {
+        format!(
+            "{} is for root alone: give it a group of its own that may read and write it",
+            device.display()
+        )
+    })
 }
 
 /// The group that may use a device, `Some(None)` if everybody may, `None` if only root.
