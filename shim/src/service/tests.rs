@@ -101,6 +101,11 @@ impl Bench {
     }
 
     fn request(&self, id: &str, stdio: Stdio) -> CreateRequest {
+        self.annotated(id, stdio, "")
+    }
+
+    /// A request whose spec has further annotations, written as JSON after a comma.
+    fn annotated(&self, id: &str, stdio: Stdio, annotations: &str) -> CreateRequest {
         let bundle = self.folder.path().join(id);
         fs::create_dir_all(&bundle).unwrap();
         let kind = if id == "pod" { "sandbox" } else { "container" };
@@ -108,7 +113,7 @@ impl Bench {
             r#"{{"ociVersion":"1.1.0","annotations":{{
                 "io.kubernetes.cri.container-type":"{kind}",
                 "io.kubernetes.cri.sandbox-id":"pod",
-                "io.kubernetes.cri.image-name":"reg/{id}"}}}}"#
+                "io.kubernetes.cri.image-name":"reg/{id}"{annotations}}}}}"#
         );
         fs::write(bundle.join("config.json"), spec).unwrap();
         CreateRequest {
@@ -237,6 +242,28 @@ async fn a_refused_container_leaves_the_pod_and_says_why() {
     assert!(error.to_string().contains("not by this policy"), "{error}");
     assert!(bench.service.find("refused").is_err());
     assert!(bench.service.find("pod").is_ok());
+}
+
+#[tokio::test]
+async fn a_pod_that_would_weaken_its_node_or_guest_is_not_started() {
+    let bench = Bench::new();
+    for (name, why) in [
+        ("runtime.sandbox_cgroup_only", "the pod's limits"),
+        ("runtime.disable_guest_seccomp", "take a confinement off"),
+        ("hypervisor.rootless", "take a confinement off"),
+        (
+            "runtime.create_container_timeout",
+            "not allowed on this node",
+        ),
+        ("runtime.made_up", "no such annotation"),
+    ] {
+        let annotation = format!(r#","io.katacontainers.config.{name}":"0""#);
+        let request = bench.annotated("pod", silent(), &annotation);
+        let error = bench.service.create(request).await.unwrap_err().to_string();
+        assert!(error.contains(name) && error.contains(why), "{error}");
+        assert!(!bench.state_exists());
+    }
+    assert!(bench.create("pod").await.is_ok());
 }
 
 #[tokio::test]
