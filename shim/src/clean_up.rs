@@ -27,7 +27,7 @@ use crate::{
     network,
     process::KILLED_EXIT,
     record::{ProcessMark, Record, StateDir},
-    scratch,
+    scratch, users,
 };
 
 const DEATH_DEADLINE: Duration = Duration::from_secs(5);
@@ -86,6 +86,7 @@ fn clean_up(
     }
     let pid = shim.map_or(0, |mark| u32::try_from(mark.pid).unwrap_or(0));
     remove_vm(&state)?;
+    users::give_back(sandbox, &state)?;
     if let Some(record) = record {
         remove_network(&record)?;
         cgroup::remove(&record.cgroups);

@@ -2,7 +2,6 @@
 
 use std::{
     collections::HashMap,
-    path::PathBuf,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
@@ -10,7 +9,7 @@ use std::{
 };
 
 use shim_oci::Role;
-use shim_volumes::{CopyPlan, VolumePlan, is_updated};
+use shim_volumes::{CopyPlan, Place, VolumePlan, is_updated};
 use tokio::sync::Notify;
 
 use crate::{process::Process, status::TaskError};
@@ -30,9 +29,9 @@ pub(crate) struct Container {
     /// Its first process.
     pub(crate) init: Arc<Process>,
     /// Where its termination message goes.
-    pub(crate) termination_log: Option<PathBuf>,
+    pub(crate) termination_log: Option<Place>,
     /// Volumes that kubelet updates while it runs.
-    pub(crate) updated: Vec<CopyPlan>,
+    updated: Mutex<Vec<CopyPlan>>,
     execs: Mutex<HashMap<String, Arc<Process>>>,
 }
 
@@ -52,13 +51,19 @@ impl Container {
             bundle,
             init,
             termination_log: volumes.termination_log,
-            updated: volumes.copies.into_iter().filter(is_updated).collect(),
+            updated: Mutex::new(volumes.copies.into_iter().filter(is_updated).collect()),
             execs: Mutex::default(),
         }
     }
 
     fn execs(&self) -> MutexGuard<'_, HashMap<String, Arc<Process>>> {
         self.execs.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Hands out the volumes that kubelet updates, once. They are held open, and kubelet cannot
+    /// unmount them before they are dropped.
+    pub(crate) fn take_updated(&self) -> Vec<CopyPlan> {
+        std::mem::take(&mut *self.updated.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// The process that a request means: an empty id means the first one.

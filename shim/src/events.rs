@@ -211,6 +211,8 @@ async fn connect<'a>(
 
 #[cfg(test)]
 pub(crate) mod tests {
+    use containerd_shim_protos::protobuf::Message;
+
     use super::*;
 
     #[test]
@@ -248,6 +250,21 @@ pub(crate) mod tests {
                 }
             }
             topics
+        }
+    }
+
+    impl Recorded {
+        /// The container of the next event that one is out of memory.
+        pub(crate) async fn out_of_memory(&mut self) -> String {
+            loop {
+                let item = self.0.recv().await.unwrap();
+                if let Item::Event(envelope) = item
+                    && envelope.topic == TaskOOM::TOPIC
+                {
+                    let event = TaskOOM::parse_from_bytes(&envelope.event.value);
+                    return event.unwrap().container_id;
+                }
+            }
         }
     }
 

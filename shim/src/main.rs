@@ -39,6 +39,7 @@ mod stdio;
 mod task_service;
 mod tee;
 mod timing;
+mod users;
 
 use std::process::ExitCode;
 

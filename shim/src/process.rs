@@ -248,7 +248,7 @@ impl Process {
     /// reached containerd. Answers with the exit code, and does not decide the end.
     pub(crate) async fn outcome(self: &Arc<Self>, agent: &AgentClient) -> u32 {
         let status = match agent.wait(&self.guest).await {
-            Ok(status) => u32::try_from(status).unwrap_or(UNKNOWN_EXIT),
+            Ok(status) => status.into(),
             Err(error) => {
                 tracing::warn!(%error, "exit code unknown");
                 UNKNOWN_EXIT

@@ -22,7 +22,7 @@ use shim_configuration::{
 };
 use shim_hypervisor::{Hypervisor, Nic, Vm, VmConfig};
 use shim_oci::{Role, Spec};
-use shim_volumes as volumes;
+use shim_volumes::{self as volumes, Mounts, Place};
 use thiserror::Error;
 
 use crate::{
@@ -34,6 +34,7 @@ use crate::{
     scratch::{self, ScratchError},
     tee::{Protection, TeeError},
     timing::{Step, Timing},
+    users::{self, UsersError},
 };
 
 /// How long the hypervisor may take to go by itself.
@@ -67,6 +68,8 @@ pub(crate) enum BootError {
     Delivery(#[from] DeliveryError),
     #[error(transparent)]
     Tee(#[from] TeeError),
+    #[error(transparent)]
+    Users(#[from] UsersError),
     /// The spec has no network of its own.
     #[error(
         "the pod uses the host's network, which a VM cannot: remove hostNetwork, or set internetworking_model = \"none\" in [runtime]"
@@ -93,6 +96,8 @@ pub(crate) struct Resources {
     record: Record,
     cgroup: Option<PodCgroup>,
     network: Option<PodNetwork>,
+    /// Who borrows users of the node.
+    borrower: Option<SandboxId>,
     vm: Option<Arc<dyn Vm>>,
 }
 
@@ -104,6 +109,7 @@ impl Resources {
             record,
             cgroup: None,
             network: None,
+            borrower: None,
             vm: None,
         }
     }
@@ -118,6 +124,11 @@ impl Resources {
         // A start that was cancelled half-way has left only its record.
         if let Err(error) = shim_hypervisor::clean_up(&self.state.vm()) {
             tracing::error!(%error, "vm not cleaned up");
+        }
+        if let Some(sandbox) = self.borrower.take()
+            && let Err(error) = users::give_back(&sandbox, &self.state)
+        {
+            tracing::error!(%error, "users not given back");
         }
         if let Some(network) = self.network.take() {
             network.detach().await;
@@ -237,6 +248,8 @@ pub(crate) async fn boot(
     join_cgroup(&pod, resources)?;
     let (guest_network, nics) = attach_network(&pod, resources).await?;
     let mut config = vm_config(&pod, image, size, nics, resources.state.vm());
+    resources.borrower = Some(pod.id.clone());
+    config.users = users::lend(pod.config.qemu(), pod.id, &resources.state)?;
     let Resources { record, state, .. } = resources;
     let scratch_disk = scratch::lend(pod.config.qemu(), pod.id, record, state)?;
     config.disks.extend(scratch_disk);
@@ -381,11 +394,12 @@ fn dns(spec: &Spec) -> Result<Vec<String>, BootError> {
         return Ok(Vec::new());
     };
     let path = Path::new(&mount.source);
-    let mut text = String::new();
-    let read = fs::File::open(path).and_then(|file| {
-        io::Read::read_to_string(&mut io::Read::take(file, RESOLV_BYTES_MAX), &mut text)
-    });
-    read.map_err(|source| BootError::PodFile {
+    let read = path
+        .canonicalize()
+        .and_then(|path| Place::open(&path, Mounts::Refused))
+        .and_then(|place| place.read(RESOLV_BYTES_MAX))
+        .and_then(|bytes| String::from_utf8(bytes).map_err(io::Error::other));
+    let text = read.map_err(|source| BootError::PodFile {
         path: path.to_owned(),
         source,
     })?;

@@ -1,33 +1,33 @@
 //! A container's cgroup numbers in containerd's terms.
 //!
 //! The guest has cgroup v2 only, so containerd gets `io.containerd.cgroups.v2.Metrics`
-//! whatever the host has. The agent's message has v1's shape: CPU times in
-//! nanoseconds and the raw `memory.stat` map; this module turns them back.
+//! whatever the host has. The agent's message has v1's shape; this module turns it back. The
+//! numbers are the guest's and may be any: sums of them stop at the largest number.
 
-use std::collections::HashMap;
-
-use agent_protocol::rpc::agent::{BlkioStats, CgroupStats, StatsContainerResponse};
 use containerd_shim_protos::{
     cgroups_v2::metrics::{
         CPUStat, HugeTlbStat, IOEntry, IOStat, MemoryStat, Metrics, NetworkStat, PidsStat,
     },
     protobuf::{self, Message, MessageFull, well_known_types::any::Any},
 };
+use shim_agent_client::{Cpu, Device, HugePages, Interface, Stats};
 
-/// Packs the guest's answer for containerd.
+/// Nanoseconds of a microsecond.
+const MICROSECOND: u64 = 1000;
+
+/// Packs the guest's numbers for containerd.
 ///
 /// # Errors
 ///
 /// An error of the encoder if the message cannot be encoded.
-pub(crate) fn metrics(response: &StatsContainerResponse) -> protobuf::Result<Any> {
-    let cgroup = response.cgroup_stats.clone().unwrap_or_default();
+pub(crate) fn metrics(stats: &Stats) -> protobuf::Result<Any> {
     let metrics = Metrics {
-        pids: Some(pids(&cgroup)).into(),
-        cpu: Some(cpu(&cgroup)).into(),
-        memory: Some(memory(&cgroup)).into(),
-        io: Some(io(&cgroup.blkio_stats)).into(),
-        hugetlb: hugetlb(&cgroup),
-        network: response.network_stats.iter().map(network).collect(),
+        pids: Some(pids(stats.pids)).into(),
+        cpu: Some(cpu(&stats.cpu)).into(),
+        memory: Some(memory(stats)).into(),
+        io: Some(io(&stats.devices)).into(),
+        hugetlb: stats.huge_pages.iter().map(huge_pages).collect(),
+        network: stats.interfaces.iter().map(network).collect(),
         ..Metrics::default()
     };
     Ok(Any {
@@ -37,39 +37,36 @@ pub(crate) fn metrics(response: &StatsContainerResponse) -> protobuf::Result<Any
     })
 }
 
-fn pids(cgroup: &CgroupStats) -> PidsStat {
+fn pids((current, limit): (u64, u64)) -> PidsStat {
     PidsStat {
-        current: cgroup.pids_stats.current,
-        limit: cgroup.pids_stats.limit,
+        current,
+        limit,
         ..PidsStat::default()
     }
 }
 
-fn cpu(cgroup: &CgroupStats) -> CPUStat {
-    let usage = &cgroup.cpu_stats.cpu_usage;
-    let throttling = &cgroup.cpu_stats.throttling_data;
+fn cpu(cpu: &Cpu) -> CPUStat {
     CPUStat {
-        usage_usec: usage.total_usage / 1000,
-        user_usec: usage.usage_in_usermode / 1000,
-        system_usec: usage.usage_in_kernelmode / 1000,
-        nr_periods: throttling.periods,
-        nr_throttled: throttling.throttled_periods,
-        throttled_usec: throttling.throttled_time / 1000,
+        usage_usec: cpu.total_ns / MICROSECOND,
+        user_usec: cpu.user_ns / MICROSECOND,
+        system_usec: cpu.kernel_ns / MICROSECOND,
+        nr_periods: cpu.periods,
+        nr_throttled: cpu.throttled_periods,
+        throttled_usec: cpu.throttled_ns / MICROSECOND,
         ..CPUStat::default()
     }
 }
 
-fn memory(cgroup: &CgroupStats) -> MemoryStat {
-    let memory = &cgroup.memory_stats;
-    let raw: &HashMap<String, u64> = &memory.stats;
-    let stat = |key: &str| raw.get(key).copied().unwrap_or(0);
+fn memory(stats: &Stats) -> MemoryStat {
+    let stat = |key| stats.memory_stat(key);
+    let sum = |one, other| stat(one).saturating_add(stat(other));
     MemoryStat {
-        usage: memory.usage.usage,
-        usage_limit: memory.usage.limit,
-        max_usage: memory.usage.max_usage,
-        swap_usage: memory.swap_usage.usage,
-        swap_limit: memory.swap_usage.limit,
-        swap_max_usage: memory.swap_usage.max_usage,
+        usage: stats.memory.usage,
+        usage_limit: stats.memory.limit,
+        max_usage: stats.memory.max_usage,
+        swap_usage: stats.swap.usage,
+        swap_limit: stats.swap.limit,
+        swap_max_usage: stats.swap.max_usage,
         anon: stat("anon"),
         file: stat("file"),
         kernel_stack: stat("kernel_stack"),
@@ -89,8 +86,8 @@ fn memory(cgroup: &CgroupStats) -> MemoryStat {
         slab_unreclaimable: stat("slab_unreclaimable"),
         pgfault: stat("pgfault"),
         pgmajfault: stat("pgmajfault"),
-        workingset_refault: stat("workingset_refault_file") + stat("workingset_refault_anon"),
-        workingset_activate: stat("workingset_activate_file") + stat("workingset_activate_anon"),
+        workingset_refault: sum("workingset_refault_file", "workingset_refault_anon"),
+        workingset_activate: sum("workingset_activate_file", "workingset_activate_anon"),
         workingset_nodereclaim: stat("workingset_nodereclaim"),
         pgrefill: stat("pgrefill"),
         pgscan: stat("pgscan"),
@@ -105,78 +102,58 @@ fn memory(cgroup: &CgroupStats) -> MemoryStat {
     }
 }
 
-fn io(blkio: &BlkioStats) -> IOStat {
-    let mut devices: HashMap<(u64, u64), IOEntry> = HashMap::new();
-    let bytes = blkio
-        .io_service_bytes_recursive
-        .iter()
-        .map(|entry| (entry, true));
-    let operations = blkio
-        .io_serviced_recursive
-        .iter()
-        .map(|entry| (entry, false));
-    for (entry, is_bytes) in bytes.chain(operations) {
-        let device = devices
-            .entry((entry.major, entry.minor))
-            .or_insert_with(|| IOEntry {
-                major: entry.major,
-                minor: entry.minor,
-                ..IOEntry::default()
-            });
-        match (entry.op.to_ascii_lowercase().as_str(), is_bytes) {
-            ("read" | "rbytes", true) => device.rbytes = entry.value,
-            ("write" | "wbytes", true) => device.wbytes = entry.value,
-            ("read" | "rios", false) => device.rios = entry.value,
-            ("write" | "wios", false) => device.wios = entry.value,
-            _ => {}
-        }
-    }
-    let mut usage: Vec<IOEntry> = devices.into_values().collect();
-    usage.sort_by_key(|entry| (entry.major, entry.minor));
+fn io(devices: &[Device]) -> IOStat {
+    let usage = devices.iter().map(|device| IOEntry {
+        major: device.major,
+        minor: device.minor,
+        rbytes: device.read_bytes,
+        wbytes: device.written_bytes,
+        rios: device.reads,
+        wios: device.writes,
+        ..IOEntry::default()
+    });
     IOStat {
-        usage,
+        usage: usage.collect(),
         ..IOStat::default()
     }
 }
 
-fn hugetlb(cgroup: &CgroupStats) -> Vec<HugeTlbStat> {
-    let mut sizes: Vec<_> = cgroup.hugetlb_stats.iter().collect();
-    sizes.sort_by_key(|(size, _)| size.as_str());
-    sizes
-        .into_iter()
-        .map(|(size, stats)| HugeTlbStat {
-            current: stats.usage,
-            max: stats.max_usage,
-            failcnt: stats.failcnt,
-            pagesize: size.clone(),
-            ..HugeTlbStat::default()
-        })
-        .collect()
+fn huge_pages(pages: &HugePages) -> HugeTlbStat {
+    HugeTlbStat {
+        current: pages.usage,
+        max: pages.max_usage,
+        failcnt: pages.failures,
+        pagesize: pages.page_size.clone(),
+        ..HugeTlbStat::default()
+    }
 }
 
-fn network(stats: &agent_protocol::rpc::agent::NetworkStats) -> NetworkStat {
+fn network(interface: &Interface) -> NetworkStat {
+    let [rx_bytes, rx_packets, rx_errors, rx_dropped] = interface.received;
+    let [tx_bytes, tx_packets, tx_errors, tx_dropped] = interface.sent;
     NetworkStat {
-        name: stats.name.clone(),
-        rx_bytes: stats.rx_bytes,
-        rx_packets: stats.rx_packets,
-        rx_errors: stats.rx_errors,
-        rx_dropped: stats.rx_dropped,
-        tx_bytes: stats.tx_bytes,
-        tx_packets: stats.tx_packets,
-        tx_errors: stats.tx_errors,
-        tx_dropped: stats.tx_dropped,
+        name: interface.name.clone(),
+        rx_bytes,
+        rx_packets,
+        rx_errors,
+        rx_dropped,
+        tx_bytes,
+        tx_packets,
+        tx_errors,
+        tx_dropped,
         ..NetworkStat::default()
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use agent_protocol::rpc::agent::BlkioStatsEntry;
+    use agent_protocol::rpc::agent::{BlkioStatsEntry, StatsContainerResponse};
+    use shim_agent_client::MEMORY_KEYS;
 
     use super::*;
 
     fn unpack(response: &StatsContainerResponse) -> Metrics {
-        let any = metrics(response).unwrap();
+        let any = metrics(&Stats::parse(response).unwrap()).unwrap();
         assert_eq!(any.type_url, "io.containerd.cgroups.v2.Metrics");
         Metrics::parse_from_bytes(&any.value).unwrap()
     }
@@ -218,5 +195,21 @@ mod tests {
         let metrics = unpack(&StatsContainerResponse::default());
         assert_eq!(metrics.cpu.usage_usec, 0);
         assert_eq!(metrics.memory.usage, 0);
+    }
+
+    #[test]
+    fn sums_stop_at_the_largest_number() {
+        let mut response = StatsContainerResponse::default();
+        let cgroup = response.cgroup_stats.mut_or_insert_default();
+        let memory = cgroup.memory_stats.mut_or_insert_default();
+        for key in MEMORY_KEYS {
+            memory.stats.insert(key.to_owned(), u64::MAX);
+        }
+        let cpu = cgroup.cpu_stats.mut_or_insert_default();
+        cpu.cpu_usage.mut_or_insert_default().total_usage = u64::MAX;
+        let metrics = unpack(&response);
+        assert_eq!(metrics.memory.workingset_refault, u64::MAX);
+        assert_eq!(metrics.memory.workingset_activate, u64::MAX);
+        assert_eq!(metrics.cpu.usage_usec, u64::MAX / 1000);
     }
 }

@@ -79,11 +79,8 @@ impl TaskError {
             Self::Precondition { .. } => Code::FAILED_PRECONDITION,
             Self::Invalid(_) => Code::INVALID_ARGUMENT,
             Self::Unimplemented(_) => Code::UNIMPLEMENTED,
-            Self::Agent(error) | Self::Create { source: error, .. } => match error.code() {
-                // The guest's ids are not containerd's: only the shim says NotFound.
-                Code::NOT_FOUND | Code::INVALID_ARGUMENT => Code::INTERNAL,
-                code => code,
-            },
+            // The guest's ids are not containerd's: only the shim says NotFound.
+            Self::Agent(error) | Self::Create { source: error, .. } => error.code(),
             Self::Failed(_) => Code::UNKNOWN,
         }
     }
@@ -133,22 +130,19 @@ mod tests {
             code(TaskError::Unimplemented("Checkpoint")),
             Code::UNIMPLEMENTED
         );
-        let denied = AgentError {
-            method: "ExecProcess",
-            source: ttrpc::error::get_rpc_status(Code::PERMISSION_DENIED, "no"),
-        };
+        let denied = AgentError::new(
+            "ExecProcess",
+            &ttrpc::error::get_rpc_status(Code::PERMISSION_DENIED, "no"),
+        );
         assert_eq!(code(denied.into()), Code::PERMISSION_DENIED);
-        let late = AgentError {
-            method: "CreateContainer",
-            source: ttrpc::error::get_rpc_status(Code::DEADLINE_EXCEEDED, "x"),
-        };
+        let late = AgentError::new(
+            "CreateContainer",
+            &ttrpc::error::get_rpc_status(Code::DEADLINE_EXCEEDED, "x"),
+        );
         let late = TaskError::from(late);
         assert!(late.to_string().contains("no answer in time"));
         assert_eq!(code(late), Code::DEADLINE_EXCEEDED);
-        let lost = AgentError {
-            method: "Check",
-            source: ttrpc::Error::RemoteClosed,
-        };
+        let lost = AgentError::new("Check", &ttrpc::Error::RemoteClosed);
         assert_eq!(code(lost.into()), Code::UNAVAILABLE);
     }
 

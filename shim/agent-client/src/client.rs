@@ -2,71 +2,127 @@
 //!
 //! One ttrpc connection serves a pod. Calls that may last as long as a process
 //! (`WaitProcess`, the streams, `GetOOMEvent`) have no deadline and end with the
-//! connection; all others have one.
+//! connection; all others have one. An answer is decoded only if it is no longer than an
+//! answer to that request can be, since a decoded message may take many times its bytes.
 
-use std::{future::Future, time::Duration};
+use std::time::Duration;
 
 use agent_protocol::{
+    id::ContainerId,
     initdata::PolicyText,
     rpc::{
         agent::{
             ARPNeighbors, AddARPNeighborsRequest, CopyFileRequest, CreateSandboxRequest,
-            DestroySandboxRequest, GetOOMEventRequest, Routes, SetPolicyRequest,
+            DestroySandboxRequest, GetOOMEventRequest, OOMEvent, Routes, SetPolicyRequest,
             UpdateInterfaceRequest, UpdateRoutesRequest,
         },
-        agent_ttrpc::AgentServiceClient,
         health::CheckRequest,
-        health_ttrpc::HealthClient,
         types::Interface,
     },
 };
+use protobuf::Message;
 use tokio::net::UnixStream;
-use ttrpc::{
-    asynchronous::{Client, transport::Socket},
-    context::{self, Context},
-};
+use ttrpc::asynchronous::{Client, transport::Socket};
 
-use crate::AgentError;
+use crate::{AgentError, AnswerError, answers};
 
 /// Deadline of calls that only do a little work in the guest.
 pub(crate) const CALL_DEADLINE: Duration = Duration::from_secs(60);
+/// The longest answer that holds an id or a number, in bytes.
+pub(crate) const SHORT_BYTES_MAX: usize = 1024;
+
+/// The ttrpc services of the agent, as `agent.proto` and `health.proto` name them.
+const AGENT: &str = "grpc.AgentService";
+const HEALTH: &str = "grpc.Health";
 
 /// The connection to a pod's agent; clones share it.
 #[derive(Clone)]
 pub struct AgentClient {
-    pub(crate) agent: AgentServiceClient,
-    health: HealthClient,
+    client: Client,
 }
 
-pub(crate) fn within(deadline: Duration) -> Context {
-    context::with_duration(deadline)
+/// How long a call may take.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Patience {
+    Within(Duration),
+    /// It ends with the connection.
+    Unbounded,
 }
 
-pub(crate) fn unbounded() -> Context {
-    context::with_timeout(0)
-}
+/// Deadline of a call that only does a little work.
+pub(crate) const SOON: Patience = Patience::Within(CALL_DEADLINE);
 
-pub(crate) async fn call<T>(
-    method: &'static str,
-    answer: impl Future<Output = ttrpc::Result<T>>,
-) -> Result<T, AgentError> {
-    answer.await.map_err(|source| AgentError { method, source })
+impl Patience {
+    /// In ttrpc's terms, where 0 means for ever.
+    fn nanoseconds(self) -> i64 {
+        match self {
+            Self::Within(deadline) => i64::try_from(deadline.as_nanos())
+                .unwrap_or(i64::MAX)
+                .max(1),
+            Self::Unbounded => 0,
+        }
+    }
 }
 
 impl AgentClient {
     /// Speaks to the agent over an open stream.
     pub fn new(stream: UnixStream) -> Self {
-        let client = Client::new(Socket::from(stream));
         Self {
-            agent: AgentServiceClient::new(client.clone()),
-            health: HealthClient::new(client),
+            client: Client::new(Socket::from(stream)),
         }
+    }
+
+    async fn call(
+        &self,
+        service: &str,
+        method: &'static str,
+        patience: Patience,
+        request: &impl Message,
+    ) -> Result<Vec<u8>, AgentError> {
+        let failed = |error: &ttrpc::Error| AgentError::new(method, error);
+        let payload = request.write_to_bytes();
+        let payload = payload.map_err(|error| failed(&ttrpc::Error::Others(error.to_string())))?;
+        let request = ttrpc::Request {
+            service: service.to_owned(),
+            method: method.to_owned(),
+            timeout_nano: patience.nanoseconds(),
+            payload,
+            ..ttrpc::Request::default()
+        };
+        let answer = self.client.request(request).await;
+        Ok(answer.map_err(|error| failed(&error))?.payload)
+    }
+
+    /// Makes a request whose answer says no more than that it was done.
+    pub(crate) async fn tell(
+        &self,
+        method: &'static str,
+        patience: Patience,
+        request: &impl Message,
+    ) -> Result<(), AgentError> {
+        self.call(AGENT, method, patience, request).await?;
+        Ok(())
+    }
+
+    /// Makes a request with an answer of so many bytes at most, and has it judged.
+    pub(crate) async fn ask<A: Message, T>(
+        &self,
+        method: &'static str,
+        patience: Patience,
+        request: &impl Message,
+        (bytes_max, parse): (usize, impl FnOnce(A) -> Result<T, AnswerError>),
+    ) -> Result<T, AgentError> {
+        let bytes = self.call(AGENT, method, patience, request).await?;
+        decode(&bytes, bytes_max)
+            .and_then(parse)
+            .map_err(|error| AgentError::answer(method, error))
     }
 
     /// Asks whether the agent serves.
     pub async fn check(&self, deadline: Duration) -> Result<(), AgentError> {
         let request = CheckRequest::default();
-        call("Check", self.health.check(within(deadline), &request)).await?;
+        let patience = Patience::Within(deadline);
+        self.call(HEALTH, "Check", patience, &request).await?;
         Ok(())
     }
 
@@ -76,9 +132,7 @@ impl AgentClient {
             policy: policy.as_str().to_owned(),
             ..Default::default()
         };
-        let answer = self.agent.set_policy(within(CALL_DEADLINE), &request);
-        call("SetPolicy", answer).await?;
-        Ok(())
+        self.tell("SetPolicy", SOON, &request).await
     }
 
     /// Gives the guest one of its interfaces.
@@ -87,9 +141,7 @@ impl AgentClient {
             interface: Some(interface).into(),
             ..Default::default()
         };
-        let answer = self.agent.update_interface(within(CALL_DEADLINE), &request);
-        call("UpdateInterface", answer).await?;
-        Ok(())
+        self.tell("UpdateInterface", SOON, &request).await
     }
 
     /// Gives the guest its permanent neighbours.
@@ -98,11 +150,7 @@ impl AgentClient {
             neighbors: Some(neighbours).into(),
             ..Default::default()
         };
-        let answer = self
-            .agent
-            .add_arp_neighbors(within(CALL_DEADLINE), &request);
-        call("AddARPNeighbors", answer).await?;
-        Ok(())
+        self.tell("AddARPNeighbors", SOON, &request).await
     }
 
     /// Gives the guest all of its routes.
@@ -111,37 +159,82 @@ impl AgentClient {
             routes: Some(routes).into(),
             ..Default::default()
         };
-        let answer = self.agent.update_routes(within(CALL_DEADLINE), &request);
-        call("UpdateRoutes", answer).await?;
-        Ok(())
+        self.tell("UpdateRoutes", SOON, &request).await
     }
 
     /// Makes the pod-wide namespaces and mounts.
     pub async fn create_sandbox(&self, request: &CreateSandboxRequest) -> Result<(), AgentError> {
-        let answer = self.agent.create_sandbox(within(CALL_DEADLINE), request);
-        call("CreateSandbox", answer).await?;
-        Ok(())
+        self.tell("CreateSandbox", SOON, request).await
     }
 
     /// Asks the agent to end everything.
     pub async fn destroy_sandbox(&self, deadline: Duration) -> Result<(), AgentError> {
         let request = DestroySandboxRequest::default();
-        let answer = self.agent.destroy_sandbox(within(deadline), &request);
-        call("DestroySandbox", answer).await?;
-        Ok(())
+        let patience = Patience::Within(deadline);
+        self.tell("DestroySandbox", patience, &request).await
     }
 
     /// Sends a piece of a file.
     pub async fn copy_file(&self, request: &CopyFileRequest) -> Result<(), AgentError> {
-        let answer = self.agent.copy_file(within(CALL_DEADLINE), request);
-        call("CopyFile", answer).await?;
-        Ok(())
+        self.tell("CopyFile", SOON, request).await
     }
 
     /// Waits for the next container that ran out of memory.
-    pub async fn oom_event(&self) -> Result<String, AgentError> {
+    ///
+    /// # Errors
+    ///
+    /// Also when the guest names one that is not of this pod.
+    pub async fn oom_event(
+        &self,
+        is_of_this_pod: impl Fn(&ContainerId) -> bool,
+    ) -> Result<ContainerId, AgentError> {
         let request = GetOOMEventRequest::default();
-        let answer = self.agent.get_oom_event(unbounded(), &request);
-        Ok(call("GetOOMEvent", answer).await?.container_id)
+        let parse = |event: OOMEvent| answers::out_of_memory(&event, is_of_this_pod);
+        let answer = (SHORT_BYTES_MAX, parse);
+        self.ask("GetOOMEvent", Patience::Unbounded, &request, answer)
+            .await
+    }
+}
+
+/// Decodes an answer that is not too long for its kind.
+///
+/// # Errors
+///
+/// [`AnswerError::TooLong`] before anything is decoded, or [`AnswerError::Malformed`].
+pub(crate) fn decode<A: Message>(bytes: &[u8], max: usize) -> Result<A, AnswerError> {
+    if bytes.len() > max {
+        return Err(AnswerError::TooLong { max });
+    }
+    A::parse_from_bytes(bytes).map_err(|_| AnswerError::Malformed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_answer_is_decoded_only_if_it_is_short_enough() {
+        let event = OOMEvent {
+            container_id: "web".into(),
+            ..Default::default()
+        };
+        let bytes = event.write_to_bytes().unwrap();
+        assert_eq!(decode::<OOMEvent>(&bytes, bytes.len()), Ok(event));
+        let max = bytes.len() - 1;
+        assert_eq!(
+            decode::<OOMEvent>(&bytes, max),
+            Err(AnswerError::TooLong { max })
+        );
+        assert_eq!(
+            decode::<OOMEvent>(b"\x0a\x7f", 10),
+            Err(AnswerError::Malformed)
+        );
+    }
+
+    #[test]
+    fn no_deadline_is_for_ever_by_accident() {
+        assert_eq!(Patience::Unbounded.nanoseconds(), 0);
+        assert_eq!(Patience::Within(Duration::ZERO).nanoseconds(), 1);
+        assert_eq!(Patience::Within(Duration::MAX).nanoseconds(), i64::MAX);
     }
 }

@@ -4,17 +4,24 @@ use std::time::Duration;
 
 use agent_protocol::rpc::{
     agent::{
-        CreateContainerRequest, GetDiagnosticDataRequest, PauseContainerRequest,
-        RemoveContainerRequest, ResumeContainerRequest, StartContainerRequest,
-        StatsContainerRequest, StatsContainerResponse, UpdateContainerRequest,
+        CreateContainerRequest, GetDiagnosticDataRequest, GetDiagnosticDataResponse,
+        PauseContainerRequest, RemoveContainerRequest, ResumeContainerRequest,
+        StartContainerRequest, StatsContainerRequest, StatsContainerResponse,
+        UpdateContainerRequest,
     },
     oci::LinuxResources,
 };
 
 use crate::{
-    AgentClient, AgentError,
-    client::{CALL_DEADLINE, call, within},
+    AgentClient, AgentError, GuestText, Stats, answers,
+    client::{Patience, SOON},
 };
+
+/// The longest answer with a container's numbers, in bytes.
+const STATS_BYTES_MAX: usize = 64 << 10;
+/// The longest answer with a termination message, in bytes: any message that Kubernetes shows,
+/// and some that it cuts.
+const DIAGNOSTIC_BYTES_MAX: usize = 64 << 10;
 
 impl AgentClient {
     /// Pulls the image and makes the container; the process waits to be started.
@@ -23,9 +30,8 @@ impl AgentClient {
         request: &CreateContainerRequest,
         deadline: Duration,
     ) -> Result<(), AgentError> {
-        let answer = self.agent.create_container(within(deadline), request);
-        call("CreateContainer", answer).await?;
-        Ok(())
+        self.tell("CreateContainer", Patience::Within(deadline), request)
+            .await
     }
 
     /// Lets a container's first process run.
@@ -34,9 +40,7 @@ impl AgentClient {
             container_id: id.to_owned(),
             ..Default::default()
         };
-        let answer = self.agent.start_container(within(CALL_DEADLINE), &request);
-        call("StartContainer", answer).await?;
-        Ok(())
+        self.tell("StartContainer", SOON, &request).await
     }
 
     /// Removes a container and what it mounted.
@@ -45,19 +49,22 @@ impl AgentClient {
             container_id: id.to_owned(),
             ..Default::default()
         };
-        let answer = self.agent.remove_container(within(CALL_DEADLINE), &request);
-        call("RemoveContainer", answer).await?;
-        Ok(())
+        self.tell("RemoveContainer", SOON, &request).await
     }
 
     /// Reads a container's cgroup.
-    pub async fn stats(&self, id: &str) -> Result<StatsContainerResponse, AgentError> {
+    ///
+    /// # Errors
+    ///
+    /// Also when the numbers are not such as a container can have.
+    pub async fn stats(&self, id: &str) -> Result<Stats, AgentError> {
         let request = StatsContainerRequest {
             container_id: id.to_owned(),
             ..Default::default()
         };
-        let answer = self.agent.stats_container(within(CALL_DEADLINE), &request);
-        call("StatsContainer", answer).await
+        let parse = |answer: StatsContainerResponse| Stats::parse(&answer);
+        self.ask("StatsContainer", SOON, &request, (STATS_BYTES_MAX, parse))
+            .await
     }
 
     /// Changes a container's limits.
@@ -67,9 +74,7 @@ impl AgentClient {
             resources: Some(resources).into(),
             ..Default::default()
         };
-        let answer = self.agent.update_container(within(CALL_DEADLINE), &request);
-        call("UpdateContainer", answer).await?;
-        Ok(())
+        self.tell("UpdateContainer", SOON, &request).await
     }
 
     /// Freezes a container.
@@ -78,9 +83,7 @@ impl AgentClient {
             container_id: id.to_owned(),
             ..Default::default()
         };
-        let answer = self.agent.pause_container(within(CALL_DEADLINE), &request);
-        call("PauseContainer", answer).await?;
-        Ok(())
+        self.tell("PauseContainer", SOON, &request).await
     }
 
     /// Thaws a container.
@@ -89,21 +92,18 @@ impl AgentClient {
             container_id: id.to_owned(),
             ..Default::default()
         };
-        let answer = self.agent.resume_container(within(CALL_DEADLINE), &request);
-        call("ResumeContainer", answer).await?;
-        Ok(())
+        self.tell("ResumeContainer", SOON, &request).await
     }
 
     /// Reads the message that a container left in its termination log.
-    pub async fn termination_log(&self, id: &str) -> Result<String, AgentError> {
+    pub async fn termination_log(&self, id: &str) -> Result<GuestText, AgentError> {
         let request = GetDiagnosticDataRequest {
             log_type: "termination_log".to_owned(),
             container_id: id.to_owned(),
             ..Default::default()
         };
-        let answer = self
-            .agent
-            .get_diagnostic_data(within(CALL_DEADLINE), &request);
-        Ok(call("GetDiagnosticData", answer).await?.data)
+        let parse = |answer: GetDiagnosticDataResponse| Ok(answers::termination_message(&answer));
+        let answer = (DIAGNOSTIC_BYTES_MAX, parse);
+        self.ask("GetDiagnosticData", SOON, &request, answer).await
     }
 }

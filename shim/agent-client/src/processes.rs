@@ -4,14 +4,18 @@ use agent_protocol::{
     limits::STREAM_CHUNK_BYTES_MAX,
     rpc::agent::{
         CloseStdinRequest, ExecProcessRequest, ReadStreamRequest, SignalProcessRequest,
-        TtyWinResizeRequest, WaitProcessRequest, WriteStreamRequest,
+        TtyWinResizeRequest, WaitProcessRequest, WaitProcessResponse, WriteStreamRequest,
+        WriteStreamResponse,
     },
 };
 
 use crate::{
-    AgentClient, AgentError,
-    client::{CALL_DEADLINE, call, unbounded, within},
+    AgentClient, AgentError, answers,
+    client::{Patience, SHORT_BYTES_MAX, SOON},
 };
+
+/// The longest answer with output, in bytes: a chunk and what says that it is one.
+const OUTPUT_BYTES_MAX: usize = STREAM_CHUNK_BYTES_MAX + SHORT_BYTES_MAX;
 
 /// Which output of a process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,9 +38,7 @@ pub struct GuestProcess {
 impl AgentClient {
     /// Starts a further process.
     pub async fn exec_process(&self, request: &ExecProcessRequest) -> Result<(), AgentError> {
-        let answer = self.agent.exec_process(within(CALL_DEADLINE), request);
-        call("ExecProcess", answer).await?;
-        Ok(())
+        self.tell("ExecProcess", SOON, request).await
     }
 
     /// Sends a signal.
@@ -47,20 +49,20 @@ impl AgentClient {
             signal,
             ..Default::default()
         };
-        let answer = self.agent.signal_process(within(CALL_DEADLINE), &request);
-        call("SignalProcess", answer).await?;
-        Ok(())
+        self.tell("SignalProcess", SOON, &request).await
     }
 
     /// Waits for a process to end, however long that takes.
-    pub async fn wait(&self, process: &GuestProcess) -> Result<i32, AgentError> {
+    pub async fn wait(&self, process: &GuestProcess) -> Result<u8, AgentError> {
         let request = WaitProcessRequest {
             container_id: process.container.clone(),
             exec_id: process.exec.clone(),
             ..Default::default()
         };
-        let answer = self.agent.wait_process(unbounded(), &request);
-        Ok(call("WaitProcess", answer).await?.status)
+        let parse = |answer: WaitProcessResponse| answers::exit_code(&answer);
+        let answer = (SHORT_BYTES_MAX, parse);
+        self.ask("WaitProcess", Patience::Unbounded, &request, answer)
+            .await
     }
 
     /// Reads what a process has written; empty means that there will be no more.
@@ -75,17 +77,13 @@ impl AgentClient {
             len: u32::try_from(STREAM_CHUNK_BYTES_MAX).unwrap_or(u32::MAX),
             ..Default::default()
         };
-        let response = match output {
-            Output::Stdout => {
-                let answer = self.agent.read_stdout(unbounded(), &request);
-                call("ReadStdout", answer).await?
-            }
-            Output::Stderr => {
-                let answer = self.agent.read_stderr(unbounded(), &request);
-                call("ReadStderr", answer).await?
-            }
+        let method = match output {
+            Output::Stdout => "ReadStdout",
+            Output::Stderr => "ReadStderr",
         };
-        Ok(response.data)
+        let answer = (OUTPUT_BYTES_MAX, answers::output);
+        self.ask(method, Patience::Unbounded, &request, answer)
+            .await
     }
 
     /// Writes to a process; answers how many bytes were taken.
@@ -96,9 +94,10 @@ impl AgentClient {
             data: data.to_vec(),
             ..Default::default()
         };
-        let answer = self.agent.write_stdin(unbounded(), &request);
-        let taken = call("WriteStdin", answer).await?.len;
-        Ok(usize::try_from(taken).unwrap_or(usize::MAX))
+        let parse = |answer: WriteStreamResponse| answers::taken(&answer, data.len());
+        let answer = (SHORT_BYTES_MAX, parse);
+        self.ask("WriteStdin", Patience::Unbounded, &request, answer)
+            .await
     }
 
     /// Tells a process that its input has ended.
@@ -108,9 +107,7 @@ impl AgentClient {
             exec_id: process.exec.clone(),
             ..Default::default()
         };
-        let answer = self.agent.close_stdin(within(CALL_DEADLINE), &request);
-        call("CloseStdin", answer).await?;
-        Ok(())
+        self.tell("CloseStdin", SOON, &request).await
     }
 
     /// Tells a process the size of its terminal.
@@ -127,8 +124,6 @@ impl AgentClient {
             column,
             ..Default::default()
         };
-        let answer = self.agent.tty_win_resize(within(CALL_DEADLINE), &request);
-        call("TtyWinResize", answer).await?;
-        Ok(())
+        self.tell("TtyWinResize", SOON, &request).await
     }
 }

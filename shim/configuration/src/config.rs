@@ -134,6 +134,12 @@ pub struct Qemu {
     pub snp_id_block: String,
     /// ID authentication information that belongs to the ID block, in base64.
     pub snp_id_auth: String,
+    /// Whether QEMU and the vsock device run as unprivileged users, and not as root.
+    pub rootless: bool,
+    /// The first of the numbers that those users may have.
+    pub rootless_first_user: u32,
+    /// How many there are; a pod takes two.
+    pub rootless_user_count: u32,
     /// Whether packets are moved by QEMU itself instead of the kernel.
     pub disable_vhost_net: bool,
     /// Whether the console and QEMU's messages are logged at length.
@@ -162,6 +168,10 @@ impl Default for Qemu {
             snp_guest_policy: 0x3_0000,
             snp_id_block: String::new(),
             snp_id_auth: String::new(),
+            rootless: true,
+            // Systemd leaves these to nobody (systemd's "Users, Groups, UIDs and GIDs").
+            rootless_first_user: 1_879_048_192,
+            rootless_user_count: 65_536,
             disable_vhost_net: false,
             enable_debug: false,
         }

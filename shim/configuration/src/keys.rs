@@ -161,11 +161,9 @@ pub(crate) const KEYS: &[(&str, &str, Value)] = &[
         "shared_fs",
         Value::Only(Fixed::Text("none"), SHARING),
     ),
-    (
-        "hypervisor.qemu",
-        "rootless",
-        Value::Only(Fixed::Bool(false), "not implemented yet"),
-    ),
+    ("hypervisor.qemu", "rootless", Value::Bool),
+    ("hypervisor.qemu", "rootless_first_user", Value::Count),
+    ("hypervisor.qemu", "rootless_user_count", Value::Count),
     ("agent.kata", "dial_timeout_ms", Value::Count),
     ("agent.kata", "reconnect_timeout_ms", Value::Count),
     (

@@ -17,10 +17,11 @@
 //! | `-machine q35,hpet=off` | 6.0 | the guest has better clocks |
 //! | `-machine …,memory-backend=`, `-object memory-backend-memfd` | 5.0 | others map the guest's memory |
 //! | `-object` as JSON | 6.0 | paths may hold commas |
-//! | `-blockdev` as JSON | 2.9 | paths may hold commas |
+//! | `-blockdev` as JSON | 2.9 | |
+//! | `-add-fd`, `/dev/fdset/` | 1.3 | the shim opened the disk |
 //! | `-chardev socket,fd=` | 2.12 | monitor and vsock device without a path to race for |
 //! | `-chardev stdio` as console | 1.2 | no path either |
-//! | `-netdev tap,fd=`, `fds=` | 1.3 | the shim opened the tap |
+//! | `-netdev tap,fd=`, `fds=`, `vhostfd=`, `vhostfds=` | 1.3 | the shim opened the tap and `/dev/vhost-net` |
 //! | `-device virtio-net-pci,host_mtu=` | 2.9 | |
 //! | `-device vhost-vsock-pci,vhostfd=` | 2.8 | |
 //! | `-device vhost-user-vsock-pci` | 5.1 | nodes without `/dev/vhost-vsock` |
@@ -45,14 +46,14 @@ pub(crate) struct Launch<'a> {
     /// Our monitor: one end of a socket pair.
     pub(crate) monitor: RawFd,
     pub(crate) vsock: Vsock,
-    /// For each disk, whether its path is a block device.
-    pub(crate) block_devices: Vec<bool>,
+    /// For each disk, its open file and whether that is a block device.
+    pub(crate) disks: Vec<(RawFd, bool)>,
     /// For each interface, its open tap files.
     pub(crate) taps: Vec<Vec<RawFd>>,
     /// What makes the guest confidential.
     pub(crate) snp: Option<snp::Object>,
-    /// The node has a usable `/dev/vhost-net`.
-    pub(crate) vhost_net: bool,
+    /// For each interface, an open `/dev/vhost-net` for each tap, where the node has one.
+    pub(crate) vhost_net: Vec<Vec<RawFd>>,
 }
 
 /// The vsock device that was set up.
@@ -81,9 +82,8 @@ pub(crate) fn arguments(launch: &Launch<'_>) -> Vec<OsString> {
     processor(&mut arguments, launch);
     memory(&mut arguments, launch);
     monitor_and_console(&mut arguments, launch);
-    for (index, disk) in config.disks.iter().enumerate() {
-        let block_device = launch.block_devices.get(index).copied().unwrap_or(false);
-        block(&mut arguments, index, disk, block_device);
+    for (index, (disk, opened)) in config.disks.iter().zip(&launch.disks).enumerate() {
+        block(&mut arguments, index, disk, *opened);
     }
     for index in 0..config.nics.len() {
         network(&mut arguments, launch, index);
@@ -203,8 +203,9 @@ fn monitor_and_console(arguments: &mut Arguments, launch: &Launch<'_>) {
     arguments.option("-serial", "chardev:console");
 }
 
-fn block(arguments: &mut Arguments, index: usize, disk: &Disk, block_device: bool) {
-    let driver = if block_device { "host_device" } else { "file" };
+fn block(arguments: &mut Arguments, index: usize, disk: &Disk, (fd, is_device): (RawFd, bool)) {
+    let driver = if is_device { "host_device" } else { "file" };
+    arguments.option("-add-fd", format!("fd={fd},set={index}"));
     arguments.json(
         "-blockdev",
         &json!({
@@ -214,7 +215,7 @@ fn block(arguments: &mut Arguments, index: usize, disk: &Disk, block_device: boo
             "discard": "unmap",
             "file": {
                 "driver": driver,
-                "filename": disk.path.to_string_lossy(),
+                "filename": format!("/dev/fdset/{index}"),
                 "read-only": disk.read_only,
                 "discard": "unmap",
             },
@@ -242,7 +243,13 @@ fn network(arguments: &mut Arguments, launch: &Launch<'_>, index: usize) {
         // Two vectors per queue pair, one for the configuration, one for the control queue.
         pairs => ("fds", format!(",mq=on,vectors={}", 2 * pairs + 2)),
     };
-    let vhost = if launch.vhost_net { ",vhost=on" } else { "" };
+    let vhost: &[RawFd] = launch.vhost_net.get(index).map_or(&[], Vec::as_slice);
+    let vhost: Vec<String> = vhost.iter().map(RawFd::to_string).collect();
+    let vhost = if vhost.is_empty() {
+        String::new()
+    } else {
+        format!(",vhost=on,vhost{key}={}", vhost.join(":"))
+    };
     arguments.option(
         "-netdev",
         format!("tap,id=nic{index},{key}={}{vhost}", fds.join(":")),

@@ -5,6 +5,8 @@
 
 use std::{num::NonZeroU32, os::fd::OwnedFd, path::PathBuf};
 
+use crate::user::Users;
+
 /// Everything a VM is made of.
 #[derive(Debug)]
 pub struct VmConfig {
@@ -50,6 +52,9 @@ pub struct VmConfig {
     pub vhost_net: bool,
     /// Run the hypervisor without its own system call filter. For debugging only.
     pub disable_sandbox: bool,
+    /// The users that the VM's processes run as, each with a root of its own that holds only what
+    /// it needs; without, they run as we do.
+    pub users: Option<Users>,
 }
 
 impl VmConfig {
@@ -77,6 +82,7 @@ impl VmConfig {
             entropy_source: None,
             vhost_net: true,
             disable_sandbox: false,
+            users: None,
         }
     }
 }

@@ -20,10 +20,13 @@ use tokio::time::Instant;
 use crate::{
     argv, config,
     output::Capture,
-    process::{Process, Program, Stdout},
+    process::{Confinement, Process, Program, Stdout},
     record::Files,
+    socket::Held,
+    user::{Identity, User},
     vm::StartError,
     vsock::{self, Address, HYBRID_CID},
+    world::World,
 };
 
 /// How long the device may take until it listens; it takes milliseconds.
@@ -55,10 +58,14 @@ enum Choice {
 }
 
 /// Sets up the wanted device.
-pub(crate) async fn set_up(wanted: &config::Vsock, files: &Files) -> Result<Device, StartError> {
+pub(crate) async fn set_up(
+    wanted: &config::Vsock,
+    files: &Files,
+    user: Option<User>,
+) -> Result<Device, StartError> {
     match choose(wanted, vsock::open_vhost())? {
         Choice::Vhost(vhost) => kernel_device(vhost),
-        Choice::VhostUser(binary) => start(&binary, files).await,
+        Choice::VhostUser(binary) => start(&binary, files, user).await,
     }
 }
 
@@ -90,7 +97,7 @@ fn kernel_device(vhost: File) -> Result<Device, StartError> {
     })
 }
 
-async fn start(binary: &Path, files: &Files) -> Result<Device, StartError> {
+async fn start(binary: &Path, files: &Files, user: Option<User>) -> Result<Device, StartError> {
     let (socket, ports) = (files.device_socket(), files.vsock_socket());
     vsock::check_socket_path(&socket)?;
     vsock::check_socket_path(&ports)?;
@@ -103,6 +110,15 @@ async fn start(binary: &Path, files: &Files) -> Result<Device, StartError> {
         argument.push(path);
         argument
     };
+    files.make_socket_directory(user).map_err(failed)?;
+    let confinement = user.map(|user| {
+        let mut world = World::of(binary, files.world_root());
+        world.write(&files.socket_directory());
+        Confinement {
+            identity: Identity::of(user),
+            world,
+        }
+    });
     let program = Program {
         path: binary.to_owned(),
         arguments: vec![
@@ -112,14 +128,15 @@ async fn start(binary: &Path, files: &Files) -> Result<Device, StartError> {
         ],
         inherited: Vec::new(),
         stdout: Stdout::Discarded,
+        confinement,
     };
     let (process, output) = Process::spawn(program).await.map_err(failed)?;
     let messages = Capture::start(output.stderr, files.device_log(), LOG_LIMIT).map_err(failed)?;
-    let fd = wait_ready(&process, &messages, binary, &socket).await?;
+    let fd = wait_ready(&process, &messages, binary, (&socket, user)).await?;
     let argument = argv::Vsock::VhostUser { fd: fd.as_raw_fd() };
     Ok(Device {
         process: Some(process),
-        address: Address::Hybrid(ports),
+        address: Address::Hybrid(ports, user),
         argument,
         fd,
     })
@@ -129,11 +146,12 @@ async fn wait_ready(
     process: &Process,
     messages: &Capture,
     binary: &Path,
-    socket: &Path,
+    (socket, owner): (&Path, Option<User>),
 ) -> Result<OwnedFd, StartError> {
     let deadline = Instant::now() + PATIENCE;
     loop {
-        if let Ok(stream) = UnixStream::connect(socket) {
+        let held = Held::open(socket, owner);
+        if let Ok(stream) = held.and_then(|held| UnixStream::connect(held.path())) {
             return Ok(stream.into());
         }
         if process.is_gone() {
@@ -196,7 +214,7 @@ mod tests {
         let executable = std::os::unix::fs::PermissionsExt::from_mode(0o700);
         std::fs::set_permissions(&script, executable).unwrap();
         let wanted = config::Vsock::VhostUser { device: script };
-        let error = set_up(&wanted, &Files::new(directory.path()))
+        let error = set_up(&wanted, &Files::new(directory.path()), None)
             .await
             .unwrap_err()
             .to_string();

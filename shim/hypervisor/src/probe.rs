@@ -7,7 +7,7 @@
 use std::{
     fs::{File, OpenOptions},
     io,
-    os::unix::fs::FileTypeExt as _,
+    os::{fd::OwnedFd, unix::fs::FileTypeExt as _},
     path::Path,
 };
 
@@ -141,15 +141,7 @@ fn unicode(what: &'static str, path: &Path) -> Result<(), StartError> {
 
 fn check_disk(disk: &Disk) -> Result<(), StartError> {
     unicode("disk", &disk.path)?;
-    let opened = OpenOptions::new()
-        .read(true)
-        .write(!disk.read_only)
-        .open(&disk.path);
-    opened.map_err(|source| StartError::File {
-        what: "disk",
-        path: disk.path.clone(),
-        source,
-    })?;
+    open_disk(disk)?;
     let Some(serial) = &disk.serial else {
         return Ok(());
     };
@@ -165,18 +157,25 @@ fn check_disk(disk: &Disk) -> Result<(), StartError> {
     Ok(())
 }
 
-/// Whether QEMU must open the disk as a block device instead of a file.
-pub(crate) fn is_block_device(path: &Path) -> bool {
-    std::fs::metadata(path).is_ok_and(|found| found.file_type().is_block_device())
+/// Opens a disk for the hypervisor; the second value is whether it is a block device.
+pub(crate) fn open_disk(disk: &Disk) -> Result<(OwnedFd, bool), StartError> {
+    let mut options = OpenOptions::new();
+    options.read(true).write(!disk.read_only);
+    let opened = options.open(&disk.path);
+    let opened = opened.and_then(|file| Ok((file.metadata()?, file)));
+    let (found, file) = opened.map_err(|source| StartError::File {
+        what: "disk",
+        path: disk.path.clone(),
+        source,
+    })?;
+    Ok((file.into(), found.file_type().is_block_device()))
 }
 
-/// Whether QEMU can hand packets to the kernel.
-pub(crate) fn has_vhost_net() -> bool {
-    OpenOptions::new()
-        .read(true)
-        .write(true)
-        .open("/dev/vhost-net")
-        .is_ok()
+/// Opens what hands packets to the kernel, where the node has it.
+pub(crate) fn open_vhost_net() -> Option<OwnedFd> {
+    let mut options = OpenOptions::new();
+    let opened = options.read(true).write(true).open("/dev/vhost-net");
+    opened.ok().map(OwnedFd::from)
 }
 
 fn memory(needed_mib: u64) -> Result<(), StartError> {

@@ -14,6 +14,7 @@
 
 use std::{
     ffi::OsString,
+    fs::OpenOptions,
     io,
     os::{
         fd::{AsFd as _, AsRawFd as _, FromRawFd as _, OwnedFd, RawFd},
@@ -32,7 +33,7 @@ use nix::{
 };
 use tokio::sync::{oneshot, watch};
 
-use crate::vm::ProcessExit;
+use crate::{user::Identity, vm::ProcessExit, world::World};
 
 /// The waiting thread runs little more than `fork` and `waitpid`.
 const THREAD_STACK: usize = 256 * 1024;
@@ -47,6 +48,15 @@ pub(crate) struct Program {
     /// Open files that the child gets, under the same numbers as here.
     pub(crate) inherited: Vec<OwnedFd>,
     pub(crate) stdout: Stdout,
+    /// What confines it; without, it is as free as we are.
+    pub(crate) confinement: Option<Confinement>,
+}
+
+/// Who a child is, and what it finds.
+#[derive(Debug)]
+pub(crate) struct Confinement {
+    pub(crate) identity: Identity,
+    pub(crate) world: World,
 }
 
 /// What becomes of a child's standard output.
@@ -160,21 +170,34 @@ impl Drop for Process {
 }
 
 fn start(program: Program) -> io::Result<(Child, OwnedFd, Output)> {
+    // Opened here, because in the child's world there may be none.
+    let null = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .open("/dev/null")?;
+    if let Some(confinement) = &program.confinement {
+        confinement.world.enter()?;
+    }
+    let identity = program.confinement.map(|confinement| confinement.identity);
     let mut command = Command::new(&program.path);
     command
         .args(&program.arguments)
         .env_clear()
         .current_dir("/")
-        .stdin(Stdio::null())
+        .stdin(null.try_clone()?)
         .stdout(match program.stdout {
             Stdout::Captured => Stdio::piped(),
-            Stdout::Discarded => Stdio::null(),
+            Stdout::Discarded => null.into(),
         })
         .stderr(Stdio::piped())
         .process_group(0);
     let parent = nix::unistd::getpid();
     let inherited: Vec<RawFd> = program.inherited.iter().map(|fd| fd.as_raw_fd()).collect();
     let in_child = move || {
+        if let Some(identity) = &identity {
+            identity.assume()?;
+        }
+        // After the change of user, which clears it.
         nix::sys::prctl::set_pdeathsig(Signal::SIGKILL)?;
         // The parent may have died before the signal was set; then nobody would send it.
         if nix::unistd::getppid() != parent {
@@ -189,8 +212,8 @@ fn start(program: Program) -> io::Result<(Child, OwnedFd, Output)> {
         }
         Ok(())
     };
-    // SAFETY: between fork and exec the closure makes four kinds of system call (prctl, getppid,
-    // close_range, fcntl), all async-signal-safe, and neither allocates nor takes a lock.
+    // SAFETY: between fork and exec the closure makes plain system calls (setgroups, setresgid,
+    // setresuid, prctl, getppid, close_range, fcntl) and neither allocates nor takes a lock.
     unsafe { command.pre_exec(in_child) };
     let mut child = command.spawn()?;
     match (pidfd_open(child.id()), child.stderr.take()) {
@@ -296,9 +319,10 @@ fn parse_start_time(stat: &str) -> Option<u64> {
 
 #[cfg(test)]
 mod tests {
-    use std::io::Read as _;
+    use std::{io::Read as _, num::NonZeroU32};
 
     use super::*;
+    use crate::user::User;
 
     const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -308,6 +332,7 @@ mod tests {
             arguments: vec!["-c".into(), script.into()],
             inherited: Vec::new(),
             stdout: Stdout::Captured,
+            confinement: None,
         }
     }
 
@@ -380,5 +405,48 @@ mod tests {
             .count();
         assert_eq!(open, 5, "{text}");
         assert!(!text.contains("CARGO"), "{text}");
+    }
+
+    #[tokio::test]
+    async fn a_confined_child_is_an_unprivileged_user_in_its_own_world() {
+        if !nix::unistd::geteuid().is_root() {
+            eprintln!("skipped: only root confines");
+            return;
+        }
+        let folder = tempfile::tempdir().unwrap();
+        let root = folder.path().join("root");
+        crate::world::make_root(&root).unwrap();
+        let script = "id; echo groups $(id -G); cat /etc/hostname; ls /proc; \
+            echo try >/tried; kill -0 1; cat /sys/class/net/lo/address; echo done";
+        let mut world = World::of(Path::new("/bin/sh"), root);
+        for tool in ["id", "cat", "ls"] {
+            world.read(&Path::new("/usr/bin").join(tool));
+        }
+        let mut program = shell(script);
+        let user = User::new(NonZeroU32::new(70_000).unwrap());
+        program.confinement = Some(Confinement {
+            identity: Identity::of(user),
+            world,
+        });
+        program.arguments[1] = format!("PATH=/usr/bin; ({script}) 2>&1").into();
+        let (process, output) = Process::spawn(program).await.unwrap();
+        assert_eq!(exit(&process).await, ProcessExit::Code(0));
+        let mut text = String::new();
+        std::fs::File::from(output.stdout.unwrap())
+            .read_to_string(&mut text)
+            .unwrap();
+        assert!(text.contains("uid=70000 gid=70000"), "{text}");
+        assert!(
+            text.contains("groups 70000\n") && text.ends_with("done\n"),
+            "{text}"
+        );
+        for refused in [
+            "hostname: No such",
+            "/proc': No such",
+            "/tried: Read-only",
+            "not permitted",
+        ] {
+            assert!(text.contains(refused), "{refused} in {text}");
+        }
     }
 }

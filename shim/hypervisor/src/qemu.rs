@@ -17,16 +17,18 @@ use async_trait::async_trait;
 
 use crate::{
     argv::{self, Launch},
-    config::VmConfig,
+    config::{Confidential, VmConfig},
     device::{self, Device, LAST_OUTPUT},
     output::Capture,
     probe::{self, Chosen},
-    process::{Process, Program, Stdout},
+    process::{Confinement, Process, Program, Stdout},
     qmp::{Qmp, QmpError},
     record::Files,
     running::{QemuVm, Remains},
     snp,
+    user::Identity,
     vm::{Hypervisor, StartError, Vm},
+    world::{self, World},
 };
 
 /// How long QEMU may take until its monitor answers; on a busy node that is seconds.
@@ -49,7 +51,11 @@ impl Hypervisor for Qemu {
         let snp = snp::prepare(&config, accelerator)?;
         make_directory(&config.state_dir)?;
         let remains = Remains::new(Files::new(&config.state_dir));
-        let device = device::set_up(&config.vsock, remains.files()).await?;
+        let user = config.users.map(|users| users.vsock_device);
+        if config.users.is_some() {
+            make_world_root(remains.files())?;
+        }
+        let device = device::set_up(&config.vsock, remains.files(), user).await?;
         record(
             &config,
             remains.files(),
@@ -69,6 +75,11 @@ fn make_directory(path: &Path) -> Result<(), StartError> {
         path: path.to_owned(),
         source,
     })
+}
+
+fn make_world_root(files: &Files) -> Result<(), StartError> {
+    let path = files.world_root();
+    world::make_root(&path).map_err(|source| StartError::StateDirectory { path, source })
 }
 
 fn record(config: &VmConfig, files: &Files, pids: &[u32]) -> Result<(), StartError> {
@@ -95,31 +106,40 @@ async fn launch(
     };
     let (ours, monitor) = UnixStream::pair().map_err(spawn_failed)?;
     let monitor = OwnedFd::from(monitor);
+    let confinement = confinement(&config, (accelerator, snp.is_some()), remains.files())?;
+    let disks = config.disks.iter().map(probe::open_disk);
+    let disks = disks.collect::<Result<Vec<_>, _>>()?;
+    let vhost_net = vhost_net(&config, accelerator);
     let arguments = argv::arguments(&Launch {
         config: &config,
         accelerator,
         snp,
         monitor: monitor.as_raw_fd(),
         vsock: device.argument,
-        block_devices: config
-            .disks
+        disks: disks
             .iter()
-            .map(|d| probe::is_block_device(&d.path))
+            .map(|(file, is_device)| (file.as_raw_fd(), *is_device))
             .collect(),
         taps: config
             .nics
             .iter()
             .map(|n| n.tap.iter().map(|tap| tap.as_raw_fd()).collect())
             .collect(),
-        vhost_net: config.vhost_net && accelerator == Chosen::Kvm && probe::has_vhost_net(),
+        vhost_net: vhost_net
+            .iter()
+            .map(|files| files.iter().map(|file| file.as_raw_fd()).collect())
+            .collect(),
     });
     let mut inherited = vec![monitor, device.fd];
     inherited.extend(config.nics.iter_mut().flat_map(|nic| nic.tap.drain(..)));
+    inherited.extend(disks.into_iter().map(|(file, _)| file));
+    inherited.extend(vhost_net.into_iter().flatten());
     let program = Program {
         path: program.clone(),
         arguments,
         inherited,
         stdout: Stdout::Captured,
+        confinement,
     };
     let (qemu, output) = Process::spawn(program).await.map_err(spawn_failed)?;
 
@@ -143,6 +163,47 @@ async fn launch(
         (console, messages),
         remains,
     ))
+}
+
+/// The kernel's way for packets, opened once for each tap, where it is wanted and there.
+fn vhost_net(config: &VmConfig, accelerator: Chosen) -> Vec<Vec<OwnedFd>> {
+    if !config.vhost_net || accelerator != Chosen::Kvm {
+        return Vec::new();
+    }
+    let opened = config.nics.iter().map(|nic| {
+        let taps = nic.tap.iter();
+        taps.map(|_| probe::open_vhost_net()).collect()
+    });
+    opened.collect::<Option<Vec<_>>>().unwrap_or_default()
+}
+
+/// Who QEMU is and what it finds. What plays QEMU for tests needs the whole node.
+fn confinement(
+    config: &VmConfig,
+    (accelerator, is_confidential): (Chosen, bool),
+    files: &Files,
+) -> Result<Option<Confinement>, StartError> {
+    let simulated = matches!(config.confidential, Confidential::Simulated(_));
+    let Some(users) = config.users.filter(|_| !simulated) else {
+        return Ok(None);
+    };
+    let mut identity = Identity::of(users.hypervisor);
+    let mut world = World::of(&config.path, files.world_root());
+    let boot = [Some(&config.kernel), Some(&config.initrd)].into_iter();
+    for path in boot.chain([config.firmware.as_ref()]).flatten() {
+        world.read(path);
+    }
+    if let Some(source) = &config.entropy_source {
+        world.device(source);
+    }
+    let kvm = (accelerator == Chosen::Kvm).then_some("/dev/kvm");
+    let sev = is_confidential.then_some("/dev/sev");
+    for device in kvm.into_iter().chain(sev).map(Path::new) {
+        let admitted = identity.admit(device);
+        admitted.map_err(|reason| StartError::Device { reason })?;
+        world.device(device);
+    }
+    Ok(Some(Confinement { identity, world }))
 }
 
 fn connection(stream: UnixStream) -> io::Result<tokio::net::UnixStream> {

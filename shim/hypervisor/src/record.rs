@@ -6,13 +6,14 @@
 
 use std::{
     io,
+    os::unix::fs::DirBuilderExt as _,
     path::{Path, PathBuf},
     time::Duration,
 };
 
 use serde::{Deserialize, Serialize};
 
-use crate::{process, vm::StopError};
+use crate::{process, user::User, vm::StopError};
 
 /// How long a killed process may take to disappear.
 pub(crate) const KILL_PATIENCE: Duration = Duration::from_secs(10);
@@ -32,14 +33,32 @@ impl Files {
         }
     }
 
+    /// Where the vhost-user device makes its sockets; it is the device's own.
+    pub(crate) fn socket_directory(&self) -> PathBuf {
+        self.directory.join("vsock")
+    }
+
     /// Where the hypervisor finds the vhost-user device.
     pub(crate) fn device_socket(&self) -> PathBuf {
-        self.directory.join("vhost.sock")
+        self.socket_directory().join("vhost.sock")
     }
 
     /// Where we find the guest's vsock ports.
     pub(crate) fn vsock_socket(&self) -> PathBuf {
-        self.directory.join("vsock.sock")
+        self.socket_directory().join("vsock.sock")
+    }
+
+    /// Where the worlds of the processes are put together.
+    pub(crate) fn world_root(&self) -> PathBuf {
+        self.directory.join("root")
+    }
+
+    /// Makes the directory of the sockets and gives it to a user.
+    pub(crate) fn make_socket_directory(&self, owner: Option<User>) -> io::Result<()> {
+        let path = self.socket_directory();
+        std::fs::DirBuilder::new().mode(0o700).create(&path)?;
+        let owner = owner.map(User::id);
+        std::os::unix::fs::chown(&path, owner, owner)
     }
 
     pub(crate) fn console_log(&self) -> PathBuf {
@@ -77,8 +96,10 @@ impl Files {
 
     /// Removes sockets and record; logs stay for whoever looks for the cause.
     pub(crate) fn remove_sockets(&self) -> Result<(), StopError> {
-        remove(&self.device_socket())?;
-        remove(&self.vsock_socket())?;
+        // Its owner may have put more into it, and cannot put another in its place.
+        for directory in [self.socket_directory(), self.world_root()] {
+            removed(&directory, std::fs::remove_dir_all(&directory))?;
+        }
         remove(&self.directory.join("vm.json.new"))?;
         remove(&self.record())
     }
@@ -161,7 +182,11 @@ fn kill_recorded(recorded: &Recorded) -> Result<(), StopError> {
 }
 
 fn remove(path: &Path) -> Result<(), StopError> {
-    match std::fs::remove_file(path) {
+    removed(path, std::fs::remove_file(path))
+}
+
+fn removed(path: &Path, removed: io::Result<()>) -> Result<(), StopError> {
+    match removed {
         Err(error) if !absent(&error) => Err(StopError::Remove {
             path: path.to_owned(),
             source: error,
@@ -193,6 +218,7 @@ mod tests {
         let files = Files::new(directory.path());
         let mut child = sleeper();
         files.write_record(&[child.id()]).unwrap();
+        files.make_socket_directory(None).unwrap();
         for file in [
             files.device_socket(),
             files.vsock_socket(),

@@ -138,6 +138,11 @@ pub enum StartError {
         "accelerator kvm cannot be used: {reason}; use a node with hardware virtualisation, or accelerator auto or tcg"
     )]
     Kvm { reason: String },
+    /// The hypervisor is not root, and a device is root's.
+    #[error(
+        "the hypervisor runs as an unprivileged user, and {reason}; or set rootless = false in [hypervisor.qemu]"
+    )]
+    Device { reason: String },
     /// SEV-SNP was asked for and the node has none.
     #[error(
         "a SEV-SNP guest cannot be started: {reason}; use a node with SEV-SNP switched on in firmware and kernel"

@@ -33,7 +33,7 @@ use tokio::{
     time::Instant,
 };
 
-use crate::vm::StartError;
+use crate::{socket::Held, user::User, vm::StartError};
 
 /// The CID behind every hybrid socket; each device serves one VM.
 pub(crate) const HYBRID_CID: u32 = 3;
@@ -66,8 +66,8 @@ nix::ioctl_write_ptr!(
 /// Where the guest's ports are found.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Address {
-    /// A Unix socket that speaks the hybrid handshake.
-    Hybrid(PathBuf),
+    /// A Unix socket that speaks the hybrid handshake, and whose it must be.
+    Hybrid(PathBuf, Option<User>),
     /// The guest's CID.
     Vsock(u32),
 }
@@ -158,14 +158,15 @@ impl Address {
 
     async fn attempt(self, port: u32) -> io::Result<UnixStream> {
         match self {
-            Self::Hybrid(path) => hybrid(&path, port).await,
+            Self::Hybrid(path, owner) => hybrid(&path, owner, port).await,
             Self::Vsock(cid) => vsock(cid, port).await,
         }
     }
 }
 
-async fn hybrid(path: &Path, port: u32) -> io::Result<UnixStream> {
-    let mut stream = UnixStream::connect(path).await?;
+async fn hybrid(path: &Path, owner: Option<User>, port: u32) -> io::Result<UnixStream> {
+    let socket = Held::open(path, owner)?;
+    let mut stream = UnixStream::connect(socket.path()).await?;
     stream
         .write_all(format!("CONNECT {port}\n").as_bytes())
         .await?;
@@ -212,7 +213,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("vsock.sock");
         let listener = UnixListener::bind(&path).unwrap();
-        (directory, listener, Address::Hybrid(path))
+        (directory, listener, Address::Hybrid(path, None))
     }
 
     async fn accept(listener: &UnixListener) -> UnixStream {
@@ -263,7 +264,7 @@ mod tests {
             .await
             .unwrap_err();
         assert_eq!(start.elapsed().as_secs(), 5);
-        let gone = Address::Hybrid("/nonexistent/vsock.sock".into());
+        let gone = Address::Hybrid("/nonexistent/vsock.sock".into(), None);
         let error = gone
             .connect(1024, Duration::from_secs(1))
             .await
@@ -295,7 +296,7 @@ mod tests {
     #[test]
     fn a_state_directory_of_a_real_sandbox_is_short_enough() {
         let directory = Path::new("/run/kata-cc").join("a".repeat(64));
-        check_socket_path(&directory.join("vhost.sock")).unwrap();
+        check_socket_path(&directory.join("vm/vsock/vhost.sock")).unwrap();
         let error = check_socket_path(&directory.join("b".repeat(64))).unwrap_err();
         assert!(error.to_string().contains("142 bytes"), "{error}");
     }

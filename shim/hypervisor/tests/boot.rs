@@ -13,8 +13,8 @@ use std::{
 };
 
 use shim_hypervisor::{
-    ConnectError, Disk, Hypervisor as _, Nic, ProcessExit, Qemu, StartError, Vm, VmConfig,
-    VmExitCause, Vsock, clean_up,
+    ConnectError, Disk, Hypervisor as _, Nic, ProcessExit, Qemu, StartError, User, Users, Vm,
+    VmConfig, VmExitCause, Vsock, clean_up,
 };
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
@@ -151,6 +151,102 @@ async fn the_agent_answers_and_stop_leaves_nothing() {
         "{:?}",
         bed.files()
     );
+}
+
+/// Fields of `/proc/<pid>/status` that say who a process is.
+fn identity(pid: u32) -> Vec<String> {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let names = [
+        "Uid:",
+        "Gid:",
+        "Groups:",
+        "CapPrm:",
+        "CapEff:",
+        "CapAmb:",
+        "NoNewPrivs:",
+    ];
+    let field = |name: &&str| {
+        let value = status.lines().find_map(|line| line.strip_prefix(*name));
+        value
+            .unwrap()
+            .split_whitespace()
+            .collect::<Vec<_>>()
+            .join(" ")
+    };
+    names.iter().map(field).collect()
+}
+
+/// What a process finds at a path.
+fn finds(pid: u32, path: &Path) -> bool {
+    let inside = format!("/proc/{pid}/root{}", path.display());
+    Path::new(&inside).exists()
+}
+
+#[tokio::test]
+async fn each_process_of_a_vm_is_a_user_of_its_own_and_finds_only_its_files() {
+    let Some(bed) = Bed::open() else { return };
+    if !nix::unistd::geteuid().is_root() {
+        eprintln!("skipped: only root starts processes of other users");
+        return;
+    }
+    let disk = bed.state.path().join("disk.img");
+    std::fs::write(&disk, vec![0; 1 << 20]).unwrap();
+    let user = |id| User::new(NonZeroU32::new(id).unwrap());
+    let config = VmConfig {
+        disks: vec![Disk {
+            path: disk.clone(),
+            read_only: false,
+            serial: None,
+        }],
+        entropy_source: Some("/dev/urandom".into()),
+        users: Some(Users {
+            hypervisor: user(1_900_000_001),
+            vsock_device: user(1_900_000_002),
+        }),
+        ..bed.config()
+    };
+    let (kernel, initrd) = (config.kernel.clone(), config.initrd.clone());
+    let vm = Qemu.start(config).await.unwrap();
+    let mut stream = vm.connect(AGENT_PORT, BOOT).await.unwrap();
+    health_check(&mut stream).await;
+
+    let none = "0000000000000000";
+    let sockets = bed.state.path().join("vsock");
+    for (pid, uid) in vm
+        .processes()
+        .into_iter()
+        .zip([1_900_000_001, 1_900_000_002])
+    {
+        let all = format!("{uid} {uid} {uid} {uid}");
+        assert_eq!(identity(pid), [&all, &all, "", none, none, none, "1"]);
+        for namespace in ["mnt", "net", "ipc", "uts"] {
+            let of = |who: &str| std::fs::read_link(format!("/proc/{who}/ns/{namespace}"));
+            assert_ne!(of(&pid.to_string()).unwrap(), of("self").unwrap());
+        }
+        for absent in [
+            "/etc/passwd",
+            "/proc/1",
+            "/sys/kernel",
+            "/run",
+            "/root",
+            "/var",
+            "/dev/kvm",
+        ] {
+            assert!(!finds(pid, Path::new(absent)), "{absent}");
+        }
+        assert!(!finds(pid, &disk), "a disk is an open file, not a name");
+        assert!(!finds(pid, &bed.state.path().join("vm.json")));
+    }
+    let is_hypervisor = |pid| pid == vm.pid();
+    for pid in vm.processes() {
+        assert_eq!(finds(pid, &kernel), is_hypervisor(pid));
+        assert_eq!(finds(pid, &initrd), is_hypervisor(pid));
+        assert_eq!(finds(pid, &sockets), !is_hypervisor(pid));
+    }
+    vm.stop(GRACE).await.unwrap();
+    let left = bed.files();
+    let is_expected = |name: &String| name.ends_with(".log") || name == "disk.img";
+    assert!(left.iter().all(is_expected), "{left:?}");
 }
 
 #[tokio::test]

@@ -85,6 +85,12 @@ pub(crate) fn decide(facts: &Facts, wanted: Wanted) -> Decision {
         Tee::None => plain(facts, &mut findings),
     }
     findings.part(
+        "devices open to QEMU",
+        &facts.open_to_qemu,
+        Outcome::Missing,
+        "chgrp kvm DEVICE && chmod 660 DEVICE, or set rootless = false in [hypervisor.qemu]",
+    );
+    findings.part(
         "guest image",
         &facts.guest_image,
         Outcome::Missing,
@@ -278,6 +284,7 @@ mod tests {
             tdx_enabled: false,
             sev_device: there(),
             kvm: there(),
+            open_to_qemu: there(),
             qemu: Ok("QEMU emulator version 10.0.2 (Debian 1:10.0.2+ds-2)".to_owned()),
             firmware: there(),
             guest_image: there(),
@@ -301,7 +308,7 @@ mod tests {
     #[test]
     fn each_missing_part_is_named_and_only_those_that_are_needed_stop_a_guest() {
         use Outcome::{Missing, Worse};
-        let rows: [Row; 16] = [
+        let rows: [Row; 17] = [
             (Wanted::Snp, |_| {}, &[]),
             (Wanted::None, |_| {}, &[]),
             (
@@ -345,6 +352,11 @@ mod tests {
                 Wanted::Snp,
                 |f| f.firmware = absent(),
                 &[("firmware", Missing)],
+            ),
+            (
+                Wanted::None,
+                |f| f.open_to_qemu = absent(),
+                &[("devices open to QEMU", Missing)],
             ),
             (
                 Wanted::None,

@@ -67,6 +67,8 @@ pub(crate) struct Facts {
     pub(crate) sev_device: Part,
     /// Whether KVM can run guests.
     pub(crate) kvm: Part,
+    /// Whether QEMU's user may open the devices that it opens itself.
+    pub(crate) open_to_qemu: Part,
     /// What QEMU says of its version.
     pub(crate) qemu: Part,
     /// The firmware file.
@@ -94,6 +96,7 @@ impl Facts {
             tdx_enabled: tdx.is_ok_and(|value| matches!(value.trim(), "Y" | "1")),
             sev_device: part("/dev/sev", node::sev_device()),
             kvm: node::kvm().map(|()| "usable".to_owned()),
+            open_to_qemu: open_to_qemu(),
             qemu: version(&places.qemu),
             firmware: file(&places.firmware),
             guest_image: file(&places.guest_image.join("manifest.json")),
@@ -102,6 +105,25 @@ impl Facts {
             vhost_net: device("/dev/vhost-net"),
         }
     }
+}
+
+/// QEMU runs as an unprivileged user; a device that is not there is another finding.
+fn open_to_qemu() -> Part {
+    let mut devices = Vec::new();
+    if node::kvm().is_ok() {
+        devices.push("/dev/kvm");
+    }
+    if node::snp_is_enabled() {
+        devices.push("/dev/sev");
+    }
+    for device in &devices {
+        node::is_open_to_others(Path::new(device))?;
+    }
+    Ok(if devices.is_empty() {
+        "none needed".to_owned()
+    } else {
+        devices.join(", ")
+    })
 }
 
 fn device(path: &str) -> Part {

@@ -305,7 +305,7 @@ async fn copy_volumes(sandbox: &Sandbox, plan: &VolumePlan) -> Result<(), TaskEr
             .await
             .map_err(|source| {
                 TaskError::failed(&VolumeError::Copy {
-                    mount_source: file.host.display().to_string(),
+                    mount_source: file.place.path().display().to_string(),
                     destination: file.destination.clone(),
                     source: Box::new(source),
                 })

@@ -11,6 +11,7 @@ use std::{
     fs,
     path::{Path, PathBuf},
     sync::{Arc, atomic::Ordering},
+    time::Duration,
 };
 
 use agent_protocol::id::SandboxId;
@@ -20,6 +21,7 @@ use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::unix::pipe,
     sync::watch,
+    time::timeout,
 };
 
 use self::script::{Machines, Script};
@@ -99,6 +101,11 @@ impl Bench {
     }
 
     fn request(&self, id: &str, stdio: Stdio) -> CreateRequest {
+        self.annotated(id, stdio, "")
+    }
+
+    /// A request whose spec has further annotations, written as JSON after a comma.
+    fn annotated(&self, id: &str, stdio: Stdio, annotations: &str) -> CreateRequest {
         let bundle = self.folder.path().join(id);
         fs::create_dir_all(&bundle).unwrap();
         let kind = if id == "pod" { "sandbox" } else { "container" };
@@ -106,7 +113,7 @@ impl Bench {
             r#"{{"ociVersion":"1.1.0","annotations":{{
                 "io.kubernetes.cri.container-type":"{kind}",
                 "io.kubernetes.cri.sandbox-id":"pod",
-                "io.kubernetes.cri.image-name":"reg/{id}"}}}}"#
+                "io.kubernetes.cri.image-name":"reg/{id}"{annotations}}}}}"#
         );
         fs::write(bundle.join("config.json"), spec).unwrap();
         CreateRequest {
@@ -124,6 +131,10 @@ impl Bench {
 
     fn state_exists(&self) -> bool {
         let state = self.folder.path().join("state").exists();
+        let users = fs::read_dir(self.folder.path().join(".users"));
+        let users = users.into_iter().flatten().flatten();
+        let links = users.filter(|user| user.path().is_symlink()).count();
+        assert_eq!(links, if state { 2 } else { 0 }, "so do the users");
         let disk = self.folder.path().join("scratch/pod.img").exists();
         assert_eq!(state, disk, "the disk lives as long as the state");
         state
@@ -234,6 +245,28 @@ async fn a_refused_container_leaves_the_pod_and_says_why() {
 }
 
 #[tokio::test]
+async fn a_pod_that_would_weaken_its_node_or_guest_is_not_started() {
+    let bench = Bench::new();
+    for (name, why) in [
+        ("runtime.sandbox_cgroup_only", "the pod's limits"),
+        ("runtime.disable_guest_seccomp", "take a confinement off"),
+        ("hypervisor.rootless", "take a confinement off"),
+        (
+            "runtime.create_container_timeout",
+            "not allowed on this node",
+        ),
+        ("runtime.made_up", "no such annotation"),
+    ] {
+        let annotation = format!(r#","io.katacontainers.config.{name}":"0""#);
+        let request = bench.annotated("pod", silent(), &annotation);
+        let error = bench.service.create(request).await.unwrap_err().to_string();
+        assert!(error.contains(name) && error.contains(why), "{error}");
+        assert!(!bench.state_exists());
+    }
+    assert!(bench.create("pod").await.is_ok());
+}
+
+#[tokio::test]
 async fn a_dead_vm_ends_everything_once() {
     let mut bench = Bench::new();
     bench.create("pod").await.unwrap();
@@ -258,6 +291,25 @@ async fn a_dead_vm_ends_everything_once() {
     bench.service.delete("app", "").await.unwrap();
     bench.service.delete("pod", "").await.unwrap();
     assert!(!bench.state_exists());
+}
+
+#[tokio::test]
+async fn a_guest_s_claims_of_want_are_of_its_own_containers_and_few() {
+    let mut bench = Bench::new();
+    let foreign = ["stranger", "", "app\n", "../app"];
+    let claims = foreign.into_iter().chain(["app"; 10_000]).rev();
+    *bench.script.starving.lock().unwrap() = claims.map(str::to_owned).collect();
+    bench.create("pod").await.unwrap();
+    bench.create("app").await.unwrap();
+    bench.script.complains.send_replace(true);
+    let patience = Duration::from_millis(500);
+    let mut told = 0;
+    while let Ok(id) = timeout(patience, bench.events.out_of_memory()).await {
+        assert_eq!(id, "app");
+        told += 1;
+        assert!(told <= 32, "the guest is believed too often");
+    }
+    assert!(told > 0);
 }
 
 #[tokio::test]

@@ -1,10 +1,11 @@
 //! What the shim notices by itself: ends of processes, of the VM, of memory.
 
-use std::{path::Path, sync::Arc, time::Duration};
+use std::{io, sync::Arc, time::Duration};
 
+use agent_protocol::id::ContainerId;
 use containerd_shim_protos::events::task::TaskOOM;
-use shim_agent_client::AgentClient;
-use shim_volumes as volumes;
+use shim_agent_client::{AgentClient, Pace};
+use shim_volumes::{self as volumes, Place};
 
 use super::Service;
 use crate::{
@@ -16,8 +17,11 @@ use crate::{
 const HEALTH_INTERVAL: Duration = Duration::from_secs(30);
 /// How long an exit may wait for the termination message.
 const MESSAGE_DEADLINE: Duration = Duration::from_secs(5);
-/// What Kubernetes shows of a termination message.
-const MESSAGE_BYTES_MAX: usize = 4096;
+/// How many claims of a guest that it is out of memory are passed on at once: a pod has many
+/// containers, whose exits follow at once.
+const OOM_BURST: u32 = 32;
+/// How often they are passed on after those.
+const OOM_INTERVAL: Duration = Duration::from_secs(2);
 
 impl Service {
     /// Waits for a process to end and tells containerd.
@@ -30,15 +34,15 @@ impl Service {
         let status = if process.exec.is_none() {
             tokio::select! {
                 status = process.outcome(&sandbox.agent) => status,
-                never = volumes::refresh(&sandbox.agent, &container.updated) => match never {},
+                never = volumes::refresh(&sandbox.agent, container.take_updated()) => match never {},
             }
         } else {
             process.outcome(&sandbox.agent).await
         };
         if process.exec.is_none()
-            && let Some(path) = &container.termination_log
+            && let Some(place) = &container.termination_log
         {
-            let message = save_message(&sandbox.agent, &container.id, path);
+            let message = save_message(&sandbox.agent, &container.id, place.clone());
             let _ = tokio::time::timeout(MESSAGE_DEADLINE, message).await;
         }
         self.finish(&container.id, &process, status);
@@ -75,16 +79,23 @@ impl Service {
         }
     }
 
-    /// Tells containerd of containers that ran out of memory; never ends.
+    /// Tells containerd of containers that ran out of memory; never ends. The guest may claim
+    /// it as often as it likes, and only of containers that there are.
     async fn out_of_memory(&self, agent: &AgentClient) {
+        let mut pace = Pace::new(OOM_BURST, OOM_INTERVAL);
         loop {
-            match agent.oom_event().await {
+            pace.next().await;
+            let known = |id: &ContainerId| self.containers.find(id.as_str()).is_ok();
+            match agent.oom_event(known).await {
                 Ok(id) => {
-                    tracing::warn!(container.id = id, "container out of memory");
+                    tracing::warn!(container.id = %id, "container out of memory");
                     self.events.publish(&TaskOOM {
-                        container_id: id,
+                        container_id: id.to_string(),
                         ..TaskOOM::default()
                     });
+                }
+                Err(error) if error.is_answer() => {
+                    tracing::warn!(%error, "the guest's event is not passed on");
                 }
                 Err(error) => {
                     tracing::debug!(%error, "no more news of memory");
@@ -108,7 +119,7 @@ async fn unhealthy(sandbox: &Sandbox) {
     }
 }
 
-async fn save_message(agent: &AgentClient, id: &str, path: &Path) {
+async fn save_message(agent: &AgentClient, id: &str, place: Place) {
     let message = match agent.termination_log(id).await {
         Ok(message) => message,
         Err(error) => {
@@ -116,9 +127,9 @@ async fn save_message(agent: &AgentClient, id: &str, path: &Path) {
             return;
         }
     };
-    let bytes = message.as_bytes();
-    let bytes = bytes.get(..MESSAGE_BYTES_MAX).unwrap_or(bytes).to_vec();
-    if let Err(error) = tokio::fs::write(path, bytes).await {
+    let written =
+        tokio::task::spawn_blocking(move || place.write(message.as_str().as_bytes())).await;
+    if let Err(error) = written.map_err(io::Error::from).flatten() {
         tracing::warn!(%error, "termination message not written");
     }
 }

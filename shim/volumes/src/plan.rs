@@ -19,11 +19,10 @@ use agent_protocol::{
     id::{ContainerId, SandboxId},
     rpc::agent::Storage,
 };
-use nix::sys::statfs::{TMPFS_MAGIC, statfs};
 use shim_oci::{Mount, Spec};
 use thiserror::Error;
 
-use crate::{CopyError, CopyPlan};
+use crate::{CopyError, CopyPlan, Mounts, Place};
 
 /// Where copied files go.
 const SHARE: &str = "/run/kata-containers/shared/containers";
@@ -84,7 +83,7 @@ pub struct VolumePlan {
     /// Files to copy first.
     pub copies: Vec<CopyPlan>,
     /// Where the container's termination message goes on the host.
-    pub termination_log: Option<PathBuf>,
+    pub termination_log: Option<Place>,
 }
 
 /// The pod's `/dev/shm`, as policies expect it in `CreateSandbox`.
@@ -115,7 +114,7 @@ pub struct VolumeOwner<'a> {
     pub limits: &'a BTreeMap<String, u64>,
 }
 
-/// Decides every mount of a container. Looks at the host's files, changes nothing.
+/// Decides every mount of a container. Opens the host's files, changes nothing.
 ///
 /// # Errors
 ///
@@ -136,10 +135,8 @@ pub fn plan(owner: VolumeOwner<'_>, spec: &Spec) -> Result<VolumePlan, VolumeErr
             replaced.source = GUEST_SHM.to_owned();
             replaced.options = vec!["rbind".to_owned()];
         } else {
-            if termination == Some(mount.destination.as_str()) {
-                plan.termination_log = Some(mount.source.clone().into());
-            }
-            replaced.source = bind(owner, mount, &mut plan)?;
+            let is_termination_log = termination == Some(mount.destination.as_str());
+            replaced.source = bind(owner, mount, is_termination_log, &mut plan)?;
         }
         plan.mounts.push(replaced);
     }
@@ -150,10 +147,20 @@ fn is_bind(mount: &Mount) -> bool {
     mount.kind == "bind" || mount.options.iter().any(|o| o == "bind" || o == "rbind")
 }
 
+/// Mounts below the source belong to a recursive bind only.
+fn mounts_of(mount: &Mount) -> Mounts {
+    if mount.options.iter().any(|option| option == "rbind") {
+        Mounts::Included
+    } else {
+        Mounts::Refused
+    }
+}
+
 /// Plans one bind mount; answers with its source in the guest.
 fn bind(
     owner: VolumeOwner<'_>,
     mount: &Mount,
+    is_termination_log: bool,
     plan: &mut VolumePlan,
 ) -> Result<String, VolumeError> {
     let failed = |source| VolumeError::Source {
@@ -162,12 +169,18 @@ fn bind(
         source,
     };
     let host = Path::new(&mount.source);
-    // A volume may be a link (kubelet's subPath); inside a tree links stay links.
-    let metadata = fs::metadata(host).map_err(failed)?;
+    let place = if owner.container.as_str() == owner.sandbox.as_str() {
+        // containerd wrote this mount itself, maybe by a link to where its files are.
+        let resolved = host.canonicalize().map_err(failed)?;
+        Place::open(&resolved, mounts_of(mount))
+    } else {
+        Place::open(host, mounts_of(mount))
+    };
+    let place = place.map_err(failed)?;
+    let metadata = place.metadata().map_err(failed)?;
     let kind = metadata.file_type();
     if let Some(name) = empty_dir(host).filter(|_| kind.is_dir()) {
-        let in_memory = statfs(host).is_ok_and(|fs| fs.filesystem_type() == TMPFS_MAGIC);
-        let storage = empty_dir_storage(owner, &name, in_memory, metadata.gid());
+        let storage = empty_dir_storage(owner, &name, place.is_in_memory(), metadata.gid());
         let guest = storage.mount_point.clone();
         plan.storages.push(storage);
         return Ok(guest);
@@ -190,8 +203,11 @@ fn bind(
     }
     let name = guest_name(owner.container, &mount.destination).map_err(failed)?;
     let guest = format!("{SHARE}/{name}");
+    if is_termination_log {
+        plan.termination_log = Some(place.clone());
+    }
     plan.copies.push(CopyPlan {
-        host: host.to_owned(),
+        place,
         guest: guest.clone(),
         destination: mount.destination.clone(),
     });
@@ -271,10 +287,13 @@ mod tests {
     }
 
     fn planned(spec: &Spec) -> Result<VolumePlan, VolumeError> {
-        let (id, sandbox) = ids();
+        planned_for(&ids().0, spec)
+    }
+
+    fn planned_for(container: &ContainerId, spec: &Spec) -> Result<VolumePlan, VolumeError> {
         let owner = VolumeOwner {
-            container: &id,
-            sandbox: &sandbox,
+            container,
+            sandbox: &ids().1,
             limits: &BTreeMap::from([("small".to_owned(), 4096)]),
         };
         plan(owner, spec)
@@ -312,7 +331,8 @@ mod tests {
         let (digits, last) = name.split_once('-').unwrap();
         assert_eq!((digits.len(), last), (16, "hosts"));
         assert_eq!(plan.mounts[0].options, ["rbind", "ro"]);
-        assert_eq!(plan.termination_log, Some(hosts));
+        let log = plan.termination_log.unwrap();
+        assert_eq!(log.path(), hosts);
     }
 
     #[test]
@@ -361,6 +381,24 @@ mod tests {
             .to_string();
         assert!(text.contains("device"), "{text}");
         assert!(planned(&spec(&[("/x", Path::new("/nonexistent"))])).is_err());
+    }
+
+    #[test]
+    fn a_source_behind_a_link_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let volume = folder.path().join("volume");
+        fs::create_dir(&volume).unwrap();
+        assert!(planned(&spec(&[("/v", &volume)])).is_ok());
+        let link = folder.path().join("link");
+        std::os::unix::fs::symlink(&volume, &link).unwrap();
+        let error = planned(&spec(&[("/v", &link)])).unwrap_err();
+        let VolumeError::Source { source, .. } = error else {
+            panic!("{error}");
+        };
+        assert!(source.to_string().contains("symbolic link"), "{source}");
+        // Not so for the pod's first container, whose mounts containerd makes up itself.
+        let first = ContainerId::parse("s1").unwrap();
+        assert!(planned_for(&first, &spec(&[("/v", &link)])).is_ok());
     }
 
     #[test]

@@ -19,6 +19,7 @@ mod stage;
 
 pub mod attest;
 pub mod bad_input;
+pub mod confined;
 pub mod exec;
 pub mod image;
 pub mod kill;
@@ -104,6 +105,8 @@ macro_rules! scenarios_of_any_release {
             attest:
                 what_the_guest_cannot_take_is_named,
                 a_guest_whose_launch_binds_something_else_refuses_everything;
+            confined:
+                qemu_of_a_pod_is_nobody_and_finds_nothing_of_the_node;
             many:
                 ten_pods_run_at_once;
             bad_input:

@@ -30,7 +30,8 @@ const SNAPSHOTTER_LOG: &str = "/run/bed/snapshotter.log";
 const KATA_CONFIG: &str = "/run/bed/kata-cc/configuration.toml";
 const KATA_DROP_IN: &str = "/run/bed/kata-cc/config.d/10-bed.toml";
 /// Ten pods at once fit a small machine, and may boot slowly on one that emulates them.
-const SMALL_PODS: &str = "[hypervisor.qemu]\ndefault_memory = 512\nenable_annotations = [\"cc_init_data\", \"scratch_disk_mib\"]\n\
+const SMALL_PODS: &str = "[hypervisor.qemu]\ndefault_memory = 512\nenable_annotations = [\"cc_init_data\", \"scratch_disk_mib\", \
+     \"runtime.emptydir_size_limits\", \"agent.policy\"]\n\
      [agent.kata]\nreconnect_timeout_ms = 300000\n";
 /// containerd's socket inside the bed, where every client expects it.
 const SOCKET: &str = "/run/containerd/containerd.sock";

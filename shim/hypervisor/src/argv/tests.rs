@@ -31,10 +31,10 @@ fn launch(config: &VmConfig) -> Launch<'_> {
         accelerator: Chosen::Kvm,
         monitor: 10,
         vsock: Vsock::Vhost { fd: 11, cid: 77 },
-        block_devices: Vec::new(),
+        disks: Vec::new(),
         taps: Vec::new(),
         snp: None,
-        vhost_net: true,
+        vhost_net: Vec::new(),
     }
 }
 
@@ -139,7 +139,7 @@ fn disks_in_order_with_serial_and_access() {
     ];
     let config = VmConfig { disks, ..config() };
     let launch = Launch {
-        block_devices: vec![false, true],
+        disks: vec![(30, false), (31, true)],
         ..launch(&config)
     };
     let machine = format!("{MACHINE},kernel-irqchip=split");
@@ -150,9 +150,11 @@ fn disks_in_order_with_serial_and_access() {
         ONE_CPU,
         "-m 512M",
         CHANNELS,
-        r#"-blockdev {"discard":"unmap","driver":"raw","file":{"discard":"unmap","driver":"file","filename":"/a,\"b","read-only":true},"node-name":"disk0","read-only":true}"#,
+        "-add-fd fd=30,set=0",
+        r#"-blockdev {"discard":"unmap","driver":"raw","file":{"discard":"unmap","driver":"file","filename":"/dev/fdset/0","read-only":true},"node-name":"disk0","read-only":true}"#,
         "-device virtio-blk-pci,drive=disk0,serial=initdata",
-        r#"-blockdev {"discard":"unmap","driver":"raw","file":{"discard":"unmap","driver":"host_device","filename":"/dev/sdx","read-only":false},"node-name":"disk1","read-only":false}"#,
+        "-add-fd fd=31,set=1",
+        r#"-blockdev {"discard":"unmap","driver":"raw","file":{"discard":"unmap","driver":"host_device","filename":"/dev/fdset/1","read-only":false},"node-name":"disk1","read-only":false}"#,
         "-device virtio-blk-pci,drive=disk1,werror=report,rerror=report",
         VHOST,
         BOOT,
@@ -168,6 +170,7 @@ fn interfaces_with_one_queue_and_with_several() {
     };
     let launch = Launch {
         taps: vec![vec![20], vec![21, 22]],
+        vhost_net: vec![vec![23], vec![24, 25]],
         ..launch(&config)
     };
     let machine = format!("{MACHINE},kernel-irqchip=split");
@@ -178,9 +181,9 @@ fn interfaces_with_one_queue_and_with_several() {
         ONE_CPU,
         "-m 512M",
         CHANNELS,
-        "-netdev tap,id=nic0,fd=20,vhost=on \
+        "-netdev tap,id=nic0,fd=20,vhost=on,vhostfd=23 \
          -device virtio-net-pci,netdev=nic0,mac=02:00:00:ab:cd:ef,host_mtu=1500,romfile=",
-        "-netdev tap,id=nic1,fds=21:22,vhost=on \
+        "-netdev tap,id=nic1,fds=21:22,vhost=on,vhostfds=24:25 \
          -device virtio-net-pci,netdev=nic1,mac=02:00:00:ab:cd:ef,host_mtu=1400,mq=on,vectors=6,romfile=",
         VHOST,
         BOOT,
@@ -199,7 +202,6 @@ fn no_sandbox_no_vhost_net_and_an_entropy_source() {
     };
     let launch = Launch {
         taps: vec![vec![20]],
-        vhost_net: false,
         ..launch(&config)
     };
     let machine = format!("{MACHINE},kernel-irqchip=split");

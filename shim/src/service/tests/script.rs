@@ -11,9 +11,10 @@ use std::{
 use agent_protocol::rpc::{
     agent::{
         CloseStdinRequest, CreateContainerRequest, CreateSandboxRequest, DestroySandboxRequest,
-        ExecProcessRequest, ReadStreamRequest, ReadStreamResponse, RemoveContainerRequest, Routes,
-        SignalProcessRequest, StartContainerRequest, UpdateRoutesRequest, WaitProcessRequest,
-        WaitProcessResponse, WriteStreamRequest, WriteStreamResponse,
+        ExecProcessRequest, GetOOMEventRequest, OOMEvent, ReadStreamRequest, ReadStreamResponse,
+        RemoveContainerRequest, Routes, SignalProcessRequest, StartContainerRequest,
+        UpdateRoutesRequest, WaitProcessRequest, WaitProcessResponse, WriteStreamRequest,
+        WriteStreamResponse,
     },
     agent_ttrpc::{AgentService, create_agent_service},
     empty::Empty,
@@ -37,6 +38,10 @@ pub(super) struct Script {
     pub(super) output_left: AtomicUsize,
     pub(super) input: Mutex<Vec<u8>>,
     pub(super) ended: watch::Sender<bool>,
+    /// Containers that the guest will say are out of memory.
+    pub(super) starving: Mutex<Vec<String>>,
+    /// Whether it says so by now.
+    pub(super) complains: watch::Sender<bool>,
 }
 
 impl Script {
@@ -171,6 +176,21 @@ impl AgentService for Agent {
         Ok(WriteStreamResponse {
             len: u32::try_from(request.data.len()).unwrap(),
             ..WriteStreamResponse::default()
+        })
+    }
+
+    async fn get_oom_event(
+        &self,
+        _: &TtrpcContext,
+        _: GetOOMEventRequest,
+    ) -> ttrpc::Result<OOMEvent> {
+        let _ = self.0.complains.subscribe().wait_for(|now| *now).await;
+        let Some(container_id) = self.0.starving.lock().unwrap().pop() else {
+            return std::future::pending().await;
+        };
+        Ok(OOMEvent {
+            container_id,
+            ..OOMEvent::default()
         })
     }
 
