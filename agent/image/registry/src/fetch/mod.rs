@@ -12,12 +12,13 @@
 //! rules are ours. Protocol: OCI distribution specification 1.1.
 
 mod agents;
-mod auth;
+mod answer;
+pub(crate) mod auth;
 mod blob;
 mod body;
 mod credentials;
 mod deadline;
-mod dns;
+pub(crate) mod dns;
 mod error;
 mod origin;
 mod resolve;
@@ -34,6 +35,8 @@ use std::{
 };
 
 pub use agents::{AgentConfig, AgentError, Agents};
+pub use answer::Answer;
+use answer::{accept, redirect, short};
 pub use auth::Credential;
 use auth::{Authorization, Challenge, TokenQuery};
 pub use blob::Blob;
@@ -91,18 +94,6 @@ pub struct Request<'a> {
     pub accept: Option<&'a str>,
     /// Continue at this byte.
     pub offset: u64,
-}
-
-/// A short answer, read whole.
-pub struct Answer {
-    /// The whole body.
-    pub body: Vec<u8>,
-    /// `Content-Type`.
-    pub content_type: Option<String>,
-    /// `Docker-Content-Digest`.
-    pub digest: Option<String>,
-    /// `Link`, which leads to the next page of a list.
-    pub link: Option<String>,
 }
 
 /// Talks to registries; shared by all pulls, so that connections and tokens are.
@@ -393,116 +384,4 @@ impl Client {
             .call()
             .map_err(|error| FetchError::unreachable(origin, error.into_io()))
     }
-}
-
-/// Reads a short answer whole.
-fn short(
-    mut response: Response<Body>,
-    request: Request<'_>,
-    limit: u64,
-    deadline: &Deadline,
-) -> Result<Answer, FetchError> {
-    let header = |name: &str| {
-        let value = response.headers().get(name)?;
-        value.to_str().ok().map(str::to_owned)
-    };
-    let (content_type, digest) = (header("content-type"), header("docker-content-digest"));
-    let link = header("link");
-    let origin = &request.source.origin;
-    let body = read_short(response.body_mut(), limit, deadline, origin, request.what)?;
-    Ok(Answer {
-        body,
-        content_type,
-        digest,
-        link,
-    })
-}
-
-fn redirect(from: &Uri, origin: &Origin, response: &Response<Body>) -> Result<Uri, FetchError> {
-    let location = response
-        .headers()
-        .get("location")
-        .and_then(|value| value.to_str().ok())
-        .unwrap_or("");
-    // Queries of redirects hold signatures that grant access; they are not shown.
-    let shown: String = location
-        .split('?')
-        .next()
-        .unwrap_or("")
-        .chars()
-        .take(200)
-        .collect();
-    let refuse = |reason| FetchError::BadRedirect {
-        origin: origin.to_string(),
-        location: shown,
-        reason,
-    };
-    match origin::locate(from, location) {
-        None => Err(refuse("it is not an HTTP URL")),
-        Some(uri) if origin.tls && uri.scheme_str() != Some("https") => {
-            Err(refuse("it leaves TLS"))
-        }
-        Some(uri) => Ok(uri),
-    }
-}
-
-/// Lets successes through and names failures.
-fn accept(
-    response: Response<Body>,
-    request: Request<'_>,
-    advice: &'static str,
-) -> Result<Response<Body>, FetchError> {
-    let origin = request.source.origin.to_string();
-    let status = response.status().as_u16();
-    match status {
-        200 | 206 => Ok(response),
-        404 => Err(FetchError::NotFound {
-            origin,
-            what: request.what,
-            note: note(response),
-        }),
-        401 | 403 => Err(FetchError::Denied {
-            origin,
-            note: note(response),
-            advice,
-        }),
-        _ => {
-            let header = response
-                .headers()
-                .get("retry-after")
-                .and_then(|value| value.to_str().ok());
-            let retry_after = header
-                .and_then(|text| text.trim().parse().ok())
-                .map(Duration::from_secs);
-            Err(FetchError::Status {
-                origin,
-                status,
-                note: note(response),
-                retry_after,
-            })
-        }
-    }
-}
-
-#[cfg(feature = "fuzzing")]
-pub(crate) fn fuzz_dns(bytes: &[u8]) {
-    let query = dns::query(7, "registry.example", dns::Family::V4).expect("the name is one");
-    let _ = dns::answer(&query, bytes);
-    // Past the echoed question, where most of an answer is.
-    let _ = dns::answer(
-        &query,
-        &[
-            &query[..2],
-            &[0x81, 0x80, 0, 1],
-            bytes.get(..2).unwrap_or(&[0, 1]),
-            &query[8..],
-            bytes,
-        ]
-        .concat(),
-    );
-}
-
-#[cfg(feature = "fuzzing")]
-pub(crate) fn fuzz_challenge(text: &str) {
-    let _ = auth::challenge(std::iter::once(text));
 }
