@@ -14,8 +14,8 @@ use std::{
 };
 
 use agent_image_registry::{
-    Blob, Client, Deadline, Digest, FetchError, ImageConfig, Reference, Registry, RegistryError,
-    ResolveError, Resolved, resolve, sentence, sources,
+    Blob, Client, Deadline, Digest, FetchError, ImageConfig, Over, Reference, Registry,
+    RegistryError, ResolveError, Resolved, resolve, sentence, sources,
 };
 use agent_image_signatures::{
     Accepted, AcceptedSignature, Judge, Lookaside, SignatureError, SignaturePolicy,
@@ -107,7 +107,7 @@ pub enum LayerFailure {
     Settle(#[from] SettleError),
     /// The wait for its turn, or for another pull of the same layer.
     #[error("it was waited for in vain")]
-    Wait(#[source] FetchError),
+    Wait(#[source] Over),
 }
 
 impl LayerFailure {
@@ -115,8 +115,11 @@ impl LayerFailure {
     fn is_echo(&self) -> bool {
         matches!(
             self,
-            Self::Wait(FetchError::Cancelled)
-                | Self::Layer(LayerError::Fetch(FetchError::Cancelled))
+            Self::Wait(Over::Cancelled)
+                | Self::Layer(
+                    LayerError::Fetch(FetchError::Cancelled) | LayerError::Stopped(Over::Cancelled)
+                )
+                | Self::Settle(SettleError::Stopped(Over::Cancelled))
         )
     }
 }
@@ -418,7 +421,7 @@ impl<'a> LayerPull<'a> {
             }
             Ok(Found::Claimed(claim)) => claim,
             Err(ClaimError::Store(error)) => return Err(error.into()),
-            Err(ClaimError::Deadline(error)) => return Err(LayerFailure::Wait(error)),
+            Err(ClaimError::Over(over)) => return Err(LayerFailure::Wait(over)),
         };
         let staging = store.stage()?;
         let root = open_root(&staging.root()).map_err(|source| StoreError::System {
@@ -442,6 +445,7 @@ impl<'a> LayerPull<'a> {
             annotations: &descriptor.annotations,
             keys: self.puller.keys.as_deref(),
             private_keys: &self.puller.private_keys,
+            deadline: self.deadline,
             unpacked_max: self.puller.layer_max_bytes,
             meter: &meter,
         };
@@ -483,7 +487,7 @@ impl<'a> LayerPull<'a> {
         let key = if notes.are_settled() {
             Key::of_diff(&self.resolved.config.diff_ids[position])
         } else {
-            settle(&staging.root(), &notes, below)?;
+            settle(&staging.root(), &notes, below, self.deadline)?;
             Key::of_chain(&self.chain[position])
         };
         let layer = self.puller.store.publish(staging, &key, &notes)?;
@@ -520,6 +524,6 @@ mod tests {
         });
         assert!(matches!(result, Err(PullFailure::Thread(_))));
         assert_eq!(started, 2, "no further thread is started");
-        assert!(matches!(deadline.check(), Err(FetchError::Cancelled)));
+        assert!(matches!(deadline.check(), Err(Over::Cancelled)));
     }
 }

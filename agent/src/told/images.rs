@@ -4,7 +4,7 @@
 
 use agent_containers::{ImagesError, OwnerConfigError, RootError};
 use agent_image::{ConfigError, LayerFailure, PullError, PullFailure};
-use agent_image_registry::{FetchError, RegistryError, ResolveError};
+use agent_image_registry::{FetchError, Over, RegistryError, ResolveError};
 use agent_image_signatures::{RequirementFailure, SignatureError};
 use agent_image_unpacking::{AssembleError, LayerError, SettleError, StoreError, TreeError};
 
@@ -253,6 +253,21 @@ fn fetch(error: &FetchError) -> Told {
         )
         .with(Field::bytes(*found))
         .with(Field::stated(*expected)),
+        FetchError::Longer { origin, expected } => at(
+            "{registry} sends more than the {stated} bytes that the manifest says",
+            origin,
+        )
+        .with(Field::stated(*expected)),
+        FetchError::Shorter {
+            origin,
+            received,
+            expected,
+        } => at(
+            "{registry} has no more than {bytes} bytes, but the manifest says {stated}",
+            origin,
+        )
+        .with(Field::bytes(*received))
+        .with(Field::stated(*expected)),
         FetchError::Range { origin, .. } => at(
             "{registry} was asked to continue a transfer and answers with another part",
             origin,
@@ -292,8 +307,18 @@ fn layer_failure(error: &LayerFailure) -> Told {
         LayerFailure::Layer(error) => layer(error),
         LayerFailure::Store(error) => store(error),
         LayerFailure::Settle(error) => settle(error),
-        LayerFailure::Wait(error) => Told::new("it was waited for in vain").because(fetch(error)),
+        LayerFailure::Wait(why) => Told::new("it was waited for in vain").because(over(why)),
         _ => Told::new("a step of its unpacking failed"),
+    }
+}
+
+fn over(why: &Over) -> Told {
+    match why {
+        Over::Late(limit) => {
+            Told::new("the time for the whole pull, {seconds} seconds, is over; raise the limit")
+                .with(Field::seconds(limit.as_secs()))
+        }
+        Over::Cancelled => Told::new("another part of the pull failed"),
     }
 }
 
@@ -333,6 +358,7 @@ fn layer(error: &LayerError) -> Told {
         }
         LayerError::Tree(error) => Told::new("it cannot be unpacked").because(tree(error)),
         LayerError::Thread(error) => Told::new("cannot start a thread for it").errno(error),
+        LayerError::Stopped(why) => Told::new("its unpacking was not finished").because(over(why)),
         _ => Told::new("it is not usable"),
     }
 }
@@ -375,6 +401,9 @@ fn settle(error: &SettleError) -> Told {
         SettleError::Conflict(_) => Told::new("an entry is there twice"),
         SettleError::TooManyLinks(_) => {
             Told::new("an entry lies behind too many symbolic links of the layers below")
+        }
+        SettleError::Stopped(why) => {
+            Told::new("fitting it onto the layers below it was not finished").because(over(why))
         }
         _ => Told::new("it does not fit onto the layers below it"),
     }

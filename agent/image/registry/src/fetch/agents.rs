@@ -7,7 +7,7 @@ use ureq::{
     Agent, Proxy,
     config::Config,
     tls::{Certificate, PemItem, RootCerts, TlsConfig, TlsProvider, parse_pem},
-    unversioned::transport::DefaultConnector,
+    unversioned::transport::{ConnectionDetails, Connector, DefaultConnector, Transport},
 };
 
 use super::{origin::Origin, resolve::Files};
@@ -161,7 +161,32 @@ fn agent(config: &AgentConfig<'_>, roots: &RootCerts, proxy: Option<Proxy>) -> A
         hosts: config.hosts.clone(),
         resolv_conf: config.resolv_conf.clone(),
     };
-    Agent::with_parts(http, DefaultConnector::default(), resolver)
+    Agent::with_parts(http, OneTls(DefaultConnector::default()), resolver)
+}
+
+/// Connects as usual, with the TLS configuration of the agent for every request. They differ
+/// in their time limits only, but `ureq` would parse the root certificates again for each.
+#[derive(Debug)]
+struct OneTls(DefaultConnector);
+
+impl Connector for OneTls {
+    type Out = Box<dyn Transport>;
+
+    fn connect(
+        &self,
+        details: &ConnectionDetails<'_>,
+        chained: Option<()>,
+    ) -> Result<Option<Self::Out>, ureq::Error> {
+        let details = ConnectionDetails {
+            request_level: false,
+            addrs: details.addrs.clone(),
+            current_time: details.current_time.clone(),
+            run_connector: details.run_connector.clone(),
+            register_shutdown: details.register_shutdown.clone(),
+            ..*details
+        };
+        self.0.connect(&details, chained)
+    }
 }
 
 fn certificates(pems: &[Vec<u8>]) -> Result<RootCerts, AgentError> {

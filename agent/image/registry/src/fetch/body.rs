@@ -63,9 +63,13 @@ pub(super) fn read_short(
     let mut chunk = [0; 8192];
     loop {
         deadline.check()?;
-        let length = reader
-            .read(&mut chunk)
-            .map_err(|error| FetchError::unreachable(origin, error))?;
+        let length = match reader.read(&mut chunk) {
+            Ok(length) => length,
+            Err(error) => {
+                deadline.check()?;
+                return Err(FetchError::unreachable(origin, error));
+            }
+        };
         if length == 0 {
             return Ok(bytes);
         }

@@ -28,7 +28,7 @@ use std::{
     time::Duration,
 };
 
-use agent_image_registry::{Deadline, Digest, FetchError};
+use agent_image_registry::{Deadline, Digest, Over};
 use rustix::{
     fs::{FlockOperation, XattrFlags, flock, fremovexattr, fsetxattr, unlinkat},
     io::Errno,
@@ -307,7 +307,7 @@ pub enum ClaimError {
     Store(#[from] StoreError),
     /// The pull's time was over.
     #[error(transparent)]
-    Deadline(#[from] FetchError),
+    Over(#[from] Over),
 }
 
 impl Drop for Claim<'_> {
