@@ -1,4 +1,8 @@
 //! All layers of an image at once, each settled in its turn.
+//!
+//! A layer that an image has twice is fetched once. Where it is right whatever lies below
+//! it, the second place takes it from the store; otherwise from a copy that was made before
+//! the first place settled it.
 
 use std::{
     collections::BTreeMap,
@@ -14,7 +18,7 @@ use std::{
 use agent_image_registry::{Blob, Deadline, Digest, Resolved};
 use agent_image_signatures::Accepted;
 use agent_image_unpacking::{
-    Claim, ClaimError, Expected, Found, Key, Layer, LayerError, LayerReport, Meter, Notes,
+    Claim, ClaimError, Expected, Form, Found, Key, Layer, LayerError, LayerReport, Meter, Notes,
     Progress, Staging, StoreError, chain_ids, open_root, parse_media_type, settle, unpack,
 };
 
@@ -35,6 +39,7 @@ impl Puller {
             puller: self,
             resolved,
             chain: &chain,
+            places: places(&resolved.config.diff_ids),
             deadline,
             progress,
             next: AtomicUsize::new(0),
@@ -48,6 +53,7 @@ impl Puller {
             })?;
             drop(results);
             let mut waiting = BTreeMap::new();
+            let mut copies = BTreeMap::new();
             let mut finished: Vec<Layer> = Vec::with_capacity(count);
             let mut reports = Vec::with_capacity(count);
             let mut failures = Failures::default();
@@ -57,7 +63,7 @@ impl Puller {
                     Err(error) => failures.add(position, error, deadline),
                 }
                 while let Some(next) = waiting.remove(&finished.len()) {
-                    match pull.finish(next, finished.len(), &finished) {
+                    match pull.finish(next, &finished, &mut copies) {
                         Ok(both) => push(both, &mut finished, &mut reports),
                         Err(error) => failures.add(finished.len(), error, deadline),
                     }
@@ -90,6 +96,15 @@ fn push<A, B>((one, other): (A, B), ones: &mut Vec<A>, others: &mut Vec<B>) {
     others.push(other);
 }
 
+/// Where each layer is in the image, bottom first.
+fn places(diff_ids: &[Digest]) -> BTreeMap<&Digest, Vec<usize>> {
+    let mut places: BTreeMap<_, Vec<_>> = BTreeMap::new();
+    for (position, diff_id) in diff_ids.iter().enumerate() {
+        places.entry(diff_id).or_default().push(position);
+    }
+    places
+}
+
 /// The failure that tells most: the first one that is no echo of another.
 #[derive(Default)]
 struct Failures {
@@ -114,6 +129,7 @@ struct LayerPull<'a> {
     puller: &'a Puller,
     resolved: &'a Resolved,
     chain: &'a [Digest],
+    places: BTreeMap<&'a Digest, Vec<usize>>,
     deadline: &'a Deadline,
     progress: &'a Progress,
     next: AtomicUsize,
@@ -122,30 +138,70 @@ struct LayerPull<'a> {
 /// A layer that is in the store, or verified and ready for it.
 enum Unpacked<'a> {
     Finished(Layer, LayerReport),
-    Staged {
-        claim: Claim<'a>,
-        staging: Staging,
-        notes: Notes,
-        report: LayerReport,
-    },
+    Staged(Staged<'a>),
 }
 
-type LayerResult<'a> = (usize, Result<Unpacked<'a>, LayerFailure>);
+/// A layer that is verified, and not in the store yet.
+struct Staged<'a> {
+    claim: Claim<'a>,
+    staging: Staging,
+    notes: Notes,
+    report: LayerReport,
+}
+
+/// Copies of layers for their next places.
+type Copies<'a> = BTreeMap<usize, Staged<'a>>;
+
+/// Nothing of a repeated layer: its turn comes when its lower place is finished.
+type LayerResult<'a> = (usize, Result<Option<Unpacked<'a>>, LayerFailure>);
 
 impl<'a> LayerPull<'a> {
     /// Takes layers from the bottom up until there are none left or one fails.
     ///
-    /// Upwards matters: whoever waits for another pull's layer holds only claims on
-    /// layers below it, so that two pulls can never wait for each other.
+    /// Upwards matters: whoever waits for another pull's layer waits for nothing above it,
+    /// so that two pulls can never wait for each other.
     fn work(&self, results: Sender<LayerResult<'a>>) {
         loop {
             let position = self.next.fetch_add(1, Ordering::Relaxed);
             if position >= self.chain.len() {
                 return;
             }
+            let result = match self.deadline.check() {
+                Err(over) => Err(LayerFailure::Wait(over)),
+                Ok(_) if self.is_repeated(position) => Ok(None),
+                Ok(_) => self.unpack(position).map(Some),
+            };
             // The receiver lives until all senders are gone.
-            let result = self.deadline.check().map_err(LayerFailure::Wait);
-            let _ = results.send((position, result.and_then(|_| self.unpack(position))));
+            let _ = results.send((position, result));
+        }
+    }
+
+    /// The places of the layer that is at this one.
+    fn places(&self, position: usize) -> &[usize] {
+        let diff_id = &self.resolved.config.diff_ids[position];
+        self.places.get(diff_id).map_or(&[], Vec::as_slice)
+    }
+
+    fn is_repeated(&self, position: usize) -> bool {
+        self.places(position).first() != Some(&position)
+    }
+
+    fn form(&self, position: usize) -> Result<Form, LayerError> {
+        let media_type = &self.resolved.manifest.layers[position].media_type;
+        parse_media_type(media_type)
+            .ok_or_else(|| LayerError::MediaType(media_type.chars().take(200).collect()))
+    }
+
+    /// What is known about a layer before anything is done with it.
+    fn report(&self, position: usize, form: Form) -> LayerReport {
+        let descriptor = &self.resolved.manifest.layers[position];
+        LayerReport {
+            digest: descriptor.digest.clone(),
+            media_type: descriptor.media_type.clone(),
+            encrypted: form.encrypted,
+            stored_bytes: descriptor.size,
+            unpacked_bytes: None,
+            duration: Duration::ZERO,
         }
     }
 
@@ -153,17 +209,8 @@ impl<'a> LayerPull<'a> {
         let store = &self.puller.store;
         let descriptor = &self.resolved.manifest.layers[position];
         let diff_id = &self.resolved.config.diff_ids[position];
-        let media_type = &descriptor.media_type;
-        let form = parse_media_type(media_type)
-            .ok_or_else(|| LayerError::MediaType(media_type.chars().take(200).collect()))?;
-        let mut report = LayerReport {
-            digest: descriptor.digest.clone(),
-            media_type: media_type.clone(),
-            encrypted: form.encrypted,
-            stored_bytes: descriptor.size,
-            unpacked_bytes: None,
-            duration: Duration::ZERO,
-        };
+        let form = self.form(position)?;
+        let mut report = self.report(position, form);
         let claim = match store.find_or_claim(diff_id, &self.chain[position], self.deadline) {
             Ok(Found::Finished(layer)) => {
                 self.progress.receive(descriptor.size);
@@ -207,43 +254,87 @@ impl<'a> LayerPull<'a> {
             layer = %descriptor.digest, bytes = descriptor.size,
             milliseconds = report.duration.as_millis(), "unpacked layer"
         );
-        Ok(Unpacked::Staged {
+        Ok(Unpacked::Staged(Staged {
             claim,
             staging,
             notes,
             report,
-        })
+        }))
     }
 
     /// Puts a layer into its place; all layers below it are in theirs.
     fn finish(
         &self,
-        unpacked: Unpacked<'a>,
-        position: usize,
+        unpacked: Option<Unpacked<'a>>,
         below: &[Layer],
+        copies: &mut Copies<'a>,
     ) -> Result<(Layer, LayerReport), LayerFailure> {
-        let (claim, staging, notes, report) = match unpacked {
-            Unpacked::Finished(layer, report) => {
-                self.progress.finish();
-                return Ok((layer, report));
+        let position = below.len();
+        let unpacked = match (unpacked, copies.remove(&position)) {
+            (Some(unpacked), _) => unpacked,
+            (None, Some(copy)) => {
+                self.progress.receive(copy.report.stored_bytes);
+                Unpacked::Staged(copy)
             }
-            Unpacked::Staged {
-                claim,
-                staging,
-                notes,
-                report,
-            } => (claim, staging, notes, report),
+            (None, None) => self.unpack(position)?,
         };
+        let finished = match unpacked {
+            Unpacked::Finished(layer, report) => (layer, report),
+            Unpacked::Staged(staged) => self.publish(staged, below, copies)?,
+        };
+        self.progress.finish();
+        Ok(finished)
+    }
+
+    fn publish(
+        &self,
+        staged: Staged<'a>,
+        below: &[Layer],
+        copies: &mut Copies<'a>,
+    ) -> Result<(Layer, LayerReport), LayerFailure> {
+        let position = below.len();
+        let Staged {
+            claim,
+            staging,
+            notes,
+            report,
+        } = staged;
         let key = if notes.are_settled() {
             Key::of_diff(&self.resolved.config.diff_ids[position])
         } else {
+            self.copy(&staging, &notes, position, copies);
             settle(&staging.root(), &notes, below, self.deadline)?;
             Key::of_chain(&self.chain[position])
         };
         let layer = self.puller.store.publish(staging, &key, &notes)?;
         drop(claim);
-        self.progress.finish();
         Ok((layer, report))
+    }
+
+    /// Copies a layer for its next place in the image, if it has one and nobody is there.
+    fn copy(&self, staging: &Staging, notes: &Notes, position: usize, copies: &mut Copies<'a>) {
+        let mut places = self.places(position).iter();
+        let Some(next) = places.find(|place| **place > position) else {
+            return;
+        };
+        let (store, diff_id) = (&self.puller.store, &self.resolved.config.diff_ids[*next]);
+        let Some(claim) = store.try_claim(diff_id, &self.chain[*next]) else {
+            return;
+        };
+        let Ok(form) = self.form(*next) else { return };
+        match store.copy(staging, self.deadline) {
+            Ok(copy) => {
+                let staged = Staged {
+                    claim,
+                    staging: copy,
+                    notes: notes.clone(),
+                    report: self.report(*next, form),
+                };
+                copies.insert(*next, staged);
+            }
+            // It is fetched again then.
+            Err(error) => tracing::debug!(%error, position = *next, "cannot copy a repeated layer"),
+        }
     }
 
     fn failed(&self, position: usize, cause: LayerFailure) -> PullFailure {

@@ -21,7 +21,7 @@ use std::{os::fd::OwnedFd, path::PathBuf};
 
 use agent_image_registry::{Deadline, Over};
 pub(crate) use attributes::copy_attributes;
-use attributes::is_opaque;
+pub(super) use attributes::is_opaque;
 use rustix::{
     fs::{
         AtFlags, FileType, Mode, OFlags, ResolveFlags, Stat, openat, openat2, readlinkat, statat,
@@ -132,6 +132,11 @@ fn open_at(root: &OwnedFd, path: &TreePath, flags: OFlags) -> rustix::io::Result
     )
 }
 
+/// A directory below a layer's root, to look at and to change.
+pub(super) fn open_directory(root: &OwnedFd, path: &TreePath) -> rustix::io::Result<OwnedFd> {
+    open_at(root, path, OFlags::RDONLY | OFlags::DIRECTORY)
+}
+
 fn is_absent(error: Errno) -> bool {
     matches!(error, Errno::NOENT | Errno::NOTDIR | Errno::LOOP)
 }
@@ -139,8 +144,7 @@ fn is_absent(error: Errno) -> bool {
 impl Settling<'_> {
     /// The directory in the layer, opened for changes.
     fn own(&self, path: &TreePath) -> Result<OwnedFd, TreeError> {
-        open_at(&self.root, path, OFlags::RDONLY | OFlags::DIRECTORY)
-            .map_err(tree_failed("open", path.as_bytes()))
+        open_directory(&self.root, path).map_err(tree_failed("open", path.as_bytes()))
     }
 
     /// What lies below at exactly this path, unless the layer hides it.
