@@ -46,8 +46,6 @@ pub struct LayerKey {
     pub hmac: [u8; 32],
     /// Digest of the layer before encryption, where the producer gave one.
     pub digest: Option<String>,
-    /// Whether the nonce was wrapped together with the key, and not stated in the open.
-    pub nonce_was_wrapped: bool,
 }
 
 /// Whom a layer's key is wrapped for.
@@ -122,7 +120,6 @@ impl LayerKey {
         // The public ones come first, as the draft has it.
         let of = |options: &Option<BTreeMap<String, String>>| options.as_ref()?.get(NONCE).cloned();
         let (stated, wrapped) = (of(&public.cipheroptions), of(&private.cipheroptions));
-        let nonce_was_wrapped = stated.is_none() || stated == wrapped;
         let nonce = stated
             .or(wrapped)
             .and_then(|text| array(&text))
@@ -137,7 +134,6 @@ impl LayerKey {
             nonce,
             hmac,
             digest,
-            nonce_was_wrapped,
         })
     }
 }

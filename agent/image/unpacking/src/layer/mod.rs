@@ -313,7 +313,7 @@ impl Fetch<'_, '_> {
             None => Ok(Stored::plain(self.expected.digest)),
             Some(handle) => {
                 let key = join(handle).map_err(LayerError::Key)?;
-                Stored::encrypted(self.expected.digest, &key)
+                Stored::encrypted(self.expected.digest, self.expected.diff_id, &key)
             }
         }
     }
