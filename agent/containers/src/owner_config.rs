@@ -20,7 +20,7 @@ use agent_image::Config;
 use agent_image_registry::{Credentials, CredentialsError, RegistriesError, Registry};
 use agent_image_signatures::{Lookaside, LookasideError, PolicyError, SignaturePolicy};
 use agent_keys::{KeyError, KeyProvider, OfflineError, OfflineKeys, ResourceUri, ResourceUriError};
-use agent_protocol::initdata::DIRECTORY;
+use agent_protocol::{documents::parse_toml, initdata::DIRECTORY};
 use serde::{Deserialize, de::IgnoredAny};
 use thiserror::Error;
 
@@ -179,9 +179,7 @@ struct Proxy {
 /// [`OwnerConfigError`]; `config` must not be used then.
 pub(crate) fn apply(initdata: &Path, config: &mut Config) -> Result<(), OwnerConfigError> {
     let file: File = match entry(initdata, FILE)? {
-        Some(text) => {
-            toml::from_str(&text).map_err(|error| OwnerConfigError::Toml(Box::new(error)))?
-        }
+        Some(text) => parse_toml(&text).map_err(|error| OwnerConfigError::Toml(Box::new(error)))?,
         None => return Ok(()),
     };
     let sources = Sources {
@@ -411,6 +409,18 @@ mod tests {
         let text = "[image]\nimage_securty_policy_uri = \"kbs:///default/policy/p\"";
         assert!(refusal(&[(FILE, text)]).contains(FILE));
         assert!(refusal(&[(FILE, "[imge]\n")]).contains(FILE));
+    }
+
+    #[test]
+    fn a_file_that_is_nested_too_deep_is_refused_by_name() {
+        let dotted = format!("[image]\n{}a = 1", "a.".repeat(100_000));
+        let Err(OwnerConfigError::Toml(cause)) = set(&[(FILE, &dotted)]) else {
+            panic!("not the error");
+        };
+        assert!(
+            cause.to_string().contains("nested more than 128"),
+            "{cause}"
+        );
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! Storages: where a container's files come from (Kata agent protocol, section 5).
 
-use agent_protocol::{id::ContainerId, path::GuestPath, rpc::agent};
+use agent_protocol::{documents::parse_json, id::ContainerId, path::GuestPath, rpc::agent};
 
 use crate::{
     error::{RequestError, Unsupported},
@@ -127,7 +127,7 @@ fn is_pause(options: &[String]) -> bool {
     options
         .iter()
         .filter_map(|option| option.strip_prefix("image_guest_pull="))
-        .filter_map(|text| serde_json::from_str::<Volume>(text).ok())
+        .filter_map(|text| parse_json::<Volume>(text.as_bytes()).ok())
         .any(|volume| {
             KEYS.iter().any(|key| {
                 volume

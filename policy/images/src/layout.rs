@@ -10,6 +10,7 @@ use std::{
 };
 
 use agent_image_registry::Digest;
+use agent_protocol::documents::parse_json;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use tempfile::NamedTempFile;
@@ -136,7 +137,7 @@ impl Layout {
     fn index(&self) -> Result<Index, LayoutError> {
         let path = self.0.join("index.json");
         let bytes = read(&path)?;
-        serde_json::from_slice(&bytes).map_err(|source| LayoutError::Json { path, source })
+        parse_json(&bytes).map_err(|source| LayoutError::Json { path, source })
     }
 
     fn save(&self, index: &Index) -> Result<(), LayoutError> {

@@ -38,14 +38,19 @@ pub const ALLOWED: &[(&str, &[&str])] = &[
     ),
     (
         "policy/images",
-        &["agent/image", "agent/image/registry", "agent/keys"],
+        &[
+            "agent/protocol",
+            "agent/image",
+            "agent/image/registry",
+            "agent/keys",
+        ],
     ),
     ("policy/run", &[]),
     ("agent/evidence", &[]),
-    ("agent/image/registry", &[]),
+    ("agent/image/registry", &["agent/protocol"]),
     (
         "agent/image/signatures",
-        &["agent/image/registry", "agent/keys"],
+        &["agent/protocol", "agent/image/registry", "agent/keys"],
     ),
     (
         "agent/image/unpacking",
@@ -60,7 +65,7 @@ pub const ALLOWED: &[(&str, &[&str])] = &[
             "agent/keys",
         ],
     ),
-    ("agent/keys", &["agent/evidence"]),
+    ("agent/keys", &["agent/protocol", "agent/evidence"]),
     ("agent/measured", &["agent/evidence"]),
     ("agent/scratch-disk", &["agent/protocol"]),
     ("agent/requests", &["agent/protocol", "policy/engine"]),

@@ -1,56 +1,11 @@
 //! What `serde_json` is too lenient in for documents that strangers write.
 //!
-//! It limits depth (128), but not in members that nobody reads; and it refuses a
-//! repeated member of a struct, but in a map the last one would win silently, while
-//! other readers take the first.
+//! It refuses a repeated member of a struct, but in a map the last one would win silently,
+//! while other readers take the first.
 
 use std::{collections::BTreeMap, fmt, marker::PhantomData};
 
 use serde::de::{self, Deserialize, Deserializer, MapAccess, Visitor};
-
-/// As for the members that are read.
-const DEPTH_MAX: usize = 128;
-
-/// Parses a document that is nowhere nested too deep.
-///
-/// # Errors
-/// It is nested too deep, no JSON, or not what is wanted.
-pub fn parse<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Result<T, serde_json::Error> {
-    if is_too_deep(bytes) {
-        let error = format_args!("it is nested more than {DEPTH_MAX} deep");
-        return Err(de::Error::custom(error));
-    }
-    serde_json::from_slice(bytes)
-}
-
-fn is_too_deep(bytes: &[u8]) -> bool {
-    let mut depth: usize = 0;
-    let mut rest = bytes.iter();
-    while let Some(byte) = rest.next() {
-        match byte {
-            b'{' | b'[' => depth += 1,
-            b'}' | b']' => depth = depth.saturating_sub(1),
-            b'"' => skip_string(&mut rest),
-            _ => {}
-        }
-        if depth > DEPTH_MAX {
-            return true;
-        }
-    }
-    false
-}
-
-fn skip_string(rest: &mut std::slice::Iter<'_, u8>) {
-    while let Some(byte) = rest.next() {
-        match byte {
-            b'"' => return,
-            b'\\' => {
-                rest.next();
-            }
-            _ => {}
-        }
-    }
-}
 
 /// A map whose keys are unique in the document.
 #[derive(Debug, Clone)]

@@ -32,7 +32,7 @@ pub use fetch::{
     AgentConfig, AgentError, Agents, Answer, Blob, Client, Credential, Credentials,
     CredentialsError, Deadline, FetchError, Origin, Over, Request, Source, drain, locate,
 };
-pub use json::{UniqueMap, parse as parse_json};
+pub use json::UniqueMap;
 pub use reference::{Reference, ReferenceError, is_host, is_repository};
 pub use registries::{Mirror, Registry, RegistryError, sources};
 pub use registries_conf::RegistriesError;

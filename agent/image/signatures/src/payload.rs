@@ -9,6 +9,7 @@
 use std::fmt;
 
 use agent_image_registry::{Digest, DigestError};
+use agent_protocol::documents::parse_json;
 use serde::{
     Deserialize,
     de::{self, Deserializer, IgnoredAny, MapAccess, Visitor},
@@ -90,7 +91,7 @@ struct Identity {
 
 impl Payload {
     pub(super) fn parse(bytes: &[u8], kind: Kind) -> Result<Self, PayloadError> {
-        let raw: Raw = agent_image_registry::parse_json(bytes).map_err(PayloadError::Json)?;
+        let raw: Raw = parse_json(bytes).map_err(PayloadError::Json)?;
         if raw.critical.kind != kind.name() {
             return Err(PayloadError::Type {
                 found: super::shown::shown(&raw.critical.kind),

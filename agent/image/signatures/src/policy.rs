@@ -8,6 +8,7 @@
 use std::collections::BTreeMap;
 
 use agent_image_registry::{Reference, UniqueMap};
+use agent_protocol::documents::parse_json;
 use serde::{Deserialize, de::IgnoredAny};
 
 use super::{
@@ -139,7 +140,7 @@ impl SignaturePolicy {
         if json.len() > SIZE_MAX {
             return Err(PolicyError::Size(json.len()));
         }
-        let raw: Raw = agent_image_registry::parse_json(json).map_err(PolicyError::Json)?;
+        let raw: Raw = parse_json(json).map_err(PolicyError::Json)?;
         let default = requirements("default", raw.default)?;
         let mut scopes = BTreeMap::new();
         for (transport, lists) in raw.transports.0 {

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use agent_protocol::documents::parse_json;
 use base64::{Engine, engine::general_purpose::STANDARD};
 
 use super::{ANNOTATION_MAX_BYTES, JweKeyError, LayerKeyError, PrivateOptions, WRAPPED_MAX};
@@ -119,7 +120,7 @@ impl<'a> Wrapped<'a> {
 
 fn open_packet(packet: &str, keys: &dyn KeyProvider) -> Result<PrivateOptions, PacketError> {
     let options = Packet::parse_base64(packet)?.open(keys)?;
-    serde_json::from_slice(&options).map_err(|_| PacketError::Options)
+    parse_json(&options).map_err(|_| PacketError::Options)
 }
 
 fn private_key(uri: &ResourceUri, keys: &dyn KeyProvider) -> Result<PrivateKey, JweKeyError> {
@@ -137,7 +138,7 @@ fn open_jwe(base64: &str, keys: &[PrivateKey]) -> Result<PrivateOptions, JweKeyE
     for key in keys {
         match jwe.open(key) {
             Ok(options) => {
-                return serde_json::from_slice(&options).map_err(|_| JweKeyError::Options);
+                return parse_json(&options).map_err(|_| JweKeyError::Options);
             }
             Err(error) => last = error,
         }

@@ -11,6 +11,7 @@ use thiserror::Error;
 use toml::de::{DeTable, DeValue};
 
 use super::{DOCUMENT_BYTES_MAX, DOCUMENT_FILE, ENTRIES_MAX, HOST_DATA_BYTES, NAME_BYTES_MAX};
+use crate::documents::{DEPTH_MAX, is_deep_toml};
 
 /// The only version of the format.
 pub(super) const VERSION: &str = "0.1.0";
@@ -27,6 +28,9 @@ pub enum DocumentError {
     /// Not TOML. Says where, not what: the text may hold secrets.
     #[error("initdata is not TOML: mistake at byte {0}")]
     Toml(usize),
+    /// TOML whose tables or arrays are nested deeper than any document's.
+    #[error("initdata is nested more than {DEPTH_MAX} deep")]
+    Nested,
     /// A key that must be there is not.
     #[error("initdata has no {0}")]
     Missing(&'static str),
@@ -192,6 +196,9 @@ impl Initdata {
             return Err(DocumentError::TooLarge(bytes.len()));
         }
         let text = std::str::from_utf8(bytes).map_err(|_| DocumentError::Text)?;
+        if is_deep_toml(text) {
+            return Err(DocumentError::Nested);
+        }
         let root = DeTable::parse(text)
             .map_err(|error| DocumentError::Toml(error.span().map_or(0, |span| span.start)))?;
         let root = root.get_ref();

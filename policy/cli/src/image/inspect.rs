@@ -5,6 +5,7 @@
 
 use agent_image_registry::Digest;
 use agent_keys::Recipient;
+use agent_protocol::documents::parse_json;
 use clap::Args;
 use policy_images::{Document, Place, PlaceError, Source};
 use serde::Serialize;
@@ -142,7 +143,7 @@ fn inspect(source: &Source, root: &Document) -> Result<Report, InspectError> {
 }
 
 fn parse(document: &Document) -> Result<Value, InspectError> {
-    let json: Value = serde_json::from_slice(&document.bytes)
+    let json: Value = parse_json(&document.bytes)
         .map_err(|error| InspectError::Json(document.digest.clone(), error))?;
     match json["manifests"].is_array() || json["layers"].is_array() {
         true => Ok(json),
@@ -207,7 +208,7 @@ fn signatures(source: &Source, digest: &Digest) -> Result<Vec<Signature>, Inspec
     let mut found = Vec::new();
     let tag = format!("{}.sig", digest.as_str().replacen(':', "-", 1));
     if let Some(document) = source.document(&tag)? {
-        let json: Value = serde_json::from_slice(&document.bytes).unwrap_or_default();
+        let json: Value = parse_json(&document.bytes).unwrap_or_default();
         let layers = json["layers"].as_array().into_iter().flatten();
         let count = layers.filter(|one| one["annotations"][COSIGN_SIGNATURE].is_string());
         found.push(Signature {
@@ -219,7 +220,7 @@ fn signatures(source: &Source, digest: &Digest) -> Result<Vec<Signature>, Inspec
     let Some(index) = source.referrers(digest)? else {
         return Ok(found);
     };
-    let index: Value = serde_json::from_slice(&index.bytes).unwrap_or_default();
+    let index: Value = parse_json(&index.bytes).unwrap_or_default();
     for entry in index["manifests"].as_array().into_iter().flatten() {
         let digest = text(&entry["digest"]);
         // Only the manifest itself says reliably what it is.
@@ -228,7 +229,7 @@ fn signatures(source: &Source, digest: &Digest) -> Result<Vec<Signature>, Inspec
             Err(_) => None,
         };
         let bytes = document.map(|document| document.bytes).unwrap_or_default();
-        let json: Value = serde_json::from_slice(&bytes).unwrap_or_default();
+        let json: Value = parse_json(&bytes).unwrap_or_default();
         let layers = json["layers"].as_array().into_iter().flatten();
         let bundles = layers.filter(|one| {
             one["mediaType"]

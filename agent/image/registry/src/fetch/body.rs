@@ -2,6 +2,7 @@
 
 use std::io::{self, Read};
 
+use agent_protocol::documents::parse_json;
 use ureq::{Body, http::Response};
 
 use super::{Deadline, FetchError, Origin};
@@ -30,7 +31,7 @@ pub(super) fn note(mut response: Response<Body>) -> String {
         .as_reader()
         .take(NOTE_MAX as u64)
         .read_to_end(&mut body);
-    let parsed: Option<ErrorBody> = read.ok().and_then(|_| crate::json::parse(&body).ok());
+    let parsed: Option<ErrorBody> = read.ok().and_then(|_| parse_json(&body).ok());
     let Some(first) = parsed.and_then(|body| body.errors.into_iter().next()) else {
         return String::new();
     };
