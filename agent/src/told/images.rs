@@ -2,8 +2,8 @@
 //! which phase. What a registry adds in its own words is not told, nor what a file in a
 //! layer is called: of an encrypted image that is nobody's business.
 
-use agent_containers::{ImagesError, OwnerConfigError, RootError};
-use agent_image::{ConfigError, LayerFailure, PullError, PullFailure};
+use agent_containers::{ImagesError, RootError};
+use agent_image::{ConfigError, LayerFailure, OwnerConfigError, PullError, PullFailure};
 use agent_image_registry::{FetchError, Over, RegistryError, ResolveError};
 use agent_image_signatures::{RequirementFailure, SignatureError};
 use agent_image_unpacking::{AssembleError, LayerError, SettleError, StoreError, TreeError};

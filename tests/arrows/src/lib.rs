@@ -59,6 +59,7 @@ pub const ALLOWED: &[(&str, &[&str])] = &[
     (
         "agent/image",
         &[
+            "agent/protocol",
             "agent/image/registry",
             "agent/image/signatures",
             "agent/image/unpacking",
@@ -77,9 +78,7 @@ pub const ALLOWED: &[(&str, &[&str])] = &[
             "agent/evidence",
             "agent/image",
             "agent/image/registry",
-            "agent/image/signatures",
             "agent/image/unpacking",
-            "agent/keys",
             "agent/measured",
             "agent/requests",
             "agent/scratch-disk",

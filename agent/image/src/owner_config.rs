@@ -16,13 +16,14 @@ use std::{
     sync::Arc,
 };
 
-use agent_image::Config;
 use agent_image_registry::{Credentials, CredentialsError, RegistriesError, Registry};
 use agent_image_signatures::{Lookaside, LookasideError, PolicyError, SignaturePolicy};
 use agent_keys::{KeyError, KeyProvider, OfflineError, OfflineKeys, ResourceUri, ResourceUriError};
 use agent_protocol::{documents::parse_toml, initdata::DIRECTORY};
 use serde::{Deserialize, de::IgnoredAny};
 use thiserror::Error;
+
+use crate::Config;
 
 /// The entry of initdata that is read.
 const FILE: &str = "cdh.toml";
@@ -172,12 +173,18 @@ struct Proxy {
     no_proxy: Option<String>,
 }
 
-/// Sets in `config` what the entries of initdata say, which lie in `initdata`.
-///
-/// # Errors
-///
-/// [`OwnerConfigError`]; `config` must not be used then.
-pub(crate) fn apply(initdata: &Path, config: &mut Config) -> Result<(), OwnerConfigError> {
+impl Config {
+    /// Sets what the entries of initdata say, which lie in `initdata`.
+    ///
+    /// # Errors
+    ///
+    /// [`OwnerConfigError`]; the configuration must not be used then.
+    pub fn follow(&mut self, initdata: &Path) -> Result<(), OwnerConfigError> {
+        apply(initdata, self)
+    }
+}
+
+fn apply(initdata: &Path, config: &mut Config) -> Result<(), OwnerConfigError> {
     let file: File = match entry(initdata, FILE)? {
         Some(text) => parse_toml(&text).map_err(|error| OwnerConfigError::Toml(Box::new(error)))?,
         None => return Ok(()),
