@@ -33,6 +33,6 @@ mod owner_config;
 mod puller;
 mod settings;
 
-pub use owner_config::OwnerConfigError;
+pub use owner_config::{Entries, OwnerConfigError};
 pub use puller::{Image, LayerFailure, PullError, PullFailure, Puller};
 pub use settings::{Config, ConfigError};

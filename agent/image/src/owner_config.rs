@@ -10,16 +10,15 @@
 //! only broker is `offline_fs_kbc`, whose resources are initdata too: the node can read
 //! them. They let keys be tried out; they keep no secret.
 
-use std::{
-    fs, io,
-    path::{Path, PathBuf},
-    sync::Arc,
-};
+use std::{fs, io, path::Path, sync::Arc};
 
 use agent_image_registry::{Credentials, CredentialsError, RegistriesError, Registry};
 use agent_image_signatures::{Lookaside, LookasideError, PolicyError, SignaturePolicy};
 use agent_keys::{KeyError, KeyProvider, OfflineError, OfflineKeys, ResourceUri, ResourceUriError};
-use agent_protocol::{documents::parse_toml, initdata::DIRECTORY};
+use agent_protocol::{
+    documents::parse_toml,
+    initdata::{DIRECTORY, Initdata},
+};
 use serde::{Deserialize, de::IgnoredAny};
 use thiserror::Error;
 
@@ -52,11 +51,11 @@ pub enum OwnerConfigError {
         #[source]
         source: OfflineError,
     },
-    /// A file that is there cannot be read.
-    #[error("cannot read {path}")]
+    /// An entry that is there cannot be read.
+    #[error("cannot read initdata's {name}")]
     Read {
-        /// The file.
-        path: PathBuf,
+        /// Its name.
+        name: String,
         /// Why not.
         #[source]
         source: io::Error,
@@ -173,22 +172,52 @@ struct Proxy {
     no_proxy: Option<String>,
 }
 
+/// The entries of initdata, wherever they are.
+pub trait Entries {
+    /// The text of an entry, if there is one of that name.
+    ///
+    /// # Errors
+    ///
+    /// It is there and cannot be read.
+    fn entry(&self, name: &str) -> io::Result<Option<String>>;
+}
+
+/// As files, each under its own name.
+impl Entries for Path {
+    fn entry(&self, name: &str) -> io::Result<Option<String>> {
+        match fs::read_to_string(self.join(name)) {
+            Ok(text) => Ok(Some(text)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+impl Entries for Initdata {
+    fn entry(&self, name: &str) -> io::Result<Option<String>> {
+        Ok(self.entries().get(name).cloned())
+    }
+}
+
 impl Config {
-    /// Sets what the entries of initdata say, which lie in `initdata`.
+    /// Sets what the entries of initdata say.
     ///
     /// # Errors
     ///
     /// [`OwnerConfigError`]; the configuration must not be used then.
-    pub fn follow(&mut self, initdata: &Path) -> Result<(), OwnerConfigError> {
-        apply(initdata, self)
+    pub fn follow(&mut self, initdata: &(impl Entries + ?Sized)) -> Result<(), OwnerConfigError> {
+        apply(&|name| initdata.entry(name), self)
     }
 }
 
-fn apply(initdata: &Path, config: &mut Config) -> Result<(), OwnerConfigError> {
-    let file: File = match entry(initdata, FILE)? {
-        Some(text) => parse_toml(&text).map_err(|error| OwnerConfigError::Toml(Box::new(error)))?,
-        None => return Ok(()),
+/// Gives entries by their names.
+type Find<'a> = &'a dyn Fn(&str) -> io::Result<Option<String>>;
+
+fn apply(initdata: Find<'_>, config: &mut Config) -> Result<(), OwnerConfigError> {
+    let Some(text) = entry(initdata, FILE)? else {
+        return Ok(());
     };
+    let file: File = parse_toml(&text).map_err(|error| OwnerConfigError::Toml(Box::new(error)))?;
     let sources = Sources {
         initdata,
         keys: file.kbc.map(|kbc| broker(&kbc, initdata)).transpose()?,
@@ -265,16 +294,14 @@ fn signatures(
 }
 
 /// An entry of initdata, if it has one of that name.
-fn entry(initdata: &Path, name: &str) -> Result<Option<String>, OwnerConfigError> {
-    let path = initdata.join(name);
-    match fs::read_to_string(&path) {
-        Ok(text) => Ok(Some(text)),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(source) => Err(OwnerConfigError::Read { path, source }),
-    }
+fn entry(initdata: Find<'_>, name: &str) -> Result<Option<String>, OwnerConfigError> {
+    initdata(name).map_err(|source| OwnerConfigError::Read {
+        name: name.to_owned(),
+        source,
+    })
 }
 
-fn broker(kbc: &Kbc, initdata: &Path) -> Result<Arc<dyn KeyProvider>, OwnerConfigError> {
+fn broker(kbc: &Kbc, initdata: Find<'_>) -> Result<Arc<dyn KeyProvider>, OwnerConfigError> {
     if kbc.name != OFFLINE {
         return Err(OwnerConfigError::Broker(
             kbc.name.chars().take(64).collect(),
@@ -292,7 +319,7 @@ fn broker(kbc: &Kbc, initdata: &Path) -> Result<Arc<dyn KeyProvider>, OwnerConfi
 
 /// Where URIs lead.
 struct Sources<'a> {
-    initdata: &'a Path,
+    initdata: Find<'a>,
     keys: Option<Arc<dyn KeyProvider>>,
 }
 
@@ -340,7 +367,7 @@ mod tests {
             fs::write(initdata.path().join(name), text).unwrap();
         }
         let mut config = Config::default();
-        apply(initdata.path(), &mut config)?;
+        config.follow(initdata.path())?;
         Ok(config)
     }
 

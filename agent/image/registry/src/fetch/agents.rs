@@ -12,8 +12,6 @@ use ureq::{
 
 use super::{origin::Origin, resolve::Files};
 
-/// A registry that has not begun to answer after this long is given up.
-const RESPONSE_MAX: Duration = Duration::from_secs(60);
 const CONNECT_MAX: Duration = Duration::from_secs(20);
 const HEADERS_MAX_BYTES: usize = 64 * 1024;
 const INPUT_BUFFER_BYTES: usize = 128 * 1024;
@@ -29,7 +27,7 @@ pub struct AgentConfig<'a> {
     pub http_proxy: Option<&'a str>,
     /// Comma-separated hosts, domains and networks that are reached directly.
     pub no_proxy: Option<&'a str>,
-    /// How long a registry may be silent in the middle of something.
+    /// How long a registry may be silent before it answers, or in the middle of something.
     pub silence: Duration,
     /// Names known without a server.
     pub hosts: std::path::PathBuf,
@@ -146,9 +144,9 @@ fn agent(config: &AgentConfig<'_>, roots: &RootCerts, proxy: Option<Proxy>) -> A
         .http_status_as_error(false)
         .max_redirects(0)
         .max_redirects_will_error(false)
-        .timeout_connect(Some(CONNECT_MAX))
-        .timeout_resolve(Some(CONNECT_MAX))
-        .timeout_recv_response(Some(RESPONSE_MAX.min(config.silence)))
+        .timeout_connect(Some(CONNECT_MAX.min(config.silence)))
+        .timeout_resolve(Some(CONNECT_MAX.min(config.silence)))
+        .timeout_recv_response(Some(config.silence))
         .timeout_per_read(Some(config.silence))
         .timeout_per_write(Some(config.silence))
         .max_response_header_size(HEADERS_MAX_BYTES)
