@@ -290,10 +290,10 @@ fn read(path: &Path) -> Result<Vec<u8>, LayoutError> {
     file.take(DOCUMENT_MAX_BYTES + 1)
         .read_to_end(&mut bytes)
         .map_err(failed("read", path))?;
-    match bytes.len() as u64 > DOCUMENT_MAX_BYTES {
-        true => Err(LayoutError::TooLong(path.to_owned())),
-        false => Ok(bytes),
+    if bytes.len() as u64 > DOCUMENT_MAX_BYTES {
+        return Err(LayoutError::TooLong(path.to_owned()));
     }
+    Ok(bytes)
 }
 
 #[cfg(test)]

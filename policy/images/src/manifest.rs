@@ -65,10 +65,10 @@ pub(crate) fn parse(document: &Document) -> Result<Value, ManifestError> {
     let json: Value = parse_json(&document.bytes).map_err(ManifestError::Json)?;
     let is_current = json["schemaVersion"] == 2;
     let has_one = json["layers"].is_array() != json["manifests"].is_array();
-    match is_current && has_one {
-        true => Ok(json),
-        false => Err(ManifestError::Schema),
+    if !is_current || !has_one {
+        return Err(ManifestError::Schema);
     }
+    Ok(json)
 }
 
 /// Whether these bytes are the manifest of a container image, or an index.

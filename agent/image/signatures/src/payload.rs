@@ -144,10 +144,10 @@ impl<'de> Visitor<'de> for Members {
 }
 
 fn check_timestamp<E: de::Error>(seconds: f64) -> Result<(), E> {
-    match seconds.fract() == 0.0 {
-        true => Ok(()),
-        false => Err(E::custom("`timestamp` is not a whole number")),
+    if seconds.fract() != 0.0 {
+        return Err(E::custom("`timestamp` is not a whole number"));
     }
+    Ok(())
 }
 
 #[cfg(test)]

@@ -272,10 +272,10 @@ impl RawRequirement {
             && self.key_data.is_none()
             && self.key_datas.is_none()
             && self.signed_identity.is_none();
-        match bare {
-            true => Ok(requirement),
-            false => Err(format!("`{}` has no other members", requirement.kind())),
+        if !bare {
+            return Err(format!("`{}` has no other members", requirement.kind()));
         }
+        Ok(requirement)
     }
 
     fn materials(&self) -> Result<Vec<Material>, String> {

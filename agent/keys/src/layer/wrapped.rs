@@ -45,10 +45,12 @@ impl<'a> Wrapped<'a> {
         if !packets.is_empty() || !jwes.is_empty() {
             return Ok(Self { packets, jwes });
         }
-        Err(match others.is_empty() {
-            false => LayerKeyError::Wrapping(others.join(", ")),
-            true => LayerKeyError::Missing("org.opencontainers.image.enc.keys.provider.*"),
-        })
+        if others.is_empty() {
+            return Err(LayerKeyError::Missing(
+                "org.opencontainers.image.enc.keys.provider.*",
+            ));
+        }
+        Err(LayerKeyError::Wrapping(others.join(", ")))
     }
 
     /// Opens the first that opens.

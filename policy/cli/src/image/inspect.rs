@@ -134,9 +134,10 @@ fn inspect(source: &Source, root: &Document) -> Result<Report, InspectError> {
             .map(str::to_owned)
             .or_else(|| root.media_type.clone())
             .unwrap_or_default(),
-        signatures: match is_index {
-            true => signatures(source, &root.digest)?,
-            false => Vec::new(),
+        signatures: if is_index {
+            signatures(source, &root.digest)?
+        } else {
+            Vec::new()
         },
         images,
     })
@@ -145,10 +146,10 @@ fn inspect(source: &Source, root: &Document) -> Result<Report, InspectError> {
 fn parse(document: &Document) -> Result<Value, InspectError> {
     let json: Value = parse_json(&document.bytes)
         .map_err(|error| InspectError::Json(document.digest.clone(), error))?;
-    match json["manifests"].is_array() || json["layers"].is_array() {
-        true => Ok(json),
-        false => Err(InspectError::Document(document.digest.clone())),
+    if !json["manifests"].is_array() && !json["layers"].is_array() {
+        return Err(InspectError::Document(document.digest.clone()));
     }
+    Ok(json)
 }
 
 /// Text of an image, fit for a terminal.

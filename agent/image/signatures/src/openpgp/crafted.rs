@@ -89,9 +89,10 @@ impl Signer {
         let hash = digest(&SHA256, &message);
         let proof = self.pair.sign(hash.as_ref());
         let (r, s) = proof.as_ref().split_at(32);
-        let numbers = match self.native {
-            true => proof.as_ref().to_vec(),
-            false => [mpi(r), mpi(s)].concat(),
+        let numbers = if self.native {
+            proof.as_ref().to_vec()
+        } else {
+            [mpi(r), mpi(s)].concat()
         };
         let unhashed_length = u16::try_from(unhashed.len()).unwrap().to_be_bytes();
         [

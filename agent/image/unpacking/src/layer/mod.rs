@@ -325,11 +325,12 @@ fn inflate(
     mut sender: Sender,
     hopeless: &AtomicBool,
 ) -> Result<(), Failure> {
-    let failed = |error: io::Error| match is_interrupted(&error)
-        || error.get_ref().is_some_and(wraps_interruption)
-    {
-        true => Failure::Neighbour,
-        false => Failure::Own(LayerError::Inflate(error)),
+    let failed = |error: io::Error| {
+        if is_interrupted(&error) || error.get_ref().is_some_and(wraps_interruption) {
+            Failure::Neighbour
+        } else {
+            Failure::Own(LayerError::Inflate(error))
+        }
     };
     let mut decoder = inflate::decoder(expected.form.compression, stored).map_err(failed)?;
     let mut left = expected.unpacked_max;
