@@ -187,24 +187,12 @@ fn resolve(error: &ResolveError) -> Told {
 }
 
 fn fetch(error: &FetchError) -> Told {
-    let at = |text, registry: &str| Told::new(text).with(Field::registry(registry));
     match error {
         FetchError::Unreachable { origin, .. } => at(
             "cannot get an answer from {registry}; check the registry's name and port, its \
              certificate and the network",
             origin,
         ),
-        FetchError::Broken {
-            origin,
-            received,
-            size,
-            ..
-        } => at(
-            "the transfer from {registry} failed after {bytes} of {stated} bytes",
-            origin,
-        )
-        .with(Field::bytes(*received))
-        .with(Field::stated(*size)),
         FetchError::Deadline(limit) => Told::new(
             "the pull did not finish within {seconds} seconds; check the network or raise the \
              limit",
@@ -233,6 +221,24 @@ fn fetch(error: &FetchError) -> Told {
             origin,
         )
         .because(Told::new(reason)),
+        _ => transfer(error),
+    }
+}
+
+/// Bytes that are too few, too many or others than were asked for.
+fn transfer(error: &FetchError) -> Told {
+    match error {
+        FetchError::Broken {
+            origin,
+            received,
+            size,
+            ..
+        } => at(
+            "the transfer from {registry} failed after {bytes} of {stated} bytes",
+            origin,
+        )
+        .with(Field::bytes(*received))
+        .with(Field::stated(*size)),
         FetchError::TooLong {
             origin,
             what,
@@ -274,6 +280,10 @@ fn fetch(error: &FetchError) -> Told {
         ),
         _ => Told::new("a transfer failed"),
     }
+}
+
+fn at(text: &'static str, registry: &str) -> Told {
+    Told::new(text).with(Field::registry(registry))
 }
 
 fn signature(error: &SignatureError) -> Told {
