@@ -32,7 +32,7 @@ pub(super) struct Decryption {
     plain: [u8; PIECE_BYTES + BLOCK_BYTES],
     mac: [u8; 32],
     /// The digest before encryption, where one was wrapped that is not checked elsewhere.
-    inner: Option<(Digest, Hasher)>,
+    inner: Option<Digest>,
 }
 
 impl Stored {
@@ -44,24 +44,21 @@ impl Stored {
     /// Bytes that are hashed like `expected` and decrypted with `key`.
     ///
     /// The digest that may come wrapped with a key is of the layer before encryption; skopeo
-    /// takes it before it compresses, so that it may also be the layer's diff id, which is
-    /// checked anyway.
+    /// takes it before it compresses, so that it may also be that of the `unpacked` layer,
+    /// which is checked anyway.
     ///
     /// # Errors
     /// The key comes with a digest that is none.
     pub(super) fn encrypted(
         expected: &Digest,
-        diff_id: &Digest,
+        unpacked: Option<&Digest>,
         key: &LayerKey,
     ) -> Result<Self, LayerError> {
         let inner = key.digest.as_deref().map(Digest::parse).transpose();
         let inner = inner.map_err(LayerError::InnerDigestText)?;
-        let inner = inner.filter(|inner| inner != diff_id).map(|inner| {
-            let hasher = inner.hasher();
-            (inner, hasher)
-        });
+        let inner = inner.filter(|inner| Some(inner) != unpacked);
         Ok(Self::Encrypted(Box::new(Decryption {
-            twin: Twin::new(expected, &key.symkey),
+            twin: Twin::new(expected, &key.symkey, inner.as_ref()),
             cipher: counter_mode(&key.symkey, key.nonce),
             plain: [0; PIECE_BYTES + BLOCK_BYTES],
             mac: key.hmac,
@@ -101,16 +98,15 @@ impl Stored {
                 let Decryption {
                     twin, mac, inner, ..
                 } = *decryption;
-                let (found, computed) = twin.finish();
-                compare(found)?;
-                if !equal(&mac, &computed) {
+                let hashes = twin.finish();
+                compare(hashes.digest)?;
+                if !equal(&mac, &hashes.mac) {
                     return Err(LayerError::Mac);
                 }
-                match inner.map(|(stated, hasher)| (stated, hasher.finish())) {
-                    Some((stated, found)) if stated != found => Err(LayerError::InnerDigest {
-                        expected: stated,
-                        found,
-                    }),
+                match inner.zip(hashes.inner) {
+                    Some((expected, found)) if expected != found => {
+                        Err(LayerError::InnerDigest { expected, found })
+                    }
                     _ => Ok(()),
                 }
             }
@@ -121,13 +117,10 @@ impl Stored {
 impl Decryption {
     /// Takes at most [`PIECE_BYTES`] in, and leaves them decrypted.
     fn update(&mut self, piece: &mut [u8]) {
-        self.twin.update(piece);
         let plain = self.cipher.less_safe_update(piece, &mut self.plain);
         let plain = plain.expect("counter mode has room for each piece");
+        self.twin.update(piece, plain.written());
         piece.copy_from_slice(plain.written());
-        if let Some((_, hasher)) = &mut self.inner {
-            hasher.update(piece);
-        }
     }
 }
 
@@ -178,7 +171,8 @@ mod tests {
 
     fn decrypt(key: &LayerKey, ciphertext: &[u8]) -> (Vec<u8>, Result<(), LayerError>) {
         let expected = Digest::sha256(ciphertext);
-        let mut stored = Stored::encrypted(&expected, &Digest::sha256(b"unpacked"), key).unwrap();
+        let mut stored =
+            Stored::encrypted(&expected, Some(&Digest::sha256(b"unpacked")), key).unwrap();
         let mut bytes = ciphertext.to_vec();
         let (head, tail) = bytes.split_at_mut(7);
         stored.update(head);
@@ -219,7 +213,7 @@ mod tests {
         ));
         let (key, ciphertext) = vector(Some("md5:0"));
         let expected = Digest::sha256(&ciphertext);
-        assert!(Stored::encrypted(&expected, &expected, &key).is_err());
+        assert!(Stored::encrypted(&expected, None, &key).is_err());
     }
 
     #[test]

@@ -37,6 +37,7 @@ use agent_image_registry::{Blob, Deadline, Digest, DigestError, FetchError, Over
 use agent_keys::{KeyProvider, LayerKey, LayerKeyError, ResourceUri};
 use cipher::Stored;
 use flow::{Gone, Receiver, Sender, flow, is_interrupted};
+use media::Compression;
 pub use media::{Form, parse as parse_media_type};
 
 use crate::{
@@ -313,7 +314,9 @@ impl Fetch<'_, '_> {
             None => Ok(Stored::plain(self.expected.digest)),
             Some(handle) => {
                 let key = join(handle).map_err(LayerError::Key)?;
-                Stored::encrypted(self.expected.digest, self.expected.diff_id, &key)
+                let is_compressed = self.expected.form.compression != Compression::None;
+                let unpacked = is_compressed.then_some(self.expected.diff_id);
+                Stored::encrypted(self.expected.digest, unpacked, &key)
             }
         }
     }
