@@ -28,8 +28,8 @@ pub(super) enum Stored {
 pub(super) struct Decryption {
     twin: Twin,
     cipher: StreamingDecryptingKey,
-    /// The cipher writes beside what it reads.
-    plain: [u8; PIECE_BYTES + BLOCK_BYTES],
+    /// The cipher writes beside what it reads; then both change places.
+    plain: Vec<u8>,
     mac: [u8; 32],
     /// The digest before encryption, where one was wrapped that is not checked elsewhere.
     inner: Option<Digest>,
@@ -60,21 +60,17 @@ impl Stored {
         Ok(Self::Encrypted(Box::new(Decryption {
             twin: Twin::new(expected, &key.symkey, inner.as_ref()),
             cipher: counter_mode(&key.symkey, key.nonce),
-            plain: [0; PIECE_BYTES + BLOCK_BYTES],
+            plain: Vec::new(),
             mac: key.hmac,
             inner,
         })))
     }
 
     /// Takes the next bytes in, and leaves them decrypted.
-    pub(super) fn update(&mut self, bytes: &mut [u8]) {
+    pub(super) fn update(&mut self, bytes: &mut Vec<u8>) {
         match self {
             Self::Plain(hasher) => hasher.update(bytes),
-            Self::Encrypted(decryption) => {
-                for piece in bytes.chunks_mut(PIECE_BYTES) {
-                    decryption.update(piece);
-                }
-            }
+            Self::Encrypted(decryption) => decryption.update(bytes),
         }
     }
 
@@ -115,12 +111,17 @@ impl Stored {
 }
 
 impl Decryption {
-    /// Takes at most [`PIECE_BYTES`] in, and leaves them decrypted.
-    fn update(&mut self, piece: &mut [u8]) {
-        let plain = self.cipher.less_safe_update(piece, &mut self.plain);
-        let plain = plain.expect("counter mode has room for each piece");
-        self.twin.update(piece, plain.written());
-        piece.copy_from_slice(plain.written());
+    fn update(&mut self, bytes: &mut Vec<u8>) {
+        self.plain.resize(bytes.len() + BLOCK_BYTES, 0);
+        let mut room = self.plain.as_mut_slice();
+        for piece in bytes.chunks(PIECE_BYTES) {
+            let plain = self.cipher.less_safe_update(piece, room);
+            let plain = plain.expect("counter mode has room for each piece");
+            self.twin.update(piece, plain.written());
+            room = room.get_mut(piece.len()..).unwrap_or_default();
+        }
+        self.plain.truncate(bytes.len());
+        std::mem::swap(&mut self.plain, bytes);
     }
 }
 
@@ -173,10 +174,10 @@ mod tests {
         let expected = Digest::sha256(ciphertext);
         let mut stored =
             Stored::encrypted(&expected, Some(&Digest::sha256(b"unpacked")), key).unwrap();
-        let mut bytes = ciphertext.to_vec();
-        let (head, tail) = bytes.split_at_mut(7);
-        stored.update(head);
-        stored.update(tail);
+        let (mut bytes, mut tail) = (ciphertext[..7].to_vec(), ciphertext[7..].to_vec());
+        stored.update(&mut bytes);
+        stored.update(&mut tail);
+        bytes.append(&mut tail);
         (bytes, stored.finish(&expected))
     }
 
