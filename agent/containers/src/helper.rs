@@ -13,6 +13,7 @@ use std::{
     path::Path,
 };
 
+use agent_documents::parse_json;
 use agent_requests::paths::{RUNTIME_ROOT, STATE_ROOT};
 use libcontainer::{
     container::{Container, builder::ContainerBuilder},
@@ -79,7 +80,7 @@ fn receive(socket: impl AsFd) -> Result<(Job, Option<Streams>), String> {
         .flatten()
         .collect();
     let text = bytes.get(..message.bytes).unwrap_or_default();
-    let job = serde_json::from_slice(text).map_err(|_| "helper cannot read its job".to_owned())?;
+    let job = parse_json(text).map_err(|_| "helper cannot read its job".to_owned())?;
     Ok((job, fds.try_into().ok()))
 }
 

@@ -8,12 +8,10 @@ use std::{
     time::Duration,
 };
 
-use agent_image::{Config, ConfigError, Puller};
+use agent_image::{Config, ConfigError, OwnerConfigError, Puller};
 use agent_requests::paths;
 use agent_scratch_disk::{Place, Scratch, ScratchError};
 use thiserror::Error;
-
-use crate::owner_config::{self, OwnerConfigError};
 
 /// Images cannot be had at all.
 #[derive(Debug, Error)]
@@ -94,7 +92,7 @@ impl Images {
         config.no_proxy = self.config.no_proxy.clone();
         config.resolv_conf = PathBuf::from(paths::RESOLV_CONF);
         config.pull_deadline = self.config.pull_deadline;
-        owner_config::apply(Path::new(agent_protocol::initdata::DIRECTORY), &mut config)?;
+        config.follow(Path::new(agent_protocol::initdata::DIRECTORY))?;
         let puller = Arc::new(Puller::build(config)?);
         *slot = Some(Arc::clone(&puller));
         Ok(puller)

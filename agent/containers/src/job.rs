@@ -15,6 +15,7 @@ use std::{
     time::Duration,
 };
 
+use agent_documents::parse_json;
 use nix::{sys::signal::Signal, unistd::Pid};
 use rustix::net::{
     AddressFamily, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketFlags,
@@ -222,7 +223,7 @@ fn read(socket: &UnixStream) -> io::Result<Vec<u8>> {
 fn outcome(read: io::Result<Vec<u8>>) -> Result<Outcome, JobError> {
     match read {
         Ok(bytes) if bytes.is_empty() => Err(JobError::Died),
-        Ok(bytes) => serde_json::from_slice(&bytes).map_err(JobError::Answer),
+        Ok(bytes) => parse_json(&bytes).map_err(JobError::Answer),
         Err(error) if error.kind() == io::ErrorKind::WouldBlock => Err(JobError::Died),
         Err(error) => Err(JobError::Talk(error)),
     }

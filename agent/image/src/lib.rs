@@ -23,13 +23,16 @@
 //! * `registry` finds the image and fetches it;
 //! * `signatures` decides whether the owner accepts it at all;
 //! * `unpacking` makes its layers into directories, and those into a root filesystem;
-//! * [`Puller::pull`], here, is the story that joins them.
+//! * [`Puller::pull`], here, is the story that joins them, as a [`Config`] says, which
+//!   [follows](Config::follow) the owner's initdata.
 //!
 //! Everything blocks, and a [`Puller`] may be shared between threads: bytes are
 //! crunched on plain threads, as many as there are CPUs to keep busy.
 
+mod owner_config;
 mod puller;
 mod settings;
 
+pub use owner_config::{Entries, OwnerConfigError};
 pub use puller::{Image, LayerFailure, PullError, PullFailure, Puller};
 pub use settings::{Config, ConfigError};

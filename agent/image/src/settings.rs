@@ -45,7 +45,7 @@ pub struct Config {
     pub hosts: PathBuf,
     /// How long a whole pull may take.
     pub pull_deadline: Duration,
-    /// How long a registry may be silent in the middle of something.
+    /// How long a registry may be silent before it answers, or in the middle of something.
     pub silence: Duration,
     /// Largest unpacked layer, in bytes.
     pub layer_max_bytes: u64,

@@ -261,6 +261,16 @@ fn tampered_layers_are_refused_with_the_name_of_the_check() {
         let layer = make(&archive("f"));
         let wrong_mac = refusal(encrypt(&layer, 1, |mac, _| mac[0] ^= 1), KEK);
         assert!(wrong_mac.contains("HMAC does not match"), "{wrong_mac}");
+        let wrong_digest = refusal(
+            encrypt(&layer, 1, |_, inner| {
+                *inner = Digest::sha256(b"other").to_string()
+            }),
+            KEK,
+        );
+        assert!(
+            wrong_digest.contains("does not decrypt to what was encrypted"),
+            "{wrong_digest}"
+        );
         let right = encrypt(&layer, 1, |_, _| {});
         let other_nonce = refusal(with_open_nonce(right, [0xff; 16]), KEK);
         assert!(

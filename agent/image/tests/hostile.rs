@@ -346,13 +346,12 @@ fn failed_layer_stops_the_others_and_the_next_try_succeeds() {
     let mut files = Files::default();
     files.image(&layers);
     let broken = Digest::sha256(&layers[3].stored).to_string();
-    let registry =
-        Registry::start(
-            move |seen, earlier| match seen.path.contains(&broken) && earlier == 0 {
-                true => Some(answer(404, "")),
-                false => Some(files.answer(&seen.path)),
-            },
-        );
+    let registry = Registry::start(move |seen, earlier| {
+        if seen.path.contains(&broken) && earlier == 0 {
+            return Some(answer(404, ""));
+        }
+        Some(files.answer(&seen.path))
+    });
     let directory = directory();
     let store = directory.path().join("store");
     let puller = registry.puller(&store);

@@ -5,11 +5,14 @@
 mod support;
 
 use std::{
+    collections::BTreeSet,
     path::Path,
+    sync::Mutex,
     time::{Duration, Instant},
 };
 
 use agent_image_registry::{Credentials, Digest};
+use agent_image_unpacking::Progress;
 use support::{refusals::*, *};
 
 fn logged_in(registry: &Registry, store: &Path) -> agent_image::Puller {
@@ -98,20 +101,185 @@ fn bearer_token_is_fetched_once_and_credentials_stay_with_their_origin() {
     );
 }
 
+/// Gives a new token for each request of one, and takes each once.
+fn takes_tokens_once(files: Files) -> Registry {
+    let (given, used) = (Mutex::new(0), Mutex::new(BTreeSet::new()));
+    Registry::start(move |seen, _| {
+        if seen.path.starts_with("/token") {
+            let mut given = given.lock().unwrap();
+            *given += 1;
+            return Some(answer(200, format!(r#"{{"token":"T{given}"}}"#)));
+        }
+        let token = seen.headers.get("authorization").cloned();
+        if token.is_some_and(|token| used.lock().unwrap().insert(token)) {
+            return Some(files.answer(&seen.path));
+        }
+        let realm = format!("Bearer realm=\"http://{}/token\"", seen.headers["host"]);
+        Some(answer(401, "").with("WWW-Authenticate", &realm))
+    })
+}
+
+#[test]
+fn tokens_that_live_for_one_request_are_renewed_for_each_of_several_threads() {
+    let layers: Vec<Layer> = (0..12)
+        .map(|n| gzip(&Tar::new().file(&format!("f{n}"), b"x").end()))
+        .collect();
+    let mut files = Files::default();
+    files.image(&layers);
+    let registry = takes_tokens_once(files);
+    let directory = directory();
+    let mut config = registry.config(&directory.path().join("store"));
+    config.parallel_layers = Some(6);
+    let puller = agent_image::Puller::build(config).unwrap();
+    std::thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| puller.pull(&registry.reference("x")).unwrap());
+        }
+    });
+}
+
+#[test]
+fn tokens_that_are_always_refused_are_renewed_a_few_times_only() {
+    let given = Mutex::new(0);
+    let registry = Registry::start(move |seen, _| {
+        if seen.path.starts_with("/token") {
+            let mut given = given.lock().unwrap();
+            *given += 1;
+            return Some(answer(200, format!(r#"{{"token":"T{given}"}}"#)));
+        }
+        let realm = format!("Bearer realm=\"http://{}/token\"", seen.headers["host"]);
+        Some(answer(401, "").with("WWW-Authenticate", &realm))
+    });
+    assert_names(&refusal(&registry), &["refuses access", "give credentials"]);
+    assert_eq!(registry.seen().len(), 4 + 3);
+}
+
+/// Bytes that do not compress well, nor repeat.
+fn long_archive(bytes: u32) -> Vec<u8> {
+    let content: Vec<u8> = (0..bytes).map(|n| (n.wrapping_mul(n) >> 7) as u8).collect();
+    Tar::new().entry("big", b'0', 0o644, "", &content).end()
+}
+
+fn offset(seen: &Seen) -> usize {
+    let range = seen.headers.get("range").map_or("bytes=0-", String::as_str);
+    let range = range.strip_prefix("bytes=").unwrap();
+    range.strip_suffix('-').unwrap().parse().unwrap()
+}
+
+/// The rest of a blob from where it was asked for.
+fn rest(mut whole: Answer, offset: usize) -> Answer {
+    if offset == 0 {
+        return whole;
+    }
+    let size = whole.body.len();
+    whole.body.drain(..offset);
+    whole.status = 206;
+    whole.with(
+        "Content-Range",
+        &format!("bytes {offset}-{}/{size}", size - 1),
+    )
+}
+
+#[test]
+fn transfers_that_each_bring_something_go_on_however_often_they_break() {
+    // Much at a time is asked for again at once; little after a pause that does not grow.
+    for (size, piece, longest) in [(24 << 20, 1_100_000, 2), (160_000, 20_000, 4)] {
+        let layer = plain(&long_archive(size));
+        let mut files = Files::default();
+        files.image(std::slice::from_ref(&layer));
+        let digest = Digest::sha256(&layer.stored).to_string();
+        let registry = Registry::start(move |seen, _| {
+            let mut answer = files.answer(&seen.path);
+            if seen.path.contains(&digest) {
+                answer = rest(answer, offset(seen));
+                answer.announced = Some(answer.body.len());
+                answer.body.truncate(piece);
+            }
+            Some(answer)
+        });
+        let directory = directory();
+        let begin = Instant::now();
+        registry
+            .puller(&directory.path().join("store"))
+            .pull(&registry.reference("x"))
+            .unwrap();
+        let tries = registry.seen().len() - 2;
+        assert!(tries > 6, "{tries}");
+        assert!(
+            begin.elapsed() < Duration::from_secs(longest),
+            "{tries} {:?}",
+            begin.elapsed()
+        );
+    }
+}
+
+#[test]
+fn transfers_that_bring_nothing_new_fail_and_all_counts_agree() {
+    let layer = plain(&archive());
+    let mut files = Files::default();
+    files.image(std::slice::from_ref(&layer));
+    let digest = Digest::sha256(&layer.stored).to_string();
+    let registry = Registry::start(move |seen, earlier| {
+        let mut answer = files.answer(&seen.path);
+        if seen.path.contains(&digest) {
+            answer = rest(answer, offset(seen));
+            answer.announced = Some(answer.body.len());
+            answer.body.truncate(if earlier == 0 { 1000 } else { 0 });
+        }
+        Some(answer)
+    });
+    let directory = directory();
+    let puller = registry.puller(&directory.path().join("store"));
+    let progress = Progress::default();
+    let error = puller.pull_watched(&registry.reference("x"), &progress);
+    let size = layer.stored.len();
+    assert_names(
+        &error.unwrap_err().sentence(),
+        &[&format!("failed after 1000 of {size} bytes")],
+    );
+    assert_eq!(progress.received_bytes(), 1000);
+    assert_eq!(progress.expected_bytes(), size as u64);
+    assert_eq!(registry.seen().len(), 2 + 6);
+}
+
+#[test]
+fn blob_without_a_stated_length_must_end_where_the_manifest_says() {
+    let layer = plain(&archive());
+    let size = layer.stored.len();
+    let digest = Digest::sha256(&layer.stored).to_string();
+    let mut files = Files::default();
+    files.image(std::slice::from_ref(&layer));
+    let serving = |length: usize| {
+        let (files, digest) = (files.clone(), digest.clone());
+        Registry::start(move |seen, _| {
+            let mut answer = files.answer(&seen.path);
+            if seen.path.contains(&digest) {
+                if offset(seen) > 0 {
+                    return Some(support::answer(416, ""));
+                }
+                answer.body.resize(length, 0);
+                answer.unannounced = true;
+            }
+            Some(answer)
+        })
+    };
+    let directory = directory();
+    let registry = serving(size);
+    let puller = registry.puller(&directory.path().join("store"));
+    puller.pull(&registry.reference("x")).unwrap();
+    let longer = refusal(&serving(size + 7));
+    assert_names(&longer, &[&format!("sends more than the {size} bytes")]);
+    let shorter = refusal(&serving(size - 7));
+    let words = format!(
+        "no more than {} bytes, but the manifest says {size}",
+        size - 7
+    );
+    assert_names(&shorter, &[&words]);
+}
+
 #[test]
 fn broken_transfers_are_resumed_where_they_broke() {
-    let big = Tar::new()
-        .entry(
-            "big",
-            b'0',
-            0o644,
-            "",
-            &(0..4_000_000u32)
-                .map(|n| (n.wrapping_mul(n) >> 7) as u8)
-                .collect::<Vec<_>>(),
-        )
-        .end();
-    let layer = plain(&big);
+    let layer = plain(&long_archive(4_000_000));
     let digest = Digest::sha256(&layer.stored).to_string();
     for honours_range in [true, false] {
         let mut files = Files::default();
@@ -122,21 +290,8 @@ fn broken_transfers_are_resumed_where_they_broke() {
             if !seen.path.contains(&digest) {
                 return Some(answer);
             }
-            let whole = answer.body.len();
-            let range = seen.headers.get("range").filter(|_| honours_range);
-            if let Some(offset) = range.and_then(|range| {
-                range
-                    .strip_prefix("bytes=")?
-                    .strip_suffix('-')?
-                    .parse::<usize>()
-                    .ok()
-            }) {
-                answer.body.drain(..offset);
-                answer.status = 206;
-                answer = answer.with(
-                    "Content-Range",
-                    &format!("bytes {offset}-{}/{whole}", whole - 1),
-                );
+            if honours_range {
+                answer = rest(answer, offset(seen));
             }
             if earlier < 3 {
                 answer.announced = Some(answer.body.len());

@@ -26,11 +26,13 @@ pub use recipient::JweRecipient;
 use recipient::{ContentKey, recipients};
 use zeroize::Zeroizing;
 
-use crate::PrivateKey;
+use crate::{LengthError, PrivateKey, length::exactly};
 
 /// Longer ones are not looked into.
 const BYTES_MAX: usize = 4 << 20;
 const ENC: &str = "A256GCM";
+/// RFC 7518, section 5.3.
+const TAG_BYTES: usize = 16;
 
 /// A secret and whom it is encrypted for.
 #[derive(Debug, Clone)]
@@ -59,6 +61,12 @@ pub enum JweError {
     /// A missing or malformed member, or one of its headers.
     #[error("it lacks a valid `{0}`")]
     Member(&'static str),
+    /// A member of another length.
+    #[error("its {0}")]
+    MemberLength(LengthError),
+    /// A key that is wrapped with RSA and has the length of no RSA key.
+    #[error("its `encrypted_key` has {0} bytes, but 256 to 1024 where it is wrapped with RSA")]
+    RsaLength(usize),
     /// A header parameter that is valid, but not supported.
     #[error("it has the header parameter `{0}`, which is not supported")]
     Parameter(&'static str),
@@ -116,15 +124,13 @@ impl Jwe {
         }
         let mut ciphertext = required(&members, "ciphertext")?;
         let tag = required(&members, "tag")?;
-        if tag.len() != AES_256_GCM.tag_len() {
-            return Err(JweError::Member("tag"));
-        }
+        let tag: [u8; TAG_BYTES] = exactly("tag", &tag).map_err(JweError::MemberLength)?;
         ciphertext.extend_from_slice(&tag);
-        let iv = required(&members, "iv")?;
+        let iv = exactly("iv", &required(&members, "iv")?).map_err(JweError::MemberLength)?;
         Ok(Self {
             authenticated,
             recipients,
-            iv: iv.try_into().map_err(|_| JweError::Member("iv"))?,
+            iv,
             ciphertext,
         })
     }

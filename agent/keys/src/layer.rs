@@ -15,6 +15,7 @@
 
 use std::collections::BTreeMap;
 
+use agent_documents::parse_json;
 use base64::{Engine, engine::general_purpose::STANDARD};
 use serde::Deserialize;
 use zeroize::{Zeroize, Zeroizing};
@@ -22,6 +23,7 @@ use zeroize::{Zeroize, Zeroizing};
 use crate::{
     Jwe, KeyProvider, ResourceUri,
     annotations::{CIPHER, JWE, KEYS_PREFIX, NONCE, PROVIDER_PREFIX, PUBLIC_OPTIONS},
+    length::exactly,
     packet::Packet,
 };
 
@@ -46,8 +48,6 @@ pub struct LayerKey {
     pub hmac: [u8; 32],
     /// Digest of the layer before encryption, where the producer gave one.
     pub digest: Option<String>,
-    /// Whether the nonce was wrapped together with the key, and not stated in the open.
-    pub nonce_was_wrapped: bool,
 }
 
 /// Whom a layer's key is wrapped for.
@@ -122,22 +122,16 @@ impl LayerKey {
         // The public ones come first, as the draft has it.
         let of = |options: &Option<BTreeMap<String, String>>| options.as_ref()?.get(NONCE).cloned();
         let (stated, wrapped) = (of(&public.cipheroptions), of(&private.cipheroptions));
-        let nonce_was_wrapped = stated.is_none() || stated == wrapped;
-        let nonce = stated
-            .or(wrapped)
-            .and_then(|text| array(&text))
-            .ok_or(LayerKeyError::Option(NONCE))?;
-        let hmac = array(&public.hmac).ok_or(LayerKeyError::Option("hmac"))?;
-        let symkey = Zeroizing::new(STANDARD.decode(&private.symkey).unwrap_or_default());
-        let symkey =
-            <[u8; 32]>::try_from(symkey.as_slice()).map_err(|_| LayerKeyError::Option("symkey"))?;
+        let nonce = stated.or(wrapped).ok_or(LayerKeyError::Option(NONCE))?;
+        let nonce = array(NONCE, &nonce)?;
+        let hmac = array("hmac", &public.hmac)?;
+        let symkey = array("symkey", &private.symkey)?;
         let digest = private.digest.clone().filter(|digest| !digest.is_empty());
         Ok(Self {
             symkey: Zeroizing::new(symkey),
             nonce,
             hmac,
             digest,
-            nonce_was_wrapped,
         })
     }
 }
@@ -181,8 +175,13 @@ impl Recipient {
     }
 }
 
-fn array<const N: usize>(text: &str) -> Option<[u8; N]> {
-    STANDARD.decode(text).ok()?.try_into().ok()
+/// An option of a fixed length, from base64. It may be a key.
+fn array<const N: usize>(name: &'static str, text: &str) -> Result<[u8; N], LayerKeyError> {
+    let bytes = STANDARD.decode(text).map(Zeroizing::new);
+    match bytes {
+        Ok(bytes) if !bytes.is_empty() => exactly(name, &bytes).map_err(LayerKeyError::Length),
+        _ => Err(LayerKeyError::Option(name)),
+    }
 }
 
 fn public_options(annotations: &BTreeMap<String, String>) -> Result<PublicOptions, LayerKeyError> {
@@ -194,7 +193,7 @@ fn public_options(annotations: &BTreeMap<String, String>) -> Result<PublicOption
         .filter(|text| text.len() <= ANNOTATION_MAX_BYTES)
         .and_then(|text| STANDARD.decode(text).ok());
     let options: PublicOptions =
-        agent_json::parse(&json.ok_or_else(unreadable)?).map_err(|_| unreadable())?;
+        parse_json(&json.ok_or_else(unreadable)?).map_err(|_| unreadable())?;
     match options.cipher.as_str() {
         CIPHER => Ok(options),
         other => Err(LayerKeyError::Cipher(other.chars().take(80).collect())),

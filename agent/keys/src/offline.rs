@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 
+use agent_documents::parse_json;
 use base64::{Engine, engine::general_purpose::STANDARD};
 
 use crate::{KeyError, KeyProvider, ResourceUri, Secret};
@@ -33,7 +34,7 @@ impl OfflineKeys {
     /// # Errors
     /// See [`OfflineError`].
     pub fn add(&mut self, json: &[u8]) -> Result<(), OfflineError> {
-        let file: BTreeMap<String, String> = agent_json::parse(json).map_err(OfflineError::Json)?;
+        let file: BTreeMap<String, String> = parse_json(json).map_err(OfflineError::Json)?;
         for (name, value) in file {
             let bytes = STANDARD
                 .decode(value)

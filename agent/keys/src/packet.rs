@@ -8,12 +8,15 @@
 //! Format: the annotation packet of the Confidential Containers key provider;
 //! AES-256-GCM with a 12-byte nonce, the 16-byte tag at the end, no further data.
 
+use agent_documents::parse_json;
 use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
 use base64::{Engine, engine::general_purpose::STANDARD};
 use serde::Deserialize;
 use zeroize::Zeroizing;
 
-use crate::{KeyError, KeyProvider, ResourceUri, ResourceUriError, Secret};
+use crate::{
+    KeyError, KeyProvider, LengthError, ResourceUri, ResourceUriError, Secret, length::exactly,
+};
 
 const VERSION: &str = "0.1.0";
 const WRAP_TYPE: &str = "A256GCM";
@@ -23,9 +26,15 @@ const PROVIDER: &str = "kbs";
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum PacketError {
-    /// Not base64 of a JSON packet.
+    /// Not base64.
+    #[error("it is not base64")]
+    Base64,
+    /// Not a packet's JSON.
     #[error("it is not a key provider's packet")]
-    Format,
+    Json(#[source] serde_json::Error),
+    /// A packet that does not say which key opens it.
+    #[error("its packet does not name its key: it has no `kid`")]
+    NoKeyId,
     /// A packet of the future.
     #[error("its packet has version `{0}`, but only {VERSION} is supported")]
     Version(String),
@@ -38,6 +47,9 @@ pub enum PacketError {
     /// A missing or malformed member.
     #[error("its packet lacks a valid `{0}`")]
     Member(&'static str),
+    /// A member of another length.
+    #[error("its packet's {0}")]
+    Length(LengthError),
     /// A key id that names nothing.
     #[error("its key id cannot be used")]
     KeyId(#[source] ResourceUriError),
@@ -56,9 +68,15 @@ pub enum PacketError {
 }
 
 /// A wrapped secret.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone)]
 pub struct Packet {
-    kid: String,
+    key_id: String,
+    members: Members,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+struct Members {
+    kid: Option<String>,
     wrapped_data: String,
     iv: Option<String>,
     wrap_type: Option<String>,
@@ -79,20 +97,22 @@ impl Packet {
     /// Parses a packet's JSON.
     ///
     /// # Errors
-    /// [`PacketError::Format`].
+    /// It is no packet, or names no key.
     pub fn parse(json: &[u8]) -> Result<Self, PacketError> {
-        agent_json::parse(json).map_err(|_| PacketError::Format)
+        let mut members: Members = parse_json(json).map_err(PacketError::Json)?;
+        let key_id = members.kid.take().ok_or(PacketError::NoKeyId)?;
+        Ok(Self { key_id, members })
     }
 
     /// Parses a packet as it stands in an annotation, in base64.
     pub(crate) fn parse_base64(text: &str) -> Result<Self, PacketError> {
-        Self::parse(&STANDARD.decode(text).map_err(|_| PacketError::Format)?)
+        Self::parse(&STANDARD.decode(text).map_err(|_| PacketError::Base64)?)
     }
 
     /// The key-encryption key's id, as the packet spells it.
     #[must_use]
     pub fn key_id(&self) -> &str {
-        &self.kid
+        &self.key_id
     }
 
     /// Unwraps the secret with a key from `keys`.
@@ -100,30 +120,29 @@ impl Packet {
     /// # Errors
     /// See [`PacketError`].
     pub fn open(&self, keys: &dyn KeyProvider) -> Result<Zeroizing<Vec<u8>>, PacketError> {
+        let members = &self.members;
         let short = |text: &str| text.chars().take(80).collect::<String>();
-        match self.provider.as_deref() {
+        match members.provider.as_deref() {
             None | Some(PROVIDER) => {}
             Some(other) => return Err(PacketError::Provider(short(other))),
         }
-        match self.version.as_deref() {
+        match members.version.as_deref() {
             None | Some(VERSION) => {}
             Some(other) => return Err(PacketError::Version(short(other))),
         }
-        match self.wrap_type.as_deref() {
+        match members.wrap_type.as_deref() {
             Some(WRAP_TYPE) => {}
             Some(other) => return Err(PacketError::WrapType(short(other))),
             None => return Err(PacketError::Member("wrap_type")),
         }
-        let iv = self
-            .iv
-            .as_deref()
-            .and_then(|text| STANDARD.decode(text).ok());
-        let iv = iv.and_then(|bytes| <[u8; 12]>::try_from(bytes).ok());
-        let iv = iv.ok_or(PacketError::Member("iv"))?;
+        let iv = members.iv.as_deref();
+        let iv = iv.and_then(|text| STANDARD.decode(text).ok());
+        let iv = exactly("iv", &iv.ok_or(PacketError::Member("iv"))?);
+        let iv = iv.map_err(PacketError::Length)?;
         let wrapped = STANDARD
-            .decode(&self.wrapped_data)
+            .decode(&members.wrapped_data)
             .map_err(|_| PacketError::Member("wrapped_data"))?;
-        let uri = ResourceUri::parse(&self.kid).map_err(PacketError::KeyId)?;
+        let uri = ResourceUri::parse(&self.key_id).map_err(PacketError::KeyId)?;
         let key = keys.fetch(&uri).map_err(PacketError::Key)?;
         decrypt(&key, iv, wrapped, uri)
     }

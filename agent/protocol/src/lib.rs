@@ -9,10 +9,13 @@
 //! - [`id`]: container, exec and sandbox ids that cannot be invalid;
 //! - [`path`]: guest paths that cannot leave the root they name;
 //! - [`initdata`]: the configuration that the owner writes and the launch binds;
+//! - [`documents`]: JSON and TOML that strangers wrote, within one limit of depth;
 //! - [`limits`]: every bound on what crosses the boundary.
 //!
 //! Start at [`rpc::agent_ttrpc::AgentService`] for what the host can ask, and at
 //! [`id`] for how its strings are tamed.
+
+pub use agent_documents as documents;
 
 pub mod id;
 pub mod initdata;

@@ -169,7 +169,9 @@ fn each_broken_rule_of_the_document_is_named() {
     let twice = document("sha256", "a = ''\na = ''");
     assert!(matches!(parse(&twice), Err(DocumentError::Toml(_))));
     let deep = format!("version = {}", "[".repeat(100_000));
-    assert!(matches!(parse(&deep), Err(DocumentError::Toml(_))));
+    assert_eq!(parse(&deep), Err(DocumentError::Nested));
+    let dotted = format!("{}a = 1", "a.".repeat(200_000));
+    assert_eq!(parse(&dotted), Err(DocumentError::Nested));
 }
 
 /// The parser of TOML limits nesting itself, in every way to write it.

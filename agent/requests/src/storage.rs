@@ -1,5 +1,6 @@
 //! Storages: where a container's files come from (Kata agent protocol, section 5).
 
+use agent_documents::parse_json;
 use agent_protocol::{id::ContainerId, path::GuestPath, rpc::agent};
 
 use crate::{
@@ -134,7 +135,7 @@ fn is_pause(options: &[String]) -> bool {
     options
         .iter()
         .filter_map(|option| option.strip_prefix("image_guest_pull="))
-        .filter_map(|text| serde_json::from_str::<Volume>(text).ok())
+        .filter_map(|text| parse_json::<Volume>(text.as_bytes()).ok())
         .any(|volume| {
             KEYS.iter().any(|key| {
                 volume

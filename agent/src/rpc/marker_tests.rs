@@ -3,11 +3,11 @@
 use std::{io, path::PathBuf, sync::Arc};
 
 use agent_containers::{
-    ExecError, ImagesError, OwnerConfigError, RootError, VolumeError,
+    ExecError, ImagesError, RootError, VolumeError,
     job::{JobError, Refusal},
 };
 use agent_evidence::tee::{TeeError, tpm::TpmError};
-use agent_image::ConfigError;
+use agent_image::{ConfigError, OwnerConfigError};
 use agent_image_registry::{Credentials, CredentialsError, Reference};
 use agent_image_unpacking::{AssembleError, StoreError};
 use agent_measured::NoteError;

@@ -2,9 +2,9 @@
 //! which phase. What a registry adds in its own words is not told, nor what a file in a
 //! layer is called: of an encrypted image that is nobody's business.
 
-use agent_containers::{ImagesError, OwnerConfigError, RootError};
-use agent_image::{ConfigError, LayerFailure, PullError, PullFailure};
-use agent_image_registry::{FetchError, RegistryError, ResolveError};
+use agent_containers::{ImagesError, RootError};
+use agent_image::{ConfigError, LayerFailure, OwnerConfigError, PullError, PullFailure};
+use agent_image_registry::{FetchError, Over, RegistryError, ResolveError};
 use agent_image_signatures::{RequirementFailure, SignatureError};
 use agent_image_unpacking::{AssembleError, LayerError, SettleError, StoreError, TreeError};
 
@@ -187,24 +187,12 @@ fn resolve(error: &ResolveError) -> Told {
 }
 
 fn fetch(error: &FetchError) -> Told {
-    let at = |text, registry: &str| Told::new(text).with(Field::registry(registry));
     match error {
         FetchError::Unreachable { origin, .. } => at(
             "cannot get an answer from {registry}; check the registry's name and port, its \
              certificate and the network",
             origin,
         ),
-        FetchError::Broken {
-            origin,
-            received,
-            size,
-            ..
-        } => at(
-            "the transfer from {registry} failed after {bytes} of {stated} bytes",
-            origin,
-        )
-        .with(Field::bytes(*received))
-        .with(Field::stated(*size)),
         FetchError::Deadline(limit) => Told::new(
             "the pull did not finish within {seconds} seconds; check the network or raise the \
              limit",
@@ -233,6 +221,24 @@ fn fetch(error: &FetchError) -> Told {
             origin,
         )
         .because(Told::new(reason)),
+        _ => transfer(error),
+    }
+}
+
+/// Bytes that are too few, too many or others than were asked for.
+fn transfer(error: &FetchError) -> Told {
+    match error {
+        FetchError::Broken {
+            origin,
+            received,
+            size,
+            ..
+        } => at(
+            "the transfer from {registry} failed after {bytes} of {stated} bytes",
+            origin,
+        )
+        .with(Field::bytes(*received))
+        .with(Field::stated(*size)),
         FetchError::TooLong {
             origin,
             what,
@@ -253,12 +259,31 @@ fn fetch(error: &FetchError) -> Told {
         )
         .with(Field::bytes(*found))
         .with(Field::stated(*expected)),
+        FetchError::Longer { origin, expected } => at(
+            "{registry} sends more than the {stated} bytes that the manifest says",
+            origin,
+        )
+        .with(Field::stated(*expected)),
+        FetchError::Shorter {
+            origin,
+            received,
+            expected,
+        } => at(
+            "{registry} has no more than {bytes} bytes, but the manifest says {stated}",
+            origin,
+        )
+        .with(Field::bytes(*received))
+        .with(Field::stated(*expected)),
         FetchError::Range { origin, .. } => at(
             "{registry} was asked to continue a transfer and answers with another part",
             origin,
         ),
         _ => Told::new("a transfer failed"),
     }
+}
+
+fn at(text: &'static str, registry: &str) -> Told {
+    Told::new(text).with(Field::registry(registry))
 }
 
 fn signature(error: &SignatureError) -> Told {
@@ -292,8 +317,18 @@ fn layer_failure(error: &LayerFailure) -> Told {
         LayerFailure::Layer(error) => layer(error),
         LayerFailure::Store(error) => store(error),
         LayerFailure::Settle(error) => settle(error),
-        LayerFailure::Wait(error) => Told::new("it was waited for in vain").because(fetch(error)),
+        LayerFailure::Wait(why) => Told::new("it was waited for in vain").because(over(why)),
         _ => Told::new("a step of its unpacking failed"),
+    }
+}
+
+fn over(why: &Over) -> Told {
+    match why {
+        Over::Late(limit) => {
+            Told::new("the time for the whole pull, {seconds} seconds, is over; raise the limit")
+                .with(Field::seconds(limit.as_secs()))
+        }
+        Over::Cancelled => Told::new("another part of the pull failed"),
     }
 }
 
@@ -333,6 +368,7 @@ fn layer(error: &LayerError) -> Told {
         }
         LayerError::Tree(error) => Told::new("it cannot be unpacked").because(tree(error)),
         LayerError::Thread(error) => Told::new("cannot start a thread for it").errno(error),
+        LayerError::Stopped(why) => Told::new("its unpacking was not finished").because(over(why)),
         _ => Told::new("it is not usable"),
     }
 }
@@ -375,6 +411,9 @@ fn settle(error: &SettleError) -> Told {
         SettleError::Conflict(_) => Told::new("an entry is there twice"),
         SettleError::TooManyLinks(_) => {
             Told::new("an entry lies behind too many symbolic links of the layers below")
+        }
+        SettleError::Stopped(why) => {
+            Told::new("fitting it onto the layers below it was not finished").because(over(why))
         }
         _ => Told::new("it does not fit onto the layers below it"),
     }

@@ -16,6 +16,10 @@ pub(crate) fn layer_key(error: &LayerKeyError) -> Told {
         LayerKeyError::Option(what) => {
             Told::new("its encryption options lack a valid `{what}`").with(Field::what(what))
         }
+        LayerKeyError::Length(length) => {
+            Told::new("its encryption option `{what}` has a wrong length")
+                .with(Field::what(length.member))
+        }
         LayerKeyError::Wrapping(_) => Told::new(
             "its key is wrapped in a way that is not supported; encrypt it for a key provider",
         ),
@@ -52,6 +56,10 @@ fn packet(error: &PacketError) -> Told {
             Told::new("key `{resource}` does not open it: another key was used, or it was changed")
                 .with(Field::resource(uri))
         }
+        PacketError::Length(length) => {
+            Told::new("its packet's `{what}` has a wrong length").with(Field::what(length.member))
+        }
+        PacketError::NoKeyId => Told::new("its packet does not name its key"),
         PacketError::KeyId(_) => Told::new("its key id cannot be used"),
         _ => Told::new("it is not a key provider's packet of a supported kind"),
     }

@@ -121,8 +121,9 @@ impl From<Choice> for Algorithm {
     }
 }
 
+/// Why a command about initdata failed, or a file is none.
 #[derive(Debug, Error)]
-enum InitdataError {
+pub(crate) enum InitdataError {
     #[error("cannot {step} {path}")]
     File {
         step: &'static str,
@@ -353,7 +354,7 @@ fn policy(path: &Path) -> Result<PolicyText, InitdataError> {
 }
 
 /// Initdata in any of its forms.
-fn open(path: &Path) -> Result<Initdata, InitdataError> {
+pub(crate) fn open(path: &Path) -> Result<Initdata, InitdataError> {
     let bytes = read(path)?;
     let name = || path.display().to_string();
     let packed_error = |source| InitdataError::Packed {

@@ -88,7 +88,10 @@ async fn main() -> ExitCode {
         },
         Command::Image(command) => match image::run(&command).await {
             Ok(()) => 0,
-            Err(error) => complain(error, FAILED),
+            Err(error) => {
+                let code = error.exit_code();
+                complain(error, code)
+            }
         },
         Command::Initdata(options) => initdata::run(&options),
         Command::Measure(options) => {

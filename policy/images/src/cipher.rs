@@ -99,7 +99,6 @@ impl Encrypting {
                 nonce: self.nonce,
                 hmac: mac,
                 digest: Some(inner.to_string()),
-                nonce_was_wrapped: true,
             },
             inner,
             size: self.size,

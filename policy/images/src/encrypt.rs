@@ -132,9 +132,10 @@ impl Work<'_> {
                     EncryptError::Source(PlaceError::Absent(entry.digest.to_string()))
                 })?;
                 // What is no image, such as an attestation, stays as it is.
-                let (media_type, bytes) = match manifest::is_image(&found.bytes) {
-                    true => self.document(&found)?,
-                    false => (entry.media_type.clone(), self.copy_all(&found)?),
+                let (media_type, bytes) = if manifest::is_image(&found.bytes) {
+                    self.document(&found)?
+                } else {
+                    (entry.media_type.clone(), self.copy_all(&found)?)
                 };
                 self.target
                     .put_document(&media_type, &bytes)

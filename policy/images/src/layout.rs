@@ -9,6 +9,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use agent_documents::parse_json;
 use agent_image_registry::Digest;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -136,7 +137,7 @@ impl Layout {
     fn index(&self) -> Result<Index, LayoutError> {
         let path = self.0.join("index.json");
         let bytes = read(&path)?;
-        serde_json::from_slice(&bytes).map_err(|source| LayoutError::Json { path, source })
+        parse_json(&bytes).map_err(|source| LayoutError::Json { path, source })
     }
 
     fn save(&self, index: &Index) -> Result<(), LayoutError> {
@@ -289,10 +290,10 @@ fn read(path: &Path) -> Result<Vec<u8>, LayoutError> {
     file.take(DOCUMENT_MAX_BYTES + 1)
         .read_to_end(&mut bytes)
         .map_err(failed("read", path))?;
-    match bytes.len() as u64 > DOCUMENT_MAX_BYTES {
-        true => Err(LayoutError::TooLong(path.to_owned())),
-        false => Ok(bytes),
+    if bytes.len() as u64 > DOCUMENT_MAX_BYTES {
+        return Err(LayoutError::TooLong(path.to_owned()));
     }
+    Ok(bytes)
 }
 
 #[cfg(test)]

@@ -6,6 +6,7 @@
 
 use std::collections::BTreeSet;
 
+use agent_documents::parse_json;
 use agent_image_registry::Digest;
 use serde_json::{Value, json};
 
@@ -61,18 +62,18 @@ pub enum ManifestError {
 
 /// The document as JSON, if it is a manifest or index.
 pub(crate) fn parse(document: &Document) -> Result<Value, ManifestError> {
-    let json: Value = serde_json::from_slice(&document.bytes).map_err(ManifestError::Json)?;
+    let json: Value = parse_json(&document.bytes).map_err(ManifestError::Json)?;
     let is_current = json["schemaVersion"] == 2;
     let has_one = json["layers"].is_array() != json["manifests"].is_array();
-    match is_current && has_one {
-        true => Ok(json),
-        false => Err(ManifestError::Schema),
+    if !is_current || !has_one {
+        return Err(ManifestError::Schema);
     }
+    Ok(json)
 }
 
 /// Whether these bytes are the manifest of a container image, or an index.
 pub(crate) fn is_image(bytes: &[u8]) -> bool {
-    let json: Value = serde_json::from_slice(bytes).unwrap_or_default();
+    let json: Value = parse_json(bytes).unwrap_or_default();
     let is_layer = |layer: &Value| layer["mediaType"].as_str().is_some_and(is_layer_type);
     json["manifests"].is_array()
         || json["layers"]
@@ -107,7 +108,7 @@ pub(crate) fn parts(json: &Value) -> Result<(Descriptor, Vec<Descriptor>), Manif
 
 /// Everything a manifest names, as far as it can be understood.
 pub(crate) fn blobs(bytes: &[u8]) -> Vec<Descriptor> {
-    let json: Value = serde_json::from_slice(bytes).unwrap_or_default();
+    let json: Value = parse_json(bytes).unwrap_or_default();
     parts(&json).map_or_else(
         |_| Vec::new(),
         |(config, layers)| std::iter::once(config).chain(layers).collect(),
@@ -310,6 +311,23 @@ mod tests {
                 "annotations": {"a": "b", "c": "d"}})
         );
         assert_eq!(json["layers"][1]["mediaType"], OCI_LAYER);
+    }
+
+    #[test]
+    fn documents_that_are_nested_too_deep_are_refused_by_name() {
+        let deep = [r#"{"a":"#.repeat(100_000), "}".repeat(100_000)].concat();
+        let document = Document {
+            media_type: None,
+            digest: Digest::sha256(b""),
+            bytes: deep.into(),
+        };
+        let Err(ManifestError::Json(cause)) = parse(&document) else {
+            panic!("not the error");
+        };
+        assert!(
+            cause.to_string().contains("nested more than 128"),
+            "{cause}"
+        );
     }
 
     #[test]

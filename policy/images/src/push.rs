@@ -100,7 +100,6 @@ impl Upload<'_> {
         step: Step<'_>,
         body: Option<&mut dyn io::Read>,
     ) -> Result<Response<Body>, FetchError> {
-        self.deadline.check()?;
         let known = self.client.authorization(self.source);
         if let Some(mut body) = body {
             let body = SendBody::from_reader(&mut body);
@@ -136,7 +135,7 @@ impl Upload<'_> {
         let request = builder
             .body(body)
             .map_err(|error| FetchError::unreachable(&origin, io::Error::other(error)))?;
-        self.client.run(&origin, request)
+        self.client.run(&origin, request, self.deadline)
     }
 
     fn accept(&self, response: Response<Body>) -> Result<Response<Body>, FetchError> {

@@ -57,7 +57,6 @@ fn what_the_owner_wraps_the_guest_unwraps_in_both_versions() {
         nonce: [2; 16],
         hmac: [3; 32],
         digest: Some("sha256:00".to_owned()),
-        nonce_was_wrapped: true,
     };
     for version in [PacketVersion::One, PacketVersion::Two] {
         let wrapped = wrap(&layer, &recipients, version, &[]).unwrap();
@@ -74,7 +73,6 @@ fn what_the_owner_wraps_the_guest_unwraps_in_both_versions() {
             ([1; 32], [2; 16], [3; 32])
         );
         assert_eq!(key.digest.as_deref(), Some("sha256:00"));
-        assert!(key.nonce_was_wrapped);
         let again = wrap(&layer, &recipients, version, &[]).unwrap();
         assert_ne!(wrapped, again, "nonces are fresh");
     }
@@ -94,7 +92,6 @@ fn what_the_owner_wraps_for_public_keys_their_private_keys_unwrap() {
         nonce: [2; 16],
         hmac: [3; 32],
         digest: None,
-        nonce_was_wrapped: true,
     };
     let wrapped = wrap(&layer, &[], PacketVersion::One, &public).unwrap();
     assert_eq!(wrapped.len(), 2, "no list of packets without packets");

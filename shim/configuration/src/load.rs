@@ -12,6 +12,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use agent_protocol::documents::measure_toml;
 use serde::Deserialize;
 use thiserror::Error;
 use toml::{Table, Value, de::DeTable};
@@ -161,6 +162,7 @@ fn parse(name: &str, text: &str) -> Result<Table, ConfigError> {
         line: line(error.span().map_or(0, |span| span.start)),
         message: error.message().replace('\n', " "),
     };
+    measure_toml(text).map_err(syntax)?;
     let spanned = DeTable::parse(text).map_err(syntax)?;
     schema::check(spanned.get_ref()).map_err(|complaint| ConfigError::Line {
         path: name.to_owned(),

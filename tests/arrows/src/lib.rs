@@ -13,10 +13,10 @@ use serde::Deserialize;
 
 /// Each crate's folder and the folders it may depend on.
 pub const ALLOWED: &[(&str, &[&str])] = &[
-    ("agent/protocol", &[]),
+    ("agent/protocol", &["agent/documents"]),
     ("policy/engine", &["agent/protocol"]),
     // Judges what the guest composes; no crate of the guest may name it.
-    ("policy/appraisal", &["agent/evidence", "agent/json"]),
+    ("policy/appraisal", &["agent/evidence", "agent/documents"]),
     (
         "policy/cli",
         &[
@@ -25,7 +25,7 @@ pub const ALLOWED: &[(&str, &[&str])] = &[
             // Initdata, which the owner writes in the format that the guest reads.
             "agent/protocol",
             "agent/evidence",
-            "agent/json",
+            "agent/documents",
             // The owner pulls and decrypts with what the guest pulls and decrypts with.
             "agent/image",
             "agent/image/registry",
@@ -39,15 +39,20 @@ pub const ALLOWED: &[(&str, &[&str])] = &[
     ),
     (
         "policy/images",
-        &["agent/image", "agent/image/registry", "agent/keys"],
+        &[
+            "agent/documents",
+            "agent/image",
+            "agent/image/registry",
+            "agent/keys",
+        ],
     ),
     ("policy/run", &[]),
-    ("agent/json", &[]),
-    ("agent/evidence", &["agent/json"]),
-    ("agent/image/registry", &["agent/json"]),
+    ("agent/documents", &[]),
+    ("agent/evidence", &["agent/documents"]),
+    ("agent/image/registry", &["agent/documents"]),
     (
         "agent/image/signatures",
-        &["agent/image/registry", "agent/keys"],
+        &["agent/documents", "agent/image/registry", "agent/keys"],
     ),
     (
         "agent/image/unpacking",
@@ -56,27 +61,31 @@ pub const ALLOWED: &[(&str, &[&str])] = &[
     (
         "agent/image",
         &[
+            "agent/documents",
+            "agent/protocol",
             "agent/image/registry",
             "agent/image/signatures",
             "agent/image/unpacking",
             "agent/keys",
         ],
     ),
-    ("agent/keys", &["agent/evidence", "agent/json"]),
+    ("agent/keys", &["agent/evidence", "agent/documents"]),
     ("agent/measured", &["agent/evidence"]),
     ("agent/scratch-disk", &["agent/protocol"]),
-    ("agent/requests", &["agent/protocol", "policy/engine"]),
+    (
+        "agent/requests",
+        &["agent/documents", "agent/protocol", "policy/engine"],
+    ),
     (
         "agent/containers",
         &[
+            "agent/documents",
             "agent/protocol",
             "policy/engine",
             "agent/evidence",
             "agent/image",
             "agent/image/registry",
-            "agent/image/signatures",
             "agent/image/unpacking",
-            "agent/keys",
             "agent/measured",
             "agent/requests",
             "agent/scratch-disk",

@@ -62,6 +62,7 @@ impl<'a> Samples<'a> {
             ratio: None,
             budget,
             within: budget.map(|budget| value <= budget),
+            unjudged: None,
         })
     }
 
@@ -106,6 +107,7 @@ fn compare(
         ratio: Some(rounded(ratio)),
         budget,
         within: budget.map(|budget| ratio <= budget),
+        unjudged: None,
     })
 }
 
@@ -116,7 +118,9 @@ pub(crate) fn summarize(all: &[Samples<'_>], idle: bool) -> Vec<Measurement> {
         lines.extend(of_image(one));
     }
     let walls = lines.iter_mut().filter(|line| line.name.ends_with("wall"));
-    walls.filter(|_| !idle).for_each(|line| line.within = None);
+    walls
+        .filter(|_| !idle)
+        .for_each(|line| line.leave_unjudged("others keep this machine busy"));
     lines
 }
 
@@ -255,6 +259,8 @@ mod tests {
         let busy = summarize(&samples, false);
         let walls = busy.iter().filter(|line| line.name.ends_with("wall"));
         assert!(walls.map(|line| line.within).all(|within| within.is_none()));
+        let mut figures = busy.iter().filter(|line| line.budget.is_some());
+        assert!(figures.all(|line| line.within.is_some() || line.unjudged.is_some()));
         let lines = summarize(&samples, true);
         let line = |name: &str, peer: Option<&str>| {
             let found = lines

@@ -278,6 +278,8 @@ fn summarize(ours: &[Sample], peers: &[Sample], kvm: bool) -> Vec<Measurement> {
             ratio: has_peer.then(|| rounded(median(&mut ratios))),
             budget,
             within: judged.map(|budget| value <= budget),
+            unjudged: (budget.is_some() && judged.is_none())
+                .then_some("it needs hardware virtualisation"),
         });
     }
     all

@@ -26,6 +26,26 @@ pub struct Measurement {
     pub budget: Option<f64>,
     /// Whether it does not; `None` where this machine cannot tell.
     pub within: Option<bool>,
+    /// Why it cannot, where there is a budget.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub unjudged: Option<&'static str>,
+}
+
+impl Measurement {
+    /// Takes the judgement back.
+    pub fn leave_unjudged(&mut self, why: &'static str) {
+        self.within = None;
+        self.unjudged = self.budget.map(|_| why);
+    }
+
+    /// What the table says after the figures.
+    fn remark(&self) -> String {
+        match (self.within, self.unjudged) {
+            (Some(false), _) => "  over budget".to_owned(),
+            (None, Some(why)) => format!("  not judged: {why}"),
+            _ => String::new(),
+        }
+    }
 }
 
 /// Prints a table, and writes JSON where asked to.
@@ -52,10 +72,7 @@ fn print(measurements: &[Measurement], peer: &str) {
             Some(peer) => format!("{} ÷ {peer} [{}]", one.name, one.unit),
             None => format!("{} [{}]", one.name, one.unit),
         };
-        let remark = match one.within {
-            Some(false) => "  over budget",
-            _ => "",
-        };
+        let remark = one.remark();
         println!(
             "{name:<44} {:>10} {:>10} {:>8} {:>8}{remark}",
             one.value,
@@ -75,4 +92,33 @@ pub(crate) fn rounded(value: f64) -> f64 {
 pub fn median(values: &mut [f64]) -> f64 {
     values.sort_by(f64::total_cmp);
     values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_figure_with_a_budget_is_judged_or_says_why_not() {
+        let figure = |budget, within| Measurement {
+            name: "x".to_owned(),
+            value: 1.0,
+            unit: "s",
+            peer: None,
+            peer_value: None,
+            ratio: None,
+            budget,
+            within,
+            unjudged: None,
+        };
+        let mut over = figure(Some(0.5), Some(false));
+        assert_eq!(over.remark(), "  over budget");
+        assert!(!serde_json::to_string(&over).unwrap().contains("unjudged"));
+        over.leave_unjudged("others keep this machine busy");
+        assert_eq!(over.remark(), "  not judged: others keep this machine busy");
+        let mut free = figure(None, None);
+        free.leave_unjudged("others keep this machine busy");
+        assert_eq!(free.remark(), "");
+        assert_eq!(figure(Some(2.0), Some(true)).remark(), "");
+    }
 }

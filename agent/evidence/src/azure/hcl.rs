@@ -132,7 +132,7 @@ impl HclReport {
 
     /// What the guest had the paravisor include, if it says so in its way: hexadecimal.
     pub fn user_data(&self) -> Option<ReportData> {
-        let data: IncludedData = agent_json::parse(&self.runtime_data).ok()?;
+        let data: IncludedData = agent_documents::parse_json(&self.runtime_data).ok()?;
         data.user_data.to_ascii_lowercase().parse().ok()
     }
 }

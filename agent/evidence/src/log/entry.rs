@@ -67,7 +67,7 @@ macro_rules! entries {
                     return None;
                 }
                 $(if event.operation() == Operation::$variant.name() {
-                    return Some(agent_json::parse(event.content().as_bytes()).map(Self::$variant));
+                    return Some(agent_documents::parse_json(event.content().as_bytes()).map(Self::$variant));
                 })+
                 None
             }

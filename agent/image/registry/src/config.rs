@@ -6,9 +6,10 @@
 
 use std::collections::BTreeMap;
 
+use agent_documents::parse_json;
 use serde::Deserialize;
 
-use crate::{digest::Digest, document::Platform, json};
+use crate::{digest::Digest, document::Platform};
 
 /// How an image asks to be run; every member may be empty.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -91,7 +92,7 @@ struct RawConfig {
 impl ConfigFile {
     /// Parses the configuration's bytes.
     pub fn parse(bytes: &[u8]) -> Result<Self, serde_json::Error> {
-        let raw: RawFile = json::parse(bytes)?;
+        let raw: RawFile = parse_json(bytes)?;
         let config = ImageConfig {
             user: raw.config.user,
             env: raw.config.env,

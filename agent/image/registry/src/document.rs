@@ -11,9 +11,10 @@
 
 use std::collections::BTreeMap;
 
+use agent_documents::parse_json;
 use serde::Deserialize;
 
-use crate::{digest::Digest, json};
+use crate::digest::Digest;
 
 /// Media types that are asked for, as one `Accept` header.
 pub const ACCEPT: &str = "application/vnd.oci.image.manifest.v1+json, \
@@ -141,7 +142,7 @@ impl Document {
     /// # Errors
     /// See [`DocumentError`].
     pub fn parse(bytes: &[u8], content_type: Option<&str>) -> Result<Self, DocumentError> {
-        let raw: Raw = json::parse(bytes).map_err(DocumentError::Json)?;
+        let raw: Raw = parse_json(bytes).map_err(DocumentError::Json)?;
         if raw.schema_version == 1 || raw.fs_layers.is_some() {
             return Err(DocumentError::SchemaOne);
         }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-pub use agent_json::{UniqueMap, parse};
+pub use agent_documents::UniqueMap;
 use serde::de::{Deserialize, Deserializer};
 
 /// For members that some tools write as `null` when they are empty.

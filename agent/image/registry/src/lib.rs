@@ -30,9 +30,9 @@ pub use digest::{Digest, DigestError, Hasher};
 pub use document::{ACCEPT, Descriptor, Document, DocumentError, IndexEntry, Manifest, Platform};
 pub use fetch::{
     AgentConfig, AgentError, Agents, Answer, Blob, Client, Credential, Credentials,
-    CredentialsError, Deadline, FetchError, Origin, Request, Source, drain, locate,
+    CredentialsError, Deadline, FetchError, Origin, Over, Request, Source, drain, locate,
 };
-pub use json::{UniqueMap, parse as parse_json};
+pub use json::UniqueMap;
 pub use reference::{Reference, ReferenceError, is_host, is_repository};
 pub use registries::{Mirror, Registry, RegistryError, sources};
 pub use registries_conf::RegistriesError;

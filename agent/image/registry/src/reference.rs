@@ -71,9 +71,11 @@ impl Reference {
         if !is_host(registry) {
             return Err(refuse("its registry is not `host` or `host:port`"));
         }
-        let repository = match path.contains('/') || registry != DEFAULT_REGISTRY {
-            true => path.to_owned(),
-            false => format!("library/{path}"),
+        let is_official = !path.contains('/') && registry == DEFAULT_REGISTRY;
+        let repository = if is_official {
+            format!("library/{path}")
+        } else {
+            path.to_owned()
         };
         if !is_repository(&repository) {
             return Err(refuse(

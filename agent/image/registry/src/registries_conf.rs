@@ -4,6 +4,7 @@
 //! with the owner's configuration; an unknown key is an error, because a rule that
 //! is not understood must not be skipped silently.
 
+use agent_documents::parse_toml;
 use serde::Deserialize;
 
 use crate::registries::{Mirror, Registry};
@@ -63,7 +64,7 @@ impl Registry {
     /// See [`RegistriesError`].
     pub fn parse_conf(text: &str) -> Result<Vec<Self>, RegistriesError> {
         let file: File =
-            toml::from_str(text).map_err(|error| RegistriesError::Toml(Box::new(error)))?;
+            parse_toml(text).map_err(|error| RegistriesError::Toml(Box::new(error)))?;
         file.registry
             .into_iter()
             .enumerate()
@@ -100,6 +101,22 @@ impl Table {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn text_that_is_nested_too_deep_is_refused_by_name() {
+        for text in [
+            "a.".repeat(100_000) + "a = 1",
+            "x = ".to_owned() + &"[".repeat(100_000),
+        ] {
+            let Err(RegistriesError::Toml(cause)) = Registry::parse_conf(&text) else {
+                panic!("not the error");
+            };
+            assert!(
+                cause.to_string().contains("nested more than 128"),
+                "{cause}"
+            );
+        }
+    }
 
     #[test]
     fn the_subset_is_read() {

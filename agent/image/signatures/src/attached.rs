@@ -166,10 +166,10 @@ pub(super) fn bundles(case: &Case<'_>, original: &Original) -> Vec<Candidate> {
             .map_err(Refusal::from)
             .and_then(|answer| {
                 let answer = answer.ok_or(Refusal::NoManifest)?;
-                match digest.is_of(&answer.body) {
-                    true => signature_layers(&answer),
-                    false => Err(Refusal::Content(digest.clone())),
+                if !digest.is_of(&answer.body) {
+                    return Err(Refusal::Content(digest.clone()));
                 }
+                signature_layers(&answer)
             });
         match manifest {
             Err(refusal) => candidates.push(unreadable(&name, refusal)),
@@ -279,9 +279,9 @@ impl Case<'_> {
             return Err(Refusal::Size(SIGNATURE_MAX_BYTES));
         }
         let answer = self.fetch(&format!("blobs/{}", layer.digest), None, layer.size)?;
-        match layer.digest.is_of(&answer.body) {
-            true => Ok(answer.body),
-            false => Err(Refusal::Content(layer.digest.clone())),
+        if !layer.digest.is_of(&answer.body) {
+            return Err(Refusal::Content(layer.digest.clone()));
         }
+        Ok(answer.body)
     }
 }

@@ -6,6 +6,7 @@
 //! at. A statement counts only if it was made to sign an image: the same key may
 //! have attested that the image is vulnerable.
 
+use agent_documents::parse_json;
 use agent_image_registry::{Original, UniqueMap};
 use base64::{Engine, engine::general_purpose::STANDARD};
 use serde::{Deserialize, de::IgnoredAny};
@@ -116,7 +117,7 @@ pub(super) fn verify<'k>(
     keys: &'k [PublicKey],
     documents: &[Original],
 ) -> Result<&'k PublicKey, BundleError> {
-    let bundle: Bundle = agent_image_registry::parse_json(bytes).map_err(BundleError::Json)?;
+    let bundle: Bundle = parse_json(bytes).map_err(BundleError::Json)?;
     if bundle.media_type != MEDIA_TYPE {
         return Err(BundleError::MediaType(shown(&bundle.media_type)));
     }
@@ -161,8 +162,7 @@ fn verify_envelope<'k>(
         .iter()
         .find(|key| key.verifies(&message, &signature))
         .ok_or(BundleError::Unverified)?;
-    let statement: Statement =
-        agent_image_registry::parse_json(&payload).map_err(BundleError::Statement)?;
+    let statement: Statement = parse_json(&payload).map_err(BundleError::Statement)?;
     if !STATEMENT_TYPES.contains(&statement.kind.as_str()) {
         return Err(BundleError::Predicate(shown(&statement.kind)));
     }

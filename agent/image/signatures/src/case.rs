@@ -177,9 +177,9 @@ impl<'a> Case<'a> {
                 )
             };
             if found.iter().any(timed_out) {
-                let error = self.deadline.check().err();
+                let over = self.deadline.check().err();
                 return Err(RequirementFailure::Fetch(
-                    error.unwrap_or(FetchError::Cancelled),
+                    over.map_or(FetchError::Cancelled, FetchError::from),
                 ));
             }
             drop(cell.set(found));

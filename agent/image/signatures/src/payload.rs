@@ -8,6 +8,7 @@
 
 use std::fmt;
 
+use agent_documents::parse_json;
 use agent_image_registry::{Digest, DigestError};
 use serde::{
     Deserialize,
@@ -90,7 +91,7 @@ struct Identity {
 
 impl Payload {
     pub(super) fn parse(bytes: &[u8], kind: Kind) -> Result<Self, PayloadError> {
-        let raw: Raw = agent_image_registry::parse_json(bytes).map_err(PayloadError::Json)?;
+        let raw: Raw = parse_json(bytes).map_err(PayloadError::Json)?;
         if raw.critical.kind != kind.name() {
             return Err(PayloadError::Type {
                 found: super::shown::shown(&raw.critical.kind),
@@ -143,10 +144,10 @@ impl<'de> Visitor<'de> for Members {
 }
 
 fn check_timestamp<E: de::Error>(seconds: f64) -> Result<(), E> {
-    match seconds.fract() == 0.0 {
-        true => Ok(()),
-        false => Err(E::custom("`timestamp` is not a whole number")),
+    if seconds.fract() != 0.0 {
+        return Err(E::custom("`timestamp` is not a whole number"));
     }
+    Ok(())
 }
 
 #[cfg(test)]

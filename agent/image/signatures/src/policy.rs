@@ -7,6 +7,7 @@
 
 use std::collections::BTreeMap;
 
+use agent_documents::parse_json;
 use agent_image_registry::{Reference, UniqueMap};
 use serde::{Deserialize, de::IgnoredAny};
 
@@ -139,7 +140,7 @@ impl SignaturePolicy {
         if json.len() > SIZE_MAX {
             return Err(PolicyError::Size(json.len()));
         }
-        let raw: Raw = agent_image_registry::parse_json(json).map_err(PolicyError::Json)?;
+        let raw: Raw = parse_json(json).map_err(PolicyError::Json)?;
         let default = requirements("default", raw.default)?;
         let mut scopes = BTreeMap::new();
         for (transport, lists) in raw.transports.0 {
@@ -271,10 +272,10 @@ impl RawRequirement {
             && self.key_data.is_none()
             && self.key_datas.is_none()
             && self.signed_identity.is_none();
-        match bare {
-            true => Ok(requirement),
-            false => Err(format!("`{}` has no other members", requirement.kind())),
+        if !bare {
+            return Err(format!("`{}` has no other members", requirement.kind()));
         }
+        Ok(requirement)
     }
 
     fn materials(&self) -> Result<Vec<Material>, String> {

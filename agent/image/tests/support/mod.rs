@@ -44,6 +44,8 @@ pub struct Answer {
     pub body: Vec<u8>,
     /// Announced instead of the body's own length.
     pub announced: Option<usize>,
+    /// Nothing is announced: the body ends with the connection.
+    pub unannounced: bool,
     /// Keep the connection open without sending any more.
     pub stall: bool,
 }
@@ -54,6 +56,7 @@ pub fn answer(status: u16, body: impl Into<Vec<u8>>) -> Answer {
         headers: Vec::new(),
         body: body.into(),
         announced: None,
+        unannounced: false,
         stall: false,
     }
 }
@@ -161,10 +164,10 @@ fn serve(stream: TcpStream, answers: &Answers, log: &Mutex<Vec<Seen>>, stopped: 
             return;
         };
         let length = answer.announced.unwrap_or(answer.body.len());
-        let mut head = format!(
-            "HTTP/1.1 {} X\r\nContent-Length: {length}\r\n",
-            answer.status
-        );
+        let mut head = format!("HTTP/1.1 {} X\r\n", answer.status);
+        if !answer.unannounced {
+            head.push_str(&format!("Content-Length: {length}\r\n"));
+        }
         for (name, value) in &answer.headers {
             head.push_str(&format!("{name}: {value}\r\n"));
         }
@@ -182,7 +185,7 @@ fn serve(stream: TcpStream, answers: &Answers, log: &Mutex<Vec<Seen>>, stopped: 
             }
             std::thread::sleep(Duration::from_millis(50));
         }
-        if length != answer.body.len() {
+        if length != answer.body.len() || answer.unannounced {
             return;
         }
     }

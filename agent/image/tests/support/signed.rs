@@ -31,10 +31,8 @@ pub fn stored() -> Files {
     for line in text("registry/manifests").lines() {
         let [repository, version, digest] = line.split(' ').collect::<Vec<_>>().try_into().unwrap();
         let bytes = vector(&format!("registry/blobs/{}", digest.replace("sha256:", "")));
-        let kind = match String::from_utf8_lossy(&bytes).contains("\"manifests\":") {
-            true => OCI_INDEX,
-            false => OCI_MANIFEST,
-        };
+        let is_index = String::from_utf8_lossy(&bytes).contains("\"manifests\":");
+        let kind = if is_index { OCI_INDEX } else { OCI_MANIFEST };
         let path = format!("/v2/{repository}/manifests/{version}");
         files.0.insert(path, (kind.into(), bytes));
         for blob in fs::read_dir(vectors().join("registry/blobs")).unwrap() {

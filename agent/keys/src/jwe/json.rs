@@ -2,10 +2,11 @@
 //!
 //! `serde_json` lets the last of two equal members win, other readers the first; what
 //! is signed or encrypted must read the same to everybody (RFC 7516, section 4: header
-//! parameter names must be unique). Its limit of depth, 128, holds here too.
+//! parameter names must be unique). The limit of depth of all documents holds here too.
 
 use std::{collections::BTreeMap, fmt};
 
+use agent_documents::parse_json;
 use serde::de::{Deserialize, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 
 /// The members of an object.
@@ -32,7 +33,7 @@ impl Node {
 
 /// Reads one object, and nothing after it.
 pub(super) fn object(bytes: &[u8]) -> Result<Members, serde_json::Error> {
-    match serde_json::from_slice(bytes)? {
+    match parse_json(bytes)? {
         Node::Object(members) => Ok(members),
         _ => Err(Error::custom("it is not an object")),
     }

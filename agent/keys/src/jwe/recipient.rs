@@ -17,8 +17,9 @@ use super::{
     object, required, short, text,
 };
 use crate::{
-    PrivateKey,
+    LengthError, PrivateKey,
     ecdh::{Curve, Parties, derive},
+    length::exactly,
 };
 
 /// Length of a content key of A256GCM.
@@ -179,10 +180,10 @@ fn recipient(
 
 fn rsa(members: &Members, algorithm: &'static OaepAlgorithm) -> Result<Wrapped, JweError> {
     let key = required(members, "encrypted_key")?;
-    match RSA_BYTES.contains(&key.len()) {
-        true => Ok(Wrapped::Rsa { algorithm, key }),
-        false => Err(JweError::Member("encrypted_key")),
+    if !RSA_BYTES.contains(&key.len()) {
+        return Err(JweError::RsaLength(key.len()));
     }
+    Ok(Wrapped::Rsa { algorithm, key })
 }
 
 /// The wrapped key, or the name of a curve that is not one of ours.
@@ -199,7 +200,11 @@ fn ecdh(members: &Members, header: &Header<'_>) -> Result<Result<Wrapped, String
     for name in ["x", "y"] {
         let coordinate = required(key, name)?;
         if coordinate.len() != curve.coordinate_bytes() {
-            return Err(JweError::Member(name));
+            return Err(JweError::MemberLength(LengthError {
+                member: name,
+                found: coordinate.len(),
+                expected: curve.coordinate_bytes(),
+            }));
         }
         point.extend_from_slice(&coordinate);
     }
@@ -211,9 +216,7 @@ fn ecdh(members: &Members, header: &Header<'_>) -> Result<Result<Wrapped, String
             sender: header.bytes("apu")?,
             receiver: header.bytes("apv")?,
         },
-        key: wrapped
-            .try_into()
-            .map_err(|_| JweError::Member("encrypted_key"))?,
+        key: exactly("encrypted_key", &wrapped).map_err(JweError::MemberLength)?,
     }))
 }
 

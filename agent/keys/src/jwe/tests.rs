@@ -243,15 +243,17 @@ fn lengths_and_kinds_of_members_are_checked() {
         (format!("{epk}/crv"), json!("P-384"), "x"),
     ] {
         let error = refusal(&with(two, &path, value));
-        assert!(
-            matches!(error, JweError::Member(found) if found == name),
-            "{path}: {error}"
-        );
+        let found = match error {
+            JweError::Member(found) => found,
+            JweError::MemberLength(length) => length.member,
+            other => panic!("{path}: {other}"),
+        };
+        assert_eq!(found, name, "{path}");
     }
     for text in [vector!("rsa-2048.json"), vector!("p256.json")] {
         for value in [json!("AAAA"), Value::Null] {
             let error = refusal(&with(text, "/encrypted_key", value));
-            assert!(matches!(error, JweError::Member("encrypted_key")));
+            assert!(error.to_string().contains("`encrypted_key`"), "{error}");
         }
     }
 }

@@ -3,7 +3,8 @@
 use std::error::Error;
 
 use crate::{
-    JweError, KeyError, PrivateKeyError, ResourceUri, annotations::CIPHER, packet::PacketError,
+    JweError, KeyError, LengthError, PrivateKeyError, ResourceUri, annotations::CIPHER,
+    packet::PacketError,
 };
 
 /// Why a layer's key cannot be had.
@@ -22,6 +23,9 @@ pub enum LayerKeyError {
     /// An option without which nothing can be decrypted or checked.
     #[error("its encryption options lack a valid `{0}`")]
     Option(&'static str),
+    /// An option of another length.
+    #[error("of its encryption options, {0}")]
+    Length(LengthError),
     /// Wrapped, but in other ways.
     #[error(
         "its key is wrapped for {0} only, which is not supported; encrypt it for a key provider"

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use agent_documents::parse_json;
 use base64::{Engine, engine::general_purpose::STANDARD};
 
 use super::{ANNOTATION_MAX_BYTES, JweKeyError, LayerKeyError, PrivateOptions, WRAPPED_MAX};
@@ -44,10 +45,12 @@ impl<'a> Wrapped<'a> {
         if !packets.is_empty() || !jwes.is_empty() {
             return Ok(Self { packets, jwes });
         }
-        Err(match others.is_empty() {
-            false => LayerKeyError::Wrapping(others.join(", ")),
-            true => LayerKeyError::Missing("org.opencontainers.image.enc.keys.provider.*"),
-        })
+        if others.is_empty() {
+            return Err(LayerKeyError::Missing(
+                "org.opencontainers.image.enc.keys.provider.*",
+            ));
+        }
+        Err(LayerKeyError::Wrapping(others.join(", ")))
     }
 
     /// Opens the first that opens.
@@ -119,7 +122,7 @@ impl<'a> Wrapped<'a> {
 
 fn open_packet(packet: &str, keys: &dyn KeyProvider) -> Result<PrivateOptions, PacketError> {
     let options = Packet::parse_base64(packet)?.open(keys)?;
-    agent_json::parse(&options).map_err(|_| PacketError::Options)
+    parse_json(&options).map_err(|_| PacketError::Options)
 }
 
 fn private_key(uri: &ResourceUri, keys: &dyn KeyProvider) -> Result<PrivateKey, JweKeyError> {
@@ -137,7 +140,7 @@ fn open_jwe(base64: &str, keys: &[PrivateKey]) -> Result<PrivateOptions, JweKeyE
     for key in keys {
         match jwe.open(key) {
             Ok(options) => {
-                return agent_json::parse(&options).map_err(|_| JweKeyError::Options);
+                return parse_json(&options).map_err(|_| JweKeyError::Options);
             }
             Err(error) => last = error,
         }

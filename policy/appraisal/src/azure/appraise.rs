@@ -38,7 +38,7 @@ const LINKS: &[Check] = &[
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct PcrReferences(
-    #[serde(deserialize_with = "agent_json::unique")] pub BTreeMap<u8, BTreeSet<Sha256Digest>>,
+    #[serde(deserialize_with = "agent_documents::unique")] pub BTreeMap<u8, BTreeSet<Sha256Digest>>,
 );
 
 /// What this one piece of evidence must say, beside the reference values.

@@ -104,10 +104,14 @@ impl AzureEvidence {
         if text.len() > MAX_LEN {
             return Err(AzureEvidenceError::TooLong(text.len()));
         }
-        match agent_json::parse::<Version>(text)?.version {
-            None => Self::parse_oldest(agent_json::parse(text)?),
-            Some(1) => Self::parse_versioned(UserData::NotAsked, &agent_json::parse(text)?),
-            Some(2) => Self::parse_versioned(UserData::Required, &agent_json::parse(text)?),
+        match agent_documents::parse_json::<Version>(text)?.version {
+            None => Self::parse_oldest(agent_documents::parse_json(text)?),
+            Some(1) => {
+                Self::parse_versioned(UserData::NotAsked, &agent_documents::parse_json(text)?)
+            }
+            Some(2) => {
+                Self::parse_versioned(UserData::Required, &agent_documents::parse_json(text)?)
+            }
             Some(version) => Err(AzureEvidenceError::Version(version)),
         }
     }

@@ -67,7 +67,7 @@ pub(super) fn bound_report_data(hcl: &HclReport) -> ReportData {
 
 /// Reads the runtime data.
 pub(super) fn bound_data(hcl: &HclReport) -> Result<BoundData, &'static str> {
-    let data: RuntimeData = agent_json::parse(hcl.runtime_data())
+    let data: RuntimeData = agent_documents::parse_json(hcl.runtime_data())
         .map_err(|_| "runtime data that are not json of its form")?;
     Ok(BoundData {
         key: attestation_key(&data.keys)?,

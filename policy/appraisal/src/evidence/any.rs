@@ -45,7 +45,7 @@ impl Evidence {
         if text.len() > MAX_EVIDENCE_LEN {
             return Err(EvidenceError::TooLong);
         }
-        let members: Members = agent_json::parse(text)?;
+        let members: Members = agent_documents::parse_json(text)?;
         match members {
             Members {
                 attestation_report: Some(_),

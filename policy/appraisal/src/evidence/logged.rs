@@ -50,7 +50,7 @@ impl LoggedEvidence {
         if text.len() > MAX_EVIDENCE_LEN {
             return Err(EvidenceError::TooLong);
         }
-        let form: LoggedForm = agent_json::parse(text)?;
+        let form: LoggedForm = agent_documents::parse_json(text)?;
         if form.tee != "snp" {
             return Err(EvidenceError::Tee(form.tee));
         }

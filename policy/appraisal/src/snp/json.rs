@@ -157,7 +157,7 @@ impl JsonEvidence {
         if text.len() > REPORT_JSON_LIMIT {
             return Err(JsonEvidenceError::TooLong(text.len()));
         }
-        let wire: Wire = agent_json::parse(text)?;
+        let wire: Wire = agent_documents::parse_json(text)?;
         let mut endorsements = Endorsements::default();
         for certificate in wire.cert_chain.unwrap_or_default() {
             match certificate.cert_type {

@@ -20,7 +20,7 @@ use super::{
 #[serde(deny_unknown_fields)]
 pub struct ReferenceValues {
     /// Floors by product; a product without one is refused.
-    #[serde(deserialize_with = "agent_json::unique")]
+    #[serde(deserialize_with = "agent_documents::unique")]
     pub products: BTreeMap<Product, ProductFloor>,
     /// Products refused whatever they report. Milan, unless the owner says
     /// otherwise: extraction of keys from that generation has been published.

@@ -56,7 +56,7 @@ impl ThimCertificates {
     /// [`ThimError`] names what is wrong with it.
     pub fn parse(body: &[u8]) -> Result<Self, ThimError> {
         let text = json_text(body).unwrap_or(Cow::Borrowed(body));
-        let thim: Thim = agent_json::parse(&text)?;
+        let thim: Thim = agent_documents::parse_json(&text)?;
         let mut tcb = [0; 8];
         hex::decode_to_slice(&thim.tcbm, &mut tcb).map_err(|_| ThimError::Tcbm)?;
         // Written as a big-endian number; the report's bytes run the other way.

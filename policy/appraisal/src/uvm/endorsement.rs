@@ -155,8 +155,8 @@ impl UnverifiedEndorsement {
         if !self.message.is_signed_by(signer) {
             return Err(EndorsementError::Signature);
         }
-        let statement: Statement =
-            agent_json::parse(&self.message.payload).map_err(EndorsementError::Payload)?;
+        let statement: Statement = agent_documents::parse_json(&self.message.payload)
+            .map_err(EndorsementError::Payload)?;
         Ok(AuthenticEndorsement {
             issuer: issuer.clone(),
             feed: header.feed.clone(),

@@ -3,6 +3,7 @@
 //! Everything printed is what the image claims. Nothing is decrypted and no signature
 //! is verified: that takes keys and a policy, and is what a pull does.
 
+use agent_documents::parse_json;
 use agent_image_registry::Digest;
 use agent_keys::Recipient;
 use clap::Args;
@@ -133,21 +134,22 @@ fn inspect(source: &Source, root: &Document) -> Result<Report, InspectError> {
             .map(str::to_owned)
             .or_else(|| root.media_type.clone())
             .unwrap_or_default(),
-        signatures: match is_index {
-            true => signatures(source, &root.digest)?,
-            false => Vec::new(),
+        signatures: if is_index {
+            signatures(source, &root.digest)?
+        } else {
+            Vec::new()
         },
         images,
     })
 }
 
 fn parse(document: &Document) -> Result<Value, InspectError> {
-    let json: Value = serde_json::from_slice(&document.bytes)
+    let json: Value = parse_json(&document.bytes)
         .map_err(|error| InspectError::Json(document.digest.clone(), error))?;
-    match json["manifests"].is_array() || json["layers"].is_array() {
-        true => Ok(json),
-        false => Err(InspectError::Document(document.digest.clone())),
+    if !json["manifests"].is_array() && !json["layers"].is_array() {
+        return Err(InspectError::Document(document.digest.clone()));
     }
+    Ok(json)
 }
 
 /// Text of an image, fit for a terminal.
@@ -207,7 +209,7 @@ fn signatures(source: &Source, digest: &Digest) -> Result<Vec<Signature>, Inspec
     let mut found = Vec::new();
     let tag = format!("{}.sig", digest.as_str().replacen(':', "-", 1));
     if let Some(document) = source.document(&tag)? {
-        let json: Value = serde_json::from_slice(&document.bytes).unwrap_or_default();
+        let json: Value = parse_json(&document.bytes).unwrap_or_default();
         let layers = json["layers"].as_array().into_iter().flatten();
         let count = layers.filter(|one| one["annotations"][COSIGN_SIGNATURE].is_string());
         found.push(Signature {
@@ -219,7 +221,7 @@ fn signatures(source: &Source, digest: &Digest) -> Result<Vec<Signature>, Inspec
     let Some(index) = source.referrers(digest)? else {
         return Ok(found);
     };
-    let index: Value = serde_json::from_slice(&index.bytes).unwrap_or_default();
+    let index: Value = parse_json(&index.bytes).unwrap_or_default();
     for entry in index["manifests"].as_array().into_iter().flatten() {
         let digest = text(&entry["digest"]);
         // Only the manifest itself says reliably what it is.
@@ -228,7 +230,7 @@ fn signatures(source: &Source, digest: &Digest) -> Result<Vec<Signature>, Inspec
             Err(_) => None,
         };
         let bytes = document.map(|document| document.bytes).unwrap_or_default();
-        let json: Value = serde_json::from_slice(&bytes).unwrap_or_default();
+        let json: Value = parse_json(&bytes).unwrap_or_default();
         let layers = json["layers"].as_array().into_iter().flatten();
         let bundles = layers.filter(|one| {
             one["mediaType"]

@@ -13,6 +13,7 @@ mod registry;
 mod signatures;
 
 use clap::Subcommand;
+use signatures::SignatureOptionError;
 
 /// Pull, encrypt and look at images.
 #[derive(Debug, Subcommand)]
@@ -42,6 +43,16 @@ pub(crate) enum ImageError {
     Inspect(#[from] inspect::InspectError),
     #[error(transparent)]
     KeyProvider(#[from] key_provider::ServeError),
+}
+
+impl ImageError {
+    /// The exit code of the command.
+    pub(crate) fn exit_code(&self) -> u8 {
+        match self {
+            Self::Pull(pull::PullError::Signature(SignatureOptionError::NoPolicy(_))) => 2,
+            _ => 1,
+        }
+    }
 }
 
 /// Runs one of the commands.

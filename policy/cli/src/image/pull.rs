@@ -13,7 +13,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use agent_image::{ConfigError, Image, Puller};
+use agent_image::{Config, ConfigError, Image, OwnerConfigError, Puller};
 use agent_image_registry::{Reference, ReferenceError};
 use agent_image_signatures::AcceptedSignature;
 use agent_image_unpacking::{AssembleError, Progress};
@@ -21,14 +21,29 @@ use agent_keys::{Cached, KeyProvider};
 use clap::Args;
 use serde::Serialize;
 
-use crate::image::{
-    keys::{KeyFiles, KeyOptionError, PrivateKeyFiles},
-    registry::{OptionError, RegistryOptions},
-    signatures::{SignatureOptionError, SignatureOptions},
+use crate::{
+    image::{
+        keys::{KeyFiles, KeyOptionError, PrivateKeyFiles},
+        registry::{OptionError, RegistryOptions},
+        signatures::{SignatureOptionError, SignatureOptions},
+    },
+    initdata::{self, InitdataError},
 };
 
 /// Often enough to look alive.
 const REDRAW: Duration = Duration::from_millis(200);
+
+/// Options for what initdata says.
+const INSTEAD_OF: [&str; 8] = [
+    "policy",
+    "lookaside",
+    "files",
+    "private_key_files",
+    "authfile",
+    "registries_conf",
+    "extra_roots",
+    "insecure",
+];
 
 /// Pull an image as the guest would: fetch, decrypt, verify and unpack it.
 ///
@@ -49,6 +64,11 @@ pub(crate) struct Options {
     /// Keep layers there for the next pull, as a guest does for the next container.
     #[arg(long, value_name = "DIR")]
     store: Option<PathBuf>,
+    /// Pull as a pod with this initdata would: its signature policy, keys, credentials,
+    /// registries and roots, and none of this command's. Its policy.rego is not asked.
+    /// A document, or what `kata-cc initdata show` takes besides.
+    #[arg(long, value_name = "FILE", conflicts_with_all = INSTEAD_OF)]
+    initdata: Option<PathBuf>,
     #[command(flatten)]
     keys: KeyFiles,
     #[command(flatten)]
@@ -82,9 +102,15 @@ pub(crate) enum PullError {
     #[error(transparent)]
     Signature(#[from] SignatureOptionError),
     #[error(transparent)]
+    Initdata(#[from] InitdataError),
+    #[error(transparent)]
+    Owner(#[from] OwnerConfigError),
+    #[error(transparent)]
     Config(#[from] ConfigError),
     /// The library's whole chain, with how far the pull had come.
-    #[error("{sentence} (after {received} of {expected} bytes, {requests} requests)")]
+    #[error(
+        "{sentence} (of all layers, {received} of {expected} bytes came, by {requests} requests)"
+    )]
     Pull {
         sentence: String,
         received: u64,
@@ -144,14 +170,7 @@ pub(crate) fn run(options: &Options) -> Result<(), PullError> {
         return Err(PullError::NotRoot);
     }
     let reference = Reference::parse(&options.reference)?;
-    let mut config = options.registry.config()?;
-    options.signatures.apply(&mut config)?;
-    let mut keys = options.keys.load()?;
-    config.private_keys = options.private_keys.load(&mut keys)?;
-    if !options.keys.is_empty() || !config.private_keys.is_empty() {
-        let keys: Arc<dyn KeyProvider> = Arc::new(Cached::new(keys));
-        config.keys = Some(keys);
-    }
+    let mut config = config(options)?;
     prepare(&options.directory)?;
     // On the same file system, so that a full one is noticed where it matters.
     let work = tempfile::Builder::new()
@@ -177,6 +196,23 @@ pub(crate) fn run(options: &Options) -> Result<(), PullError> {
         [pulled, begin.elapsed()],
     );
     finish(options, &report)
+}
+
+/// The guest's configuration, by initdata or by options.
+fn config(options: &Options) -> Result<Config, PullError> {
+    let mut config = options.registry.config()?;
+    if let Some(path) = &options.initdata {
+        config.follow(&initdata::open(path)?)?;
+        return Ok(config);
+    }
+    options.signatures.apply(&mut config)?;
+    let mut keys = options.keys.load()?;
+    config.private_keys = options.private_keys.load(&mut keys)?;
+    if !options.keys.is_empty() || !config.private_keys.is_empty() {
+        let keys: Arc<dyn KeyProvider> = Arc::new(Cached::new(keys));
+        config.keys = Some(keys);
+    }
+    Ok(config)
 }
 
 fn failed(step: &'static str, path: &Path) -> impl FnOnce(io::Error) -> PullError {

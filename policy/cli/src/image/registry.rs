@@ -33,6 +33,9 @@ pub(crate) struct RegistryOptions {
     /// Longest time for the whole of it.
     #[arg(long, value_name = "SECONDS", default_value_t = 1200, value_parser = clap::value_parser!(u64).range(1..=86_400))]
     timeout: u64,
+    /// Longest silence of a registry, before it answers or in the middle of something.
+    #[arg(long, value_name = "SECONDS", default_value_t = 30, value_parser = clap::value_parser!(u64).range(1..=3600))]
+    silence: u64,
 }
 
 /// Why the options cannot be used.
@@ -97,6 +100,7 @@ impl RegistryOptions {
         config.http_proxy.clone_from(&self.http_proxy);
         config.no_proxy.clone_from(&self.no_proxy);
         config.pull_deadline = Duration::from_secs(self.timeout);
+        config.silence = Duration::from_secs(self.silence);
         Ok(config)
     }
 }

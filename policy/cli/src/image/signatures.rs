@@ -14,8 +14,8 @@ pub(crate) struct SignatureOptions {
     /// policy.json of containers/image; without it, every image is accepted.
     #[arg(long, value_name = "FILE")]
     policy: Option<PathBuf>,
-    /// Where simple signatures lie: YAML as in registries.d.
-    #[arg(long, value_name = "FILE", requires = "policy")]
+    /// Where the simple signatures lie that --policy demands: YAML as in registries.d.
+    #[arg(long, value_name = "FILE")]
     lookaside: Option<PathBuf>,
 }
 
@@ -24,6 +24,12 @@ pub(crate) struct SignatureOptions {
 pub(crate) enum SignatureOptionError {
     #[error(transparent)]
     Option(#[from] OptionError),
+    #[error(
+        "--lookaside {} only says where signatures lie, and nothing demands any: give the policy \
+         that does, with --policy FILE",
+        .0.display()
+    )]
+    NoPolicy(PathBuf),
     #[error("--policy {}", path.display())]
     Policy {
         path: PathBuf,
@@ -49,6 +55,9 @@ impl SignatureOptions {
             })?);
         }
         if let Some(path) = &self.lookaside {
+            if self.policy.is_none() {
+                return Err(SignatureOptionError::NoPolicy(path.clone()));
+            }
             let text = String::from_utf8_lossy(&read(path)?).into_owned();
             config.lookaside = Some(Lookaside::parse(&text).map_err(|source| {
                 let path = path.clone();

@@ -141,7 +141,7 @@ fn now() -> Result<Timestamp> {
 
 fn json<T: DeserializeOwned>(what: &str, path: &Path) -> Result<T> {
     let text = bounded(path, MAX_OWN_LEN)?;
-    agent_json::check_depth(&text).with_context(|| format!("{what} {}", path.display()))?;
+    agent_documents::measure_json(&text).with_context(|| format!("{what} {}", path.display()))?;
     let mut reader = serde_json::Deserializer::from_slice(&text);
     let parsed = serde_path_to_error::deserialize(&mut reader);
     let parsed = parsed.with_context(|| format!("{what} {}", path.display()))?;

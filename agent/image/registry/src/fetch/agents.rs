@@ -7,13 +7,11 @@ use ureq::{
     Agent, Proxy,
     config::Config,
     tls::{Certificate, PemItem, RootCerts, TlsConfig, TlsProvider, parse_pem},
-    unversioned::transport::DefaultConnector,
+    unversioned::transport::{ConnectionDetails, Connector, DefaultConnector, Transport},
 };
 
 use super::{origin::Origin, resolve::Files};
 
-/// A registry that has not begun to answer after this long is given up.
-const RESPONSE_MAX: Duration = Duration::from_secs(60);
 const CONNECT_MAX: Duration = Duration::from_secs(20);
 const HEADERS_MAX_BYTES: usize = 64 * 1024;
 const INPUT_BUFFER_BYTES: usize = 128 * 1024;
@@ -29,7 +27,7 @@ pub struct AgentConfig<'a> {
     pub http_proxy: Option<&'a str>,
     /// Comma-separated hosts, domains and networks that are reached directly.
     pub no_proxy: Option<&'a str>,
-    /// How long a registry may be silent in the middle of something.
+    /// How long a registry may be silent before it answers, or in the middle of something.
     pub silence: Duration,
     /// Names known without a server.
     pub hosts: std::path::PathBuf,
@@ -146,9 +144,9 @@ fn agent(config: &AgentConfig<'_>, roots: &RootCerts, proxy: Option<Proxy>) -> A
         .http_status_as_error(false)
         .max_redirects(0)
         .max_redirects_will_error(false)
-        .timeout_connect(Some(CONNECT_MAX))
-        .timeout_resolve(Some(CONNECT_MAX))
-        .timeout_recv_response(Some(RESPONSE_MAX.min(config.silence)))
+        .timeout_connect(Some(CONNECT_MAX.min(config.silence)))
+        .timeout_resolve(Some(CONNECT_MAX.min(config.silence)))
+        .timeout_recv_response(Some(config.silence))
         .timeout_per_read(Some(config.silence))
         .timeout_per_write(Some(config.silence))
         .max_response_header_size(HEADERS_MAX_BYTES)
@@ -161,7 +159,32 @@ fn agent(config: &AgentConfig<'_>, roots: &RootCerts, proxy: Option<Proxy>) -> A
         hosts: config.hosts.clone(),
         resolv_conf: config.resolv_conf.clone(),
     };
-    Agent::with_parts(http, DefaultConnector::default(), resolver)
+    Agent::with_parts(http, OneTls(DefaultConnector::default()), resolver)
+}
+
+/// Connects as usual, with the TLS configuration of the agent for every request. They differ
+/// in their time limits only, but `ureq` would parse the root certificates again for each.
+#[derive(Debug)]
+struct OneTls(DefaultConnector);
+
+impl Connector for OneTls {
+    type Out = Box<dyn Transport>;
+
+    fn connect(
+        &self,
+        details: &ConnectionDetails<'_>,
+        chained: Option<()>,
+    ) -> Result<Option<Self::Out>, ureq::Error> {
+        let details = ConnectionDetails {
+            request_level: false,
+            addrs: details.addrs.clone(),
+            current_time: details.current_time.clone(),
+            run_connector: details.run_connector.clone(),
+            register_shutdown: details.register_shutdown.clone(),
+            ..*details
+        };
+        self.0.connect(&details, chained)
+    }
 }
 
 fn certificates(pems: &[Vec<u8>]) -> Result<RootCerts, AgentError> {

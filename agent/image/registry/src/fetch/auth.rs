@@ -9,6 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use agent_documents::parse_json;
 use base64::{Engine, engine::general_purpose::STANDARD};
 use serde::Deserialize;
 use ureq::http::Uri;
@@ -153,7 +154,7 @@ const DEFAULT_LIFE: Duration = Duration::from_secs(60);
 
 /// Reads a token server's answer; `None` if it holds no token that a header can carry.
 pub(crate) fn token(answer: &[u8]) -> Option<Authorization> {
-    let answer: TokenAnswer = crate::json::parse(answer).ok()?;
+    let answer: TokenAnswer = parse_json(answer).ok()?;
     let token = answer
         .token
         .or(answer.access_token)

@@ -3,6 +3,9 @@
 //! When a transfer breaks, the next request continues at the byte where it broke,
 //! so that whoever hashes the stream keeps its state. A server that ignores the
 //! range sends everything again, and what was already read is skipped.
+//!
+//! Only tries that bring nothing count as failures: some proxies close each transfer
+//! after so many bytes, and a pull through them goes on as long as its time allows.
 
 use std::io::{self, Read};
 
@@ -11,8 +14,8 @@ use ureq::{Body, BodyReader, http::Response};
 use super::{Client, Deadline, FetchError, RETRIES_MAX, Request, Source, back_off};
 use crate::digest::Digest;
 
-/// After this much progress, earlier failures are forgiven.
-const FORGIVEN_AFTER: u64 = 16 * 1024 * 1024;
+/// A try that brought this much is followed by the next one without a pause.
+const MUCH_BYTES: u64 = 1024 * 1024;
 
 /// A blob of known size, read once from its start to its end.
 pub struct Blob<'a> {
@@ -78,7 +81,10 @@ impl<'a> Blob<'a> {
             // One byte more tells a longer body, and lets the connection go back to the pool.
             let extra = body.read(&mut [0]).map_err(|error| self.broken(error))?;
             if extra > 0 {
-                return Err(self.size_error(self.size.saturating_add(1)));
+                return Err(FetchError::Longer {
+                    origin: self.source.origin.to_string(),
+                    expected: self.size,
+                });
             }
             0
         } else {
@@ -107,7 +113,21 @@ impl<'a> Blob<'a> {
             accept: None,
             offset: self.offset,
         };
-        let response = self.client.open(request, self.deadline)?;
+        let response = match self.client.open(request, self.deadline) {
+            // Nothing comes after what was read (RFC 9110, 15.5.17).
+            Err(FetchError::Status {
+                origin,
+                status: 416,
+                ..
+            }) if self.offset > 0 => {
+                return Err(FetchError::Shorter {
+                    origin,
+                    received: self.offset,
+                    expected: self.size,
+                });
+            }
+            answer => answer?,
+        };
         let mut skip = 0;
         if response.status() == 206 {
             self.check_range(&response)?;
@@ -162,7 +182,9 @@ impl<'a> Blob<'a> {
     }
 
     fn recover(&mut self, error: FetchError) -> Result<(), FetchError> {
-        if self.offset.saturating_sub(self.failed_at) >= FORGIVEN_AFTER {
+        self.deadline.check()?;
+        let brought = self.offset.saturating_sub(self.failed_at);
+        if brought > 0 {
             self.failures = 0;
         }
         if !error.is_transient() || self.failures >= RETRIES_MAX {
@@ -171,7 +193,10 @@ impl<'a> Blob<'a> {
         self.failures += 1;
         self.failed_at = self.offset;
         tracing::debug!(%error, offset = self.offset, failures = self.failures, "transfer broke, resuming");
-        self.deadline.pause(back_off(self.failures, &error))
+        if brought >= MUCH_BYTES {
+            return Ok(());
+        }
+        Ok(self.deadline.pause(back_off(self.failures, &error))?)
     }
 
     fn broken(&self, source: io::Error) -> FetchError {

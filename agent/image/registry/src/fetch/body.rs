@@ -2,6 +2,7 @@
 
 use std::io::{self, Read};
 
+use agent_documents::parse_json;
 use ureq::{Body, http::Response};
 
 use super::{Deadline, FetchError, Origin};
@@ -30,7 +31,7 @@ pub(super) fn note(mut response: Response<Body>) -> String {
         .as_reader()
         .take(NOTE_MAX as u64)
         .read_to_end(&mut body);
-    let parsed: Option<ErrorBody> = read.ok().and_then(|_| crate::json::parse(&body).ok());
+    let parsed: Option<ErrorBody> = read.ok().and_then(|_| parse_json(&body).ok());
     let Some(first) = parsed.and_then(|body| body.errors.into_iter().next()) else {
         return String::new();
     };
@@ -63,9 +64,13 @@ pub(super) fn read_short(
     let mut chunk = [0; 8192];
     loop {
         deadline.check()?;
-        let length = reader
-            .read(&mut chunk)
-            .map_err(|error| FetchError::unreachable(origin, error))?;
+        let length = match reader.read(&mut chunk) {
+            Ok(length) => length,
+            Err(error) => {
+                deadline.check()?;
+                return Err(FetchError::unreachable(origin, error));
+            }
+        };
         if length == 0 {
             return Ok(bytes);
         }

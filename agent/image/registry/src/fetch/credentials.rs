@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 
+use agent_documents::parse_json;
 use base64::{Engine, engine::general_purpose::STANDARD};
 use serde::Deserialize;
 
@@ -46,7 +47,7 @@ impl Credentials {
     /// # Errors
     /// See [`CredentialsError`].
     pub fn parse(json: &[u8]) -> Result<Self, CredentialsError> {
-        let file: File = crate::json::parse(json).map_err(CredentialsError::Json)?;
+        let file: File = parse_json(json).map_err(CredentialsError::Json)?;
         let mut by_name = BTreeMap::new();
         for (name, entry) in file.auths {
             let Some(auth) = entry.auth.filter(|auth| !auth.is_empty()) else {

@@ -5,7 +5,16 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::FetchError;
+/// Why there is no time left.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Over {
+    /// The pull took as long as it may.
+    #[error("the time for the whole pull, {} seconds, is over; raise the limit", .0.as_secs())]
+    Late(Duration),
+    /// Another part of the same pull failed.
+    #[error("another part of the pull failed")]
+    Cancelled,
+}
 
 /// How soon a pause notices that it is in vain.
 const CANCELLED_WITHIN: Duration = Duration::from_millis(200);
@@ -38,20 +47,20 @@ impl Deadline {
     ///
     /// # Errors
     /// None is, or the deadline was cancelled.
-    pub fn check(&self) -> Result<Duration, FetchError> {
+    pub fn check(&self) -> Result<Duration, Over> {
         if self.cancelled.load(Ordering::Relaxed) {
-            return Err(FetchError::Cancelled);
+            return Err(Over::Cancelled);
         }
         let left = self.at.saturating_duration_since(Instant::now());
         if left.is_zero() {
-            Err(FetchError::Deadline(self.whole))
+            Err(Over::Late(self.whole))
         } else {
             Ok(left)
         }
     }
 
     /// Waits before another try, as long as the deadline allows.
-    pub(super) fn pause(&self, wanted: Duration) -> Result<(), FetchError> {
+    pub(super) fn pause(&self, wanted: Duration) -> Result<(), Over> {
         let over = Instant::now() + wanted.min(self.check()?);
         loop {
             let left = over.saturating_duration_since(Instant::now());

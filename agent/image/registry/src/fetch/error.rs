@@ -2,7 +2,7 @@
 
 use std::{io, time::Duration};
 
-use super::{Origin, REDIRECTS_MAX};
+use super::{Origin, Over, REDIRECTS_MAX};
 
 /// Why something could not be fetched.
 #[derive(Debug, thiserror::Error)]
@@ -32,7 +32,7 @@ pub enum FetchError {
         #[source]
         source: io::Error,
     },
-    /// The whole pull took too long.
+    /// The whole pull took too long, and waited for the network in the end.
     #[error("the pull did not finish within {} seconds; check the network or raise the limit", .0.as_secs())]
     Deadline(Duration),
     /// Another part of the same pull failed.
@@ -110,8 +110,26 @@ pub enum FetchError {
         origin: String,
         /// The manifest's size.
         expected: u64,
-        /// The announced or received size.
+        /// The announced size.
         found: u64,
+    },
+    /// A body that goes on after its end.
+    #[error("{origin} sends more than the {expected} bytes that the manifest says")]
+    Longer {
+        /// Who sent it.
+        origin: String,
+        /// The manifest's size.
+        expected: u64,
+    },
+    /// A body that has an end before its size.
+    #[error("{origin} has no more than {received} bytes, but the manifest says {expected}")]
+    Shorter {
+        /// Who sent it.
+        origin: String,
+        /// How much arrived before its end.
+        received: u64,
+        /// The manifest's size.
+        expected: u64,
     },
     /// A resumed transfer that continues elsewhere.
     #[error("{origin} was asked to continue at byte {offset} but answers with the range `{range}`")]
@@ -123,6 +141,15 @@ pub enum FetchError {
         /// What it sent instead.
         range: String,
     },
+}
+
+impl From<Over> for FetchError {
+    fn from(over: Over) -> Self {
+        match over {
+            Over::Late(limit) => Self::Deadline(limit),
+            Over::Cancelled => Self::Cancelled,
+        }
+    }
 }
 
 impl FetchError {

@@ -2,7 +2,8 @@
 //!
 //! Everything that answers here is hostile: the network (TLS authenticates the
 //! registry where it is not configured as insecure), the registry, and whoever it
-//! redirects to. So each wait has a deadline, each body a limit, redirects are
+//! redirects to. So each wait ends with the pull's time, each body has a limit,
+//! redirects are
 //! counted and never lead from TLS to plain text, and credentials stay with the
 //! origin they are for. Nothing fetched here is believed: digests are checked by
 //! the callers.
@@ -12,37 +13,38 @@
 //! rules are ours. Protocol: OCI distribution specification 1.1.
 
 mod agents;
-mod auth;
+mod answer;
+pub(crate) mod auth;
 mod blob;
 mod body;
 mod credentials;
 mod deadline;
-mod dns;
+pub(crate) mod dns;
 mod error;
 mod origin;
 mod resolve;
+mod tokens;
 mod url;
 
 use std::{
-    collections::BTreeMap,
     io,
-    sync::{
-        Mutex, PoisonError,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::atomic::{AtomicU64, Ordering},
     time::Duration,
 };
 
 pub use agents::{AgentConfig, AgentError, Agents};
+pub use answer::Answer;
+use answer::{accept, redirect, short};
 pub use auth::Credential;
 use auth::{Authorization, Challenge, TokenQuery};
 pub use blob::Blob;
 pub use body::drain;
 use body::{note, read_short};
 pub use credentials::{Credentials, CredentialsError};
-pub use deadline::Deadline;
+pub use deadline::{Deadline, Over};
 pub use error::FetchError;
 pub use origin::{Origin, locate};
+use tokens::{Next, Tokens};
 use ureq::{
     Body, SendBody,
     http::{Request as HttpRequest, Response, Uri},
@@ -52,6 +54,12 @@ use ureq::{
 const REDIRECTS_MAX: usize = 5;
 const TOKEN_MAX: usize = 256 * 1024;
 const RETRIES_MAX: u32 = 5;
+/// Tokens that are got for one request: more than one where others use them up, or where
+/// they age on the way.
+const RENEWALS_MAX: u32 = 3;
+/// What a wait may take beyond the pull's time: timers round, and the deadline itself must
+/// be seen to be over.
+const SLACK: Duration = Duration::from_millis(20);
 const RETRY_FIRST: Duration = Duration::from_millis(250);
 const RETRY_LONGEST: Duration = Duration::from_secs(30);
 
@@ -93,23 +101,11 @@ pub struct Request<'a> {
     pub offset: u64,
 }
 
-/// A short answer, read whole.
-pub struct Answer {
-    /// The whole body.
-    pub body: Vec<u8>,
-    /// `Content-Type`.
-    pub content_type: Option<String>,
-    /// `Docker-Content-Digest`.
-    pub digest: Option<String>,
-    /// `Link`, which leads to the next page of a list.
-    pub link: Option<String>,
-}
-
 /// Talks to registries; shared by all pulls, so that connections and tokens are.
 pub struct Client {
     agents: Agents,
     credentials: Credentials,
-    tokens: Mutex<BTreeMap<Source, Authorization>>,
+    tokens: Tokens,
     requests: AtomicU64,
 }
 
@@ -119,7 +115,7 @@ impl Client {
         Self {
             agents,
             credentials,
-            tokens: Mutex::default(),
+            tokens: Tokens::default(),
             requests: AtomicU64::new(0),
         }
     }
@@ -182,14 +178,20 @@ impl Client {
             .parse()
             .map_err(|error| FetchError::unreachable(&source.origin, io::Error::other(error)))?;
         let mut known = self.authorization(source);
-        for _ in 0..2 {
+        for renewals in 0.. {
             let response = self.follow(&uri, request, known.as_deref(), deadline)?;
             if response.status() != 401 {
                 return self.accept(response, request);
             }
-            match self.authorize(source, response, known.as_deref(), deadline)? {
-                Some(authorization) => known = Some(authorization),
-                None => break,
+            // Whoever shares a token may have used it up; one that nobody shares cannot be.
+            let share = match renewals {
+                0 => Share::All,
+                1..RENEWALS_MAX => Share::Nobody,
+                _ => break,
+            };
+            known = self.renew(source, response, known.as_deref(), share, deadline)?;
+            if known.is_none() {
+                break;
             }
         }
         let advice = self.advice(source);
@@ -222,24 +224,23 @@ impl Client {
     /// Sends a request that somebody else made; its answer is whatever came.
     ///
     /// # Errors
-    /// [`FetchError::Unreachable`].
+    /// [`FetchError::Unreachable`], or the time was over.
     pub fn run(
         &self,
         origin: &Origin,
         request: HttpRequest<SendBody<'_>>,
+        deadline: &Deadline,
     ) -> Result<Response<Body>, FetchError> {
+        let agent = self.agents.of(origin);
+        let limited = agent.configure_request(request);
+        let limited = limited.timeout_global(Some(deadline.check()? + SLACK));
         self.count();
-        let answer = self.agents.of(origin).run(request);
-        answer.map_err(|error| FetchError::unreachable(origin, error.into_io()))
+        failed(agent.run(limited.build()), origin, deadline)
     }
 
     /// The `Authorization` header that a source took before, if it is still fresh.
     pub fn authorization(&self, source: &Source) -> Option<String> {
-        let tokens = self.tokens.lock().unwrap_or_else(PoisonError::into_inner);
-        tokens
-            .get(source)
-            .filter(|token| token.is_fresh())
-            .map(|token| token.header.clone())
+        self.tokens.known(source)
     }
 
     /// Gets an `Authorization` header other than the one that was just refused with a 401;
@@ -255,44 +256,66 @@ impl Client {
         refused: Option<&str>,
         deadline: &Deadline,
     ) -> Result<Option<String>, FetchError> {
+        self.renew(source, refusal, refused, Share::All, deadline)
+    }
+
+    fn renew(
+        &self,
+        source: &Source,
+        refusal: Response<Body>,
+        refused: Option<&str>,
+        share: Share,
+        deadline: &Deadline,
+    ) -> Result<Option<String>, FetchError> {
         let headers = refusal.headers().get_all("www-authenticate").iter();
         let challenge = auth::challenge(headers.filter_map(|value| value.to_str().ok()));
         drain(refusal);
-        let mut tokens = self.tokens.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(token) = tokens.get(source).filter(|token| token.is_fresh())
-            && Some(token.header.as_str()) != refused
-        {
-            return Ok(Some(token.header.clone()));
+        let Some(challenge) = challenge else {
+            return Ok(None);
+        };
+        let renewal = match share {
+            Share::Nobody => None,
+            Share::All => match self.tokens.next(source, refused, deadline)? {
+                Next::Known(header) => return Ok(Some(header)),
+                Next::Renew(renewal) => Some(renewal),
+            },
+        };
+        let fresh = self.answer(source, challenge, deadline)?;
+        let fresh = fresh.filter(|fresh| Some(fresh.header.as_str()) != refused);
+        let header = fresh.as_ref().map(|fresh| fresh.header.clone());
+        if let (Some(renewal), Some(fresh)) = (renewal, fresh) {
+            renewal.keep(fresh);
         }
+        Ok(header)
+    }
+
+    /// What answers a challenge; `None` if there is nothing to answer it with.
+    fn answer(
+        &self,
+        source: &Source,
+        challenge: Challenge,
+        deadline: &Deadline,
+    ) -> Result<Option<Authorization>, FetchError> {
         let credential = self.credentials.find(&source.credentials_name);
-        let fresh = match (challenge, credential) {
-            (Some(Challenge::Basic), Some(credential)) => Authorization {
+        match challenge {
+            Challenge::Basic => Ok(credential.map(|credential| Authorization {
                 header: credential.basic(),
                 until: None,
-            },
-            (
-                Some(Challenge::Bearer {
-                    realm,
-                    service,
-                    scope,
-                }),
-                credential,
-            ) => {
+            })),
+            Challenge::Bearer {
+                realm,
+                service,
+                scope,
+            } => {
                 let query = TokenQuery {
                     realm: &realm,
                     service: service.as_deref(),
                     scope: scope.as_deref(),
                 };
-                self.fetch_token(source, query, credential, deadline)?
+                self.fetch_token(source, query, credential, deadline)
+                    .map(Some)
             }
-            (None | Some(Challenge::Basic), _) => return Ok(None),
-        };
-        if Some(fresh.header.as_str()) == refused {
-            return Ok(None);
         }
-        let header = fresh.header.clone();
-        tokens.insert(source.clone(), fresh);
-        Ok(Some(header))
     }
 
     fn fetch_token(
@@ -356,10 +379,9 @@ impl Client {
         let first = Origin::of_uri(start);
         let mut uri = start.clone();
         for _ in 0..=REDIRECTS_MAX {
-            deadline.check()?;
             let origin = Origin::of_uri(&uri).unwrap_or_else(|| request.source.origin.clone());
             let authorization = authorization.filter(|_| Some(&origin) == first.as_ref());
-            let response = self.send(&uri, &origin, request, authorization)?;
+            let response = self.send(&uri, &origin, request, authorization, deadline)?;
             if !matches!(response.status().as_u16(), 301 | 302 | 303 | 307 | 308) {
                 return Ok(response);
             }
@@ -377,8 +399,11 @@ impl Client {
         origin: &Origin,
         request: Request<'_>,
         authorization: Option<&str>,
+        deadline: &Deadline,
     ) -> Result<Response<Body>, FetchError> {
-        let mut builder = self.agents.of(origin).get(uri);
+        let limited = self.agents.of(origin).get(uri).config();
+        let limited = limited.timeout_global(Some(deadline.check()? + SLACK));
+        let mut builder = limited.build();
         if let Some(accept) = request.accept {
             builder = builder.header("Accept", accept);
         }
@@ -389,120 +414,27 @@ impl Client {
             builder = builder.header("Range", format!("bytes={}-", request.offset));
         }
         self.count();
-        builder
-            .call()
-            .map_err(|error| FetchError::unreachable(origin, error.into_io()))
+        failed(builder.call(), origin, deadline)
     }
 }
 
-/// Reads a short answer whole.
-fn short(
-    mut response: Response<Body>,
-    request: Request<'_>,
-    limit: u64,
+/// Names what went wrong: first of all that there is no time left.
+fn failed<T>(
+    result: Result<T, ureq::Error>,
+    origin: &Origin,
     deadline: &Deadline,
-) -> Result<Answer, FetchError> {
-    let header = |name: &str| {
-        let value = response.headers().get(name)?;
-        value.to_str().ok().map(str::to_owned)
+) -> Result<T, FetchError> {
+    let error = match result {
+        Ok(answer) => return Ok(answer),
+        Err(error) => error,
     };
-    let (content_type, digest) = (header("content-type"), header("docker-content-digest"));
-    let link = header("link");
-    let origin = &request.source.origin;
-    let body = read_short(response.body_mut(), limit, deadline, origin, request.what)?;
-    Ok(Answer {
-        body,
-        content_type,
-        digest,
-        link,
-    })
+    deadline.check()?;
+    Err(FetchError::unreachable(origin, error.into_io()))
 }
 
-fn redirect(from: &Uri, origin: &Origin, response: &Response<Body>) -> Result<Uri, FetchError> {
-    let location = response
-        .headers()
-        .get("location")
-        .and_then(|value| value.to_str().ok())
-        .unwrap_or("");
-    // Queries of redirects hold signatures that grant access; they are not shown.
-    let shown: String = location
-        .split('?')
-        .next()
-        .unwrap_or("")
-        .chars()
-        .take(200)
-        .collect();
-    let refuse = |reason| FetchError::BadRedirect {
-        origin: origin.to_string(),
-        location: shown,
-        reason,
-    };
-    match origin::locate(from, location) {
-        None => Err(refuse("it is not an HTTP URL")),
-        Some(uri) if origin.tls && uri.scheme_str() != Some("https") => {
-            Err(refuse("it leaves TLS"))
-        }
-        Some(uri) => Ok(uri),
-    }
-}
-
-/// Lets successes through and names failures.
-fn accept(
-    response: Response<Body>,
-    request: Request<'_>,
-    advice: &'static str,
-) -> Result<Response<Body>, FetchError> {
-    let origin = request.source.origin.to_string();
-    let status = response.status().as_u16();
-    match status {
-        200 | 206 => Ok(response),
-        404 => Err(FetchError::NotFound {
-            origin,
-            what: request.what,
-            note: note(response),
-        }),
-        401 | 403 => Err(FetchError::Denied {
-            origin,
-            note: note(response),
-            advice,
-        }),
-        _ => {
-            let header = response
-                .headers()
-                .get("retry-after")
-                .and_then(|value| value.to_str().ok());
-            let retry_after = header
-                .and_then(|text| text.trim().parse().ok())
-                .map(Duration::from_secs);
-            Err(FetchError::Status {
-                origin,
-                status,
-                note: note(response),
-                retry_after,
-            })
-        }
-    }
-}
-
-#[cfg(feature = "fuzzing")]
-pub(crate) fn fuzz_dns(bytes: &[u8]) {
-    let query = dns::query(7, "registry.example", dns::Family::V4).expect("the name is one");
-    let _ = dns::answer(&query, bytes);
-    // Past the echoed question, where most of an answer is.
-    let _ = dns::answer(
-        &query,
-        &[
-            &query[..2],
-            &[0x81, 0x80, 0, 1],
-            bytes.get(..2).unwrap_or(&[0, 1]),
-            &query[8..],
-            bytes,
-        ]
-        .concat(),
-    );
-}
-
-#[cfg(feature = "fuzzing")]
-pub(crate) fn fuzz_challenge(text: &str) {
-    let _ = auth::challenge(std::iter::once(text));
+/// Who may use a token that is got.
+#[derive(Debug, Clone, Copy)]
+enum Share {
+    All,
+    Nobody,
 }

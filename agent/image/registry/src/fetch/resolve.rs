@@ -224,11 +224,7 @@ fn exchange(query: &[u8], server: SocketAddr, wait: Duration) -> io::Result<Answ
     let limit = Instant::now() + wait;
     let mut message = [0; MESSAGE_MAX];
     loop {
-        let left = limit.saturating_duration_since(Instant::now());
-        if left.is_zero() {
-            return Err(io::ErrorKind::TimedOut.into());
-        }
-        socket.set_read_timeout(Some(left))?;
+        socket.set_read_timeout(Some(left(limit)?))?;
         let length = socket.recv(&mut message)?;
         match answer(query, message.get(..length).unwrap_or_default()) {
             Some(Answer::Truncated) => return exchange_tcp(query, server, limit),
@@ -239,19 +235,35 @@ fn exchange(query: &[u8], server: SocketAddr, wait: Duration) -> io::Result<Answ
 }
 
 fn exchange_tcp(query: &[u8], server: SocketAddr, limit: Instant) -> io::Result<Answer> {
-    let left = limit
-        .saturating_duration_since(Instant::now())
-        .max(Duration::from_millis(100));
-    let mut stream = TcpStream::connect_timeout(&server, left)?;
-    stream.set_read_timeout(Some(left))?;
-    stream.set_write_timeout(Some(left))?;
+    let mut stream = TcpStream::connect_timeout(&server, left(limit)?)?;
+    stream.set_write_timeout(Some(left(limit)?))?;
     let length = u16::try_from(query.len()).map_err(io::Error::other)?;
     stream.write_all(&[&length.to_be_bytes(), query].concat())?;
     let mut length = [0; 2];
-    stream.read_exact(&mut length)?;
+    read_exact(&mut stream, &mut length, limit)?;
     let mut message = vec![0; usize::from(u16::from_be_bytes(length))];
-    stream.read_exact(&mut message)?;
+    read_exact(&mut stream, &mut message, limit)?;
     answer(query, &message).ok_or_else(|| io::ErrorKind::InvalidData.into())
+}
+
+fn left(limit: Instant) -> io::Result<Duration> {
+    let left = limit.saturating_duration_since(Instant::now());
+    if left.is_zero() {
+        return Err(io::ErrorKind::TimedOut.into());
+    }
+    Ok(left)
+}
+
+/// However slowly the bytes come, one by one even.
+fn read_exact(stream: &mut TcpStream, mut buffer: &mut [u8], limit: Instant) -> io::Result<()> {
+    while !buffer.is_empty() {
+        stream.set_read_timeout(Some(left(limit)?))?;
+        match stream.read(buffer)? {
+            0 => return Err(io::ErrorKind::UnexpectedEof.into()),
+            length => buffer = buffer.get_mut(length..).unwrap_or_default(),
+        }
+    }
+    Ok(())
 }
 
 #[cfg(test)]

@@ -89,9 +89,10 @@ impl Signer {
         let hash = digest(&SHA256, &message);
         let proof = self.pair.sign(hash.as_ref());
         let (r, s) = proof.as_ref().split_at(32);
-        let numbers = match self.native {
-            true => proof.as_ref().to_vec(),
-            false => [mpi(r), mpi(s)].concat(),
+        let numbers = if self.native {
+            proof.as_ref().to_vec()
+        } else {
+            [mpi(r), mpi(s)].concat()
         };
         let unhashed_length = u16::try_from(unhashed.len()).unwrap().to_be_bytes();
         [
@@ -131,13 +132,19 @@ impl Signer {
         self.ring(&[self.certify(&[&created(MADE), FLAGS_SIGN])])
     }
 
+    fn one_pass(&self) -> Vec<u8> {
+        let head = [3, 0, 8, self.algorithm()];
+        [&head[..], &self.key().id().to_be_bytes(), &[1]].concat()
+    }
+
     fn message_of(&self, signature: &[u8]) -> Vec<u8> {
-        let mut one_pass = vec![3, 0, 8, self.algorithm()];
-        one_pass.extend(self.key().id().to_be_bytes());
-        one_pass.push(1);
+        Self::announced(&self.one_pass(), signature)
+    }
+
+    fn announced(one_pass: &[u8], signature: &[u8]) -> Vec<u8> {
         let literal = [b"b\0", &MADE.to_be_bytes()[..], b"content"].concat();
         [
-            packet(4, &one_pass),
+            packet(4, one_pass),
             packet(11, &literal),
             packet(2, signature),
         ]
@@ -386,6 +393,22 @@ fn a_message_must_be_signed_as_it_announces() {
             .unwrap_err()
             .to_string()
             .contains("not the one announced")
+    );
+    let mut one_pass = signer.one_pass();
+    assert!(verify(&ring, &Signer::announced(&one_pass, &signature)).is_ok());
+    for (announcement, words) in [
+        (&one_pass[..4], "announces the signature has no key id"),
+        (&one_pass[..11], "announces the signature has no key id"),
+        (&one_pass[..12], "not the one announced"),
+    ] {
+        let error = verify(&ring, &Signer::announced(announcement, &signature)).unwrap_err();
+        assert!(error.to_string().contains(words), "{error}");
+    }
+    one_pass[0] = 6;
+    let error = verify(&ring, &Signer::announced(&one_pass, &signature)).unwrap_err();
+    assert!(
+        error.to_string().contains("announced in version 6"),
+        "{error}"
     );
     let anonymous = signer.sign(0, &[&created(MADE)], &[], &[b"content"]);
     assert!(

@@ -226,9 +226,12 @@ fn self_signature(
     {
         return Ok(None);
     }
-    let binds = |signature: &Signature| match is_primary {
-        true => signature.kind == DIRECT_KEY,
-        false => CERTIFICATIONS.contains(&signature.kind),
+    let binds = |signature: &Signature| {
+        if is_primary {
+            signature.kind == DIRECT_KEY
+        } else {
+            CERTIFICATIONS.contains(&signature.kind)
+        }
     };
     let newest = signatures
         .into_iter()

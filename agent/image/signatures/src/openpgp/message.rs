@@ -182,24 +182,30 @@ fn read(message: &[u8]) -> Result<(Vec<u8>, Signature), OpenPgpError> {
             signature.kind
         )));
     }
-    check_announced(&one_pass, &signature).ok_or(OpenPgpError::Malformed(
-        "the signature is not the one announced",
-    ))?;
+    check_announced(&one_pass, &signature)?;
     let content = content(&literal).ok_or(OpenPgpError::Malformed("the content is cut off"))?;
     Ok((content.to_vec(), signature))
 }
 
-/// Version 3, type, digest, key algorithm, key id, and that no other signature follows.
-fn check_announced(one_pass: &[u8], signature: &Signature) -> Option<()> {
+/// Version, type, digest, key algorithm, key id, and that no other signature follows.
+fn check_announced(one_pass: &[u8], signature: &Signature) -> Result<(), OpenPgpError> {
+    let cut = || OpenPgpError::Malformed("the packet that announces the signature has no key id");
     let mut cursor = Cursor::new(one_pass);
-    let known = cursor.u8()? == 3
-        && cursor.u8()? == signature.kind
-        && cursor.u8()? == signature.hash
-        && cursor.u8()? == signature.algorithm;
-    let id = cursor.u64()?;
-    let last = cursor.u8()? == 1 && cursor.is_empty();
-    let same = signature.issuer.id.is_none_or(|issuer| issuer == id);
-    (known && last && same).then_some(())
+    let head = cursor.take(4).ok_or_else(cut)?;
+    let id = cursor.u64().ok_or_else(cut)?;
+    if let Some(version) = head.first().filter(|version| **version != 3) {
+        return Err(OpenPgpError::Unsupported(format!(
+            "a signature announced in version {version}"
+        )));
+    }
+    let known = head == [3, signature.kind, signature.hash, signature.algorithm];
+    let last = cursor.u8() == Some(1) && cursor.is_empty();
+    if !known || !last || signature.issuer.id.is_some_and(|issuer| issuer != id) {
+        return Err(OpenPgpError::Malformed(
+            "the signature is not the one announced",
+        ));
+    }
+    Ok(())
 }
 
 /// What follows format, file name and date, none of which is signed.

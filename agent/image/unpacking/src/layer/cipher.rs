@@ -28,11 +28,11 @@ pub(super) enum Stored {
 pub(super) struct Decryption {
     twin: Twin,
     cipher: StreamingDecryptingKey,
-    /// The cipher writes beside what it reads.
-    plain: [u8; PIECE_BYTES + BLOCK_BYTES],
+    /// The cipher writes beside what it reads; then both change places.
+    plain: Vec<u8>,
     mac: [u8; 32],
-    /// The digest before encryption, where nothing else proves it.
-    inner: Option<(Digest, Hasher)>,
+    /// The digest before encryption, where one was wrapped that is not checked elsewhere.
+    inner: Option<Digest>,
 }
 
 impl Stored {
@@ -43,43 +43,34 @@ impl Stored {
 
     /// Bytes that are hashed like `expected` and decrypted with `key`.
     ///
-    /// The digest that comes wrapped with a key is of the layer before encryption. As a
-    /// rule it proves nothing new: key and nonce come out of the same authenticated
-    /// packet, the MAC under that key proves the ciphertext, and the three determine
-    /// every decrypted byte (the diff id then judges what these unpack to). A third
-    /// hash of each layer would only find a producer that lies to itself. But a nonce
-    /// that stands in the open is anybody's to change, and then the digest is checked.
+    /// The digest that may come wrapped with a key is of the layer before encryption; skopeo
+    /// takes it before it compresses, so that it may also be that of the `unpacked` layer,
+    /// which is checked anyway.
     ///
     /// # Errors
     /// The key comes with a digest that is none.
-    pub(super) fn encrypted(expected: &Digest, key: &LayerKey) -> Result<Self, LayerError> {
-        let inner = match &key.digest {
-            Some(text) => {
-                let digest = Digest::parse(text).map_err(LayerError::InnerDigestText)?;
-                let hasher = digest.hasher();
-                Some((digest, hasher))
-            }
-            None => None,
-        };
-        let inner = inner.filter(|_| !key.nonce_was_wrapped);
+    pub(super) fn encrypted(
+        expected: &Digest,
+        unpacked: Option<&Digest>,
+        key: &LayerKey,
+    ) -> Result<Self, LayerError> {
+        let inner = key.digest.as_deref().map(Digest::parse).transpose();
+        let inner = inner.map_err(LayerError::InnerDigestText)?;
+        let inner = inner.filter(|inner| Some(inner) != unpacked);
         Ok(Self::Encrypted(Box::new(Decryption {
-            twin: Twin::new(expected, &key.symkey),
+            twin: Twin::new(expected, &key.symkey, inner.as_ref()),
             cipher: counter_mode(&key.symkey, key.nonce),
-            plain: [0; PIECE_BYTES + BLOCK_BYTES],
+            plain: Vec::new(),
             mac: key.hmac,
             inner,
         })))
     }
 
     /// Takes the next bytes in, and leaves them decrypted.
-    pub(super) fn update(&mut self, bytes: &mut [u8]) {
+    pub(super) fn update(&mut self, bytes: &mut Vec<u8>) {
         match self {
             Self::Plain(hasher) => hasher.update(bytes),
-            Self::Encrypted(decryption) => {
-                for piece in bytes.chunks_mut(PIECE_BYTES) {
-                    decryption.update(piece);
-                }
-            }
+            Self::Encrypted(decryption) => decryption.update(bytes),
         }
     }
 
@@ -88,12 +79,14 @@ impl Stored {
     /// # Errors
     /// Names the check that failed.
     pub(super) fn finish(self, expected: &Digest) -> Result<(), LayerError> {
-        let compare = |found: Digest| match found == *expected {
-            true => Ok(()),
-            false => Err(LayerError::BlobDigest {
+        let compare = |found: Digest| {
+            if found == *expected {
+                return Ok(());
+            }
+            Err(LayerError::BlobDigest {
                 expected: expected.clone(),
                 found,
-            }),
+            })
         };
         match self {
             Self::Plain(hasher) => compare(hasher.finish()),
@@ -101,16 +94,15 @@ impl Stored {
                 let Decryption {
                     twin, mac, inner, ..
                 } = *decryption;
-                let (found, computed) = twin.finish();
-                compare(found)?;
-                if !equal(&mac, &computed) {
+                let hashes = twin.finish();
+                compare(hashes.digest)?;
+                if !equal(&mac, &hashes.mac) {
                     return Err(LayerError::Mac);
                 }
-                match inner.map(|(stated, hasher)| (stated, hasher.finish())) {
-                    Some((stated, found)) if stated != found => Err(LayerError::InnerDigest {
-                        expected: stated,
-                        found,
-                    }),
+                match inner.zip(hashes.inner) {
+                    Some((expected, found)) if expected != found => {
+                        Err(LayerError::InnerDigest { expected, found })
+                    }
                     _ => Ok(()),
                 }
             }
@@ -119,15 +111,17 @@ impl Stored {
 }
 
 impl Decryption {
-    /// Takes at most [`PIECE_BYTES`] in, and leaves them decrypted.
-    fn update(&mut self, piece: &mut [u8]) {
-        self.twin.update(piece);
-        let plain = self.cipher.less_safe_update(piece, &mut self.plain);
-        let plain = plain.expect("counter mode has room for each piece");
-        piece.copy_from_slice(plain.written());
-        if let Some((_, hasher)) = &mut self.inner {
-            hasher.update(piece);
+    fn update(&mut self, bytes: &mut Vec<u8>) {
+        self.plain.resize(bytes.len() + BLOCK_BYTES, 0);
+        let mut room = self.plain.as_mut_slice();
+        for piece in bytes.chunks(PIECE_BYTES) {
+            let plain = self.cipher.less_safe_update(piece, room);
+            let plain = plain.expect("counter mode has room for each piece");
+            self.twin.update(piece, plain.written());
+            room = room.get_mut(piece.len()..).unwrap_or_default();
         }
+        self.plain.truncate(bytes.len());
+        std::mem::swap(&mut self.plain, bytes);
     }
 }
 
@@ -162,7 +156,6 @@ mod tests {
     }
 
     /// The vector's layer: key 00…1f, nonce f0…ff, `coco layer vector 1` and a line feed.
-    /// With a digest, its nonce counts as stated in the open.
     fn vector(digest: Option<&str>) -> (LayerKey, Vec<u8>) {
         let hmac = hex("45be0c65d67b604b4df909da2b097cd17ac766fb0bdf20b95c3692f14593d787")
             .try_into()
@@ -172,7 +165,6 @@ mod tests {
             symkey: bytes(0).into(),
             nonce: bytes(0xf0),
             hmac,
-            nonce_was_wrapped: digest.is_none(),
             digest,
         };
         (key, hex("f16faee203fae1b23f1bc6222551177bb87f4a4a"))
@@ -180,11 +172,12 @@ mod tests {
 
     fn decrypt(key: &LayerKey, ciphertext: &[u8]) -> (Vec<u8>, Result<(), LayerError>) {
         let expected = Digest::sha256(ciphertext);
-        let mut stored = Stored::encrypted(&expected, key).unwrap();
-        let mut bytes = ciphertext.to_vec();
-        let (head, tail) = bytes.split_at_mut(7);
-        stored.update(head);
-        stored.update(tail);
+        let mut stored =
+            Stored::encrypted(&expected, Some(&Digest::sha256(b"unpacked")), key).unwrap();
+        let (mut bytes, mut tail) = (ciphertext[..7].to_vec(), ciphertext[7..].to_vec());
+        stored.update(&mut bytes);
+        stored.update(&mut tail);
+        bytes.append(&mut tail);
         (bytes, stored.finish(&expected))
     }
 
@@ -213,15 +206,20 @@ mod tests {
             decrypt(&key, &ciphertext).1,
             Err(LayerError::InnerDigest { .. })
         ));
-        let (mut key, ciphertext) = vector(None);
-        key.nonce_was_wrapped = false;
+        let (mut key, ciphertext) = vector(Some(INNER));
         key.nonce[15] ^= 1;
-        key.digest = Some(INNER.to_owned());
         assert!(matches!(
             decrypt(&key, &ciphertext).1,
             Err(LayerError::InnerDigest { .. })
         ));
         let (key, ciphertext) = vector(Some("md5:0"));
-        assert!(Stored::encrypted(&Digest::sha256(&ciphertext), &key).is_err());
+        let expected = Digest::sha256(&ciphertext);
+        assert!(Stored::encrypted(&expected, None, &key).is_err());
+    }
+
+    #[test]
+    fn wrapped_digest_may_be_that_of_the_unpacked_layer() {
+        let (key, ciphertext) = vector(Some(Digest::sha256(b"unpacked").as_str()));
+        assert!(decrypt(&key, &ciphertext).1.is_ok());
     }
 }

@@ -12,6 +12,9 @@
 //! ended well and both digests match; until then it is in the store's staging
 //! area and nobody sees it.
 //!
+//! The pull's time ends all of them: each asks for it with every piece of the stream, and
+//! which one of them was busy then says whether the network or the unpacking took it.
+//!
 //! If a later stage finds the bytes broken, the first one still reads the blob to
 //! its end: a wrong blob digest is the better explanation, and the one a user can
 //! act upon.
@@ -30,10 +33,11 @@ use std::{
     thread,
 };
 
-use agent_image_registry::{Blob, Digest, DigestError, FetchError, Hasher};
+use agent_image_registry::{Blob, Deadline, Digest, DigestError, FetchError, Over};
 use agent_keys::{KeyProvider, LayerKey, LayerKeyError, ResourceUri};
 use cipher::Stored;
 use flow::{Gone, Receiver, Sender, flow, is_interrupted};
+use media::Compression;
 pub use media::{Form, parse as parse_media_type};
 
 use crate::{
@@ -58,6 +62,8 @@ pub struct Expected<'a> {
     pub private_keys: &'a [ResourceUri],
     /// Unpacked bytes, what follows the archive's end included.
     pub unpacked_max: u64,
+    /// When all of it must be over.
+    pub deadline: &'a Deadline,
     /// Counts the bytes.
     pub meter: &'a Meter<'a>,
 }
@@ -126,6 +132,9 @@ pub enum LayerError {
     /// No thread could be started.
     #[error("cannot start a thread for it")]
     Thread(#[source] io::Error),
+    /// Its bytes were there, but not unpacked in time.
+    #[error("its unpacking was not finished")]
+    Stopped(#[source] Over),
 }
 
 /// How a stage ended that did not end well.
@@ -134,6 +143,12 @@ enum Failure {
     Own(LayerError),
     /// Because a neighbour did.
     Neighbour,
+}
+
+impl From<Over> for Failure {
+    fn from(over: Over) -> Self {
+        Self::Own(LayerError::Stopped(over))
+    }
 }
 
 impl From<Gone> for Failure {
@@ -181,9 +196,7 @@ pub fn unpack(blob: Blob<'_>, expected: &Expected<'_>, root: OwnedFd) -> Result<
             })
             .map_err(LayerError::Thread)?;
         let hashing = spawn("layer-hash")
-            .spawn_scoped(scope, || {
-                hash(expected.diff_id.hasher(), unpacked_out, hashed_in)
-            })
+            .spawn_scoped(scope, || hash(expected, unpacked_out, hashed_in))
             .map_err(LayerError::Thread)?;
         let made = make(hashed_out, root);
         // Other failures may be explained by the blob's digest; this one is not the blob's.
@@ -254,9 +267,10 @@ impl Fetch<'_, '_> {
                     buffer
                 }
             };
-            let length = fill(&mut self.blob, &mut chunk)?;
+            // What took the time until here was the unpacking, and none of the network.
+            self.expected.deadline.check()?;
+            let length = self.fill(&mut chunk)?;
             chunk.truncate(length);
-            self.expected.meter.receive(length);
             let stored = match &mut stored {
                 Some(stored) => stored,
                 none => none.insert(self.stored().map_err(Failure::Own)?),
@@ -280,30 +294,32 @@ impl Fetch<'_, '_> {
         }
     }
 
+    /// Fills the buffer unless the blob ends before.
+    fn fill(&mut self, buffer: &mut [u8]) -> Result<usize, Failure> {
+        let mut length = 0;
+        while let Some(rest) = buffer.get_mut(length..).filter(|rest| !rest.is_empty()) {
+            let amount = self.blob.read(rest);
+            let amount = amount.map_err(|error| Failure::Own(LayerError::Fetch(error)))?;
+            if amount == 0 {
+                break;
+            }
+            self.expected.meter.receive(amount);
+            length += amount;
+        }
+        Ok(length)
+    }
+
     fn stored(&mut self) -> Result<Stored, LayerError> {
         match self.key.take() {
             None => Ok(Stored::plain(self.expected.digest)),
             Some(handle) => {
                 let key = join(handle).map_err(LayerError::Key)?;
-                Stored::encrypted(self.expected.digest, &key)
+                let is_compressed = self.expected.form.compression != Compression::None;
+                let unpacked = is_compressed.then_some(self.expected.diff_id);
+                Stored::encrypted(self.expected.digest, unpacked, &key)
             }
         }
     }
-}
-
-/// Fills the buffer unless the blob ends before.
-fn fill(blob: &mut Blob<'_>, buffer: &mut [u8]) -> Result<usize, Failure> {
-    let mut length = 0;
-    while let Some(rest) = buffer.get_mut(length..).filter(|rest| !rest.is_empty()) {
-        let amount = blob
-            .read(rest)
-            .map_err(|error| Failure::Own(LayerError::Fetch(error)))?;
-        if amount == 0 {
-            break;
-        }
-        length += amount;
-    }
-    Ok(length)
 }
 
 fn inflate(
@@ -312,16 +328,18 @@ fn inflate(
     mut sender: Sender,
     hopeless: &AtomicBool,
 ) -> Result<(), Failure> {
-    let failed = |error: io::Error| match is_interrupted(&error)
-        || error.get_ref().is_some_and(wraps_interruption)
-    {
-        true => Failure::Neighbour,
-        false => Failure::Own(LayerError::Inflate(error)),
+    let failed = |error: io::Error| {
+        if is_interrupted(&error) || error.get_ref().is_some_and(wraps_interruption) {
+            Failure::Neighbour
+        } else {
+            Failure::Own(LayerError::Inflate(error))
+        }
     };
     let mut decoder = inflate::decoder(expected.form.compression, stored).map_err(failed)?;
     let mut left = expected.unpacked_max;
     loop {
         let mut chunk = sender.buffer()?;
+        expected.deadline.check()?;
         let mut length = 0;
         while let Some(rest) = chunk.get_mut(length..).filter(|rest| !rest.is_empty()) {
             match decoder.read(rest).map_err(failed)? {
@@ -350,7 +368,12 @@ fn wraps_interruption(error: &(dyn std::error::Error + Send + Sync + 'static)) -
 }
 
 /// Hashes what passes: all of it, what follows the archive's end included.
-fn hash(mut hasher: Hasher, mut unpacked: Receiver, mut sender: Sender) -> Result<Digest, Failure> {
+fn hash(
+    expected: &Expected<'_>,
+    mut unpacked: Receiver,
+    mut sender: Sender,
+) -> Result<Digest, Failure> {
+    let mut hasher = expected.diff_id.hasher();
     while let Some(chunk) = unpacked.next_chunk().map_err(|_| Failure::Neighbour)? {
         hasher.update(&chunk);
         // The sender before us wants a buffer for the one that we pass on.

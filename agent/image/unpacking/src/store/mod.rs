@@ -14,6 +14,7 @@
 //! construction. The file system belongs to the guest (or to the owner, outside
 //! of one) and lives as long as the machine runs: nothing here is synced.
 
+mod copy;
 mod settle;
 
 use std::{
@@ -28,7 +29,7 @@ use std::{
     time::Duration,
 };
 
-use agent_image_registry::{Deadline, Digest, FetchError};
+use agent_image_registry::{Deadline, Digest, Over};
 use rustix::{
     fs::{FlockOperation, XattrFlags, flock, fremovexattr, fsetxattr, unlinkat},
     io::Errno,
@@ -252,6 +253,17 @@ impl Store {
         }
     }
 
+    /// The right to make a layer that is neither finished nor being made; waits for nobody.
+    #[must_use]
+    pub fn try_claim(&self, diff_id: &Digest, chain_id: &Digest) -> Option<Claim<'_>> {
+        let mut claims = self.claims.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_free = matches!(self.find(diff_id, chain_id), Ok(None));
+        (is_free && claims.insert(chain_id.clone())).then(|| Claim {
+            store: self,
+            chain_id: chain_id.clone(),
+        })
+    }
+
     /// An empty directory of its own to make a layer in.
     pub fn stage(&self) -> Result<Staging, StoreError> {
         let path = self.path.join("staging").join(self.number().to_string());
@@ -307,7 +319,7 @@ pub enum ClaimError {
     Store(#[from] StoreError),
     /// The pull's time was over.
     #[error(transparent)]
-    Deadline(#[from] FetchError),
+    Over(#[from] Over),
 }
 
 impl Drop for Claim<'_> {

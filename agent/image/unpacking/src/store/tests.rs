@@ -46,6 +46,23 @@ fn nothing_below_an_opaque_root_is_mounted() {
 }
 
 #[test]
+fn wait_for_another_pull_of_the_same_layer_ends_with_the_time_and_does_not_blame_the_network() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = Store::open(directory.path()).unwrap();
+    let id = Digest::sha256(b"x");
+    let find = |limit| store.find_or_claim(&id, &id, &Deadline::within(limit));
+    let claim = find(Duration::from_secs(60)).unwrap();
+    let error = find(Duration::from_millis(300)).err().unwrap();
+    assert!(matches!(error, ClaimError::Over(Over::Late(_))));
+    assert!(!error.to_string().contains("network"), "{error}");
+    drop(claim);
+    assert!(matches!(
+        find(Duration::from_secs(60)),
+        Ok(Found::Claimed(_))
+    ));
+}
+
+#[test]
 fn what_an_interrupted_pull_left_is_cleared_away() {
     let directory = tempfile::tempdir().unwrap();
     let store = Store::open(directory.path()).unwrap();

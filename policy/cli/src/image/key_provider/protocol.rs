@@ -7,6 +7,7 @@
 
 use std::{collections::BTreeMap, path::PathBuf};
 
+use agent_documents::parse_json;
 use agent_keys::{OfflineKeys, Packet, PacketError};
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use policy_images::{PacketVersion, SealError, seal_packet};
@@ -119,7 +120,7 @@ struct Parameters {
 
 /// Answers `WrapKey`.
 pub(crate) fn wrap(json: &[u8], keys: &OfflineKeys) -> Result<Vec<u8>, ProtocolError> {
-    let request: Request = agent_json::parse(json).map_err(ProtocolError::Json)?;
+    let request: Request = parse_json(json).map_err(ProtocolError::Json)?;
     let WrapParameters { ec, optsdata } = request.keywrapparams;
     let options = optsdata.ok_or(ProtocolError::Missing("options to wrap (optsdata)"))?;
     // There is one provider in a request: the one that was asked.
@@ -138,7 +139,7 @@ pub(crate) fn wrap(json: &[u8], keys: &OfflineKeys) -> Result<Vec<u8>, ProtocolE
 
 /// Answers `UnWrapKey`.
 pub(crate) fn unwrap(json: &[u8], keys: &OfflineKeys) -> Result<Vec<u8>, ProtocolError> {
-    let request: Request = agent_json::parse(json).map_err(ProtocolError::Json)?;
+    let request: Request = parse_json(json).map_err(ProtocolError::Json)?;
     let annotation = request.keyunwrapparams.annotation;
     let annotation = annotation.ok_or(ProtocolError::Missing("annotation"))?;
     let options = Packet::parse(&annotation.0)?.open(keys)?;

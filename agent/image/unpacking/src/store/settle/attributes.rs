@@ -31,7 +31,7 @@ fn mtime(stat: &Stat) -> Time {
     }
 }
 
-pub(super) fn is_opaque(fd: &OwnedFd) -> bool {
+pub(in crate::store) fn is_opaque(fd: &OwnedFd) -> bool {
     let mut value = [0u8; 1];
     fgetxattr(fd, OPAQUE, &mut value[..]).is_ok_and(|_| value == *b"y")
 }

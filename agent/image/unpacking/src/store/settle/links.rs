@@ -4,11 +4,12 @@ use std::{
     collections::BTreeMap,
     fs::File,
     io::{self, Read as _},
+    ops::Range,
     os::fd::OwnedFd,
 };
 
 use rustix::{
-    fs::{AtFlags, FileType, Mode, OFlags, SeekFrom, ftruncate, linkat, openat, seek},
+    fs::{AtFlags, FileType, Mode, OFlags, SeekFrom, fstat, ftruncate, linkat, openat, seek},
     io::Errno,
 };
 
@@ -18,13 +19,17 @@ use super::{
 };
 use crate::tree::{TreePath, shown, tree_failed};
 
-impl Settling {
+/// So much of a file is copied before the time is looked at again.
+const PIECE_BYTES: u64 = 64 * 1024 * 1024;
+
+impl Settling<'_> {
     /// Each file below that is linked to is copied into the layer once, to its own name, and
     /// all links lead to the copy.
     pub(super) fn links(&mut self) -> Result<(), SettleError> {
         let links = std::mem::take(&mut self.notes.links);
         let mut copies = BTreeMap::new();
         for link in links.keys() {
+            self.deadline.check()?;
             let target = last_target(&links, link).ok_or_else(|| missing(link, link))?;
             self.link(link, target, &mut copies)?;
         }
@@ -92,10 +97,30 @@ impl Settling {
             openat(&at, to.name(), flags, Mode::RUSR | Mode::WUSR)
         })
         .map_err(tree_failed("create", to.as_bytes()))?;
-        copy_content(below, &copy).map_err(|error| {
-            tree_failed("copy", to.as_bytes())(Errno::from_io_error(&error).unwrap_or(Errno::IO))
-        })?;
+        self.copy_content(below, &copy, to)?;
         Ok(copy_attributes(below, &copy, to)?)
+    }
+
+    /// Copies a file with its holes: a sparse one may claim more than any disk holds.
+    fn copy_content(
+        &self,
+        from: &OwnedFd,
+        to: &OwnedFd,
+        name: &TreePath,
+    ) -> Result<(), SettleError> {
+        let failed = |error: io::Error| {
+            tree_failed("copy", name.as_bytes())(Errno::from_io_error(&error).unwrap_or(Errno::IO))
+        };
+        let mut at = 0;
+        while let Some(data) = next_data(from, at).map_err(failed)? {
+            self.deadline.check()?;
+            copy_range(from, to, &data).map_err(failed)?;
+            at = data.end;
+        }
+        let length = fstat(from).map_err(|error| failed(error.into()))?.st_size;
+        ftruncate(to, u64::try_from(length).unwrap_or_default())
+            .map_err(|error| failed(error.into()))?;
+        Ok(())
     }
 
     pub(super) fn parent_of(&self, path: &TreePath) -> Result<OwnedFd, SettleError> {
@@ -119,23 +144,23 @@ fn last_target<'a>(
     None
 }
 
-/// Copies a file with its holes: a sparse one may claim more than any disk holds.
-fn copy_content(from: &OwnedFd, to: &OwnedFd) -> io::Result<()> {
+/// The next piece of a file that is no hole, from `at` on.
+fn next_data(file: &OwnedFd, at: u64) -> io::Result<Option<Range<u64>>> {
+    let start = match seek(file, SeekFrom::Data(at)) {
+        Ok(start) => start,
+        Err(Errno::NXIO) => return Ok(None),
+        Err(error) => return Err(error.into()),
+    };
+    let end = seek(file, SeekFrom::Hole(start))?;
+    Ok(Some(start..end.min(start.saturating_add(PIECE_BYTES))))
+}
+
+fn copy_range(from: &OwnedFd, to: &OwnedFd, range: &Range<u64>) -> io::Result<()> {
+    seek(from, SeekFrom::Start(range.start))?;
+    seek(to, SeekFrom::Start(range.start))?;
     let (source, mut copy) = (File::from(from.try_clone()?), File::from(to.try_clone()?));
-    let mut at = 0;
-    loop {
-        let data = match seek(from, SeekFrom::Data(at)) {
-            Ok(data) => data,
-            Err(Errno::NXIO) => break,
-            Err(error) => return Err(error.into()),
-        };
-        let end = seek(from, SeekFrom::Hole(data))?;
-        seek(from, SeekFrom::Start(data))?;
-        seek(to, SeekFrom::Start(data))?;
-        io::copy(&mut (&source).take(end.saturating_sub(data)), &mut copy)?;
-        at = end;
-    }
-    Ok(ftruncate(to, source.metadata()?.len())?)
+    io::copy(&mut source.take(range.end - range.start), &mut copy)?;
+    Ok(())
 }
 
 fn missing(link: &TreePath, target: &TreePath) -> SettleError {

@@ -19,8 +19,9 @@ mod whiteouts;
 
 use std::{os::fd::OwnedFd, path::PathBuf};
 
+use agent_image_registry::{Deadline, Over};
 pub(crate) use attributes::copy_attributes;
-use attributes::is_opaque;
+pub(super) use attributes::is_opaque;
 use rustix::{
     fs::{
         AtFlags, FileType, Mode, OFlags, ResolveFlags, Stat, openat, openat2, readlinkat, statat,
@@ -60,10 +61,18 @@ pub enum SettleError {
     /// Links below that lead in a circle.
     #[error("its entry `{0}` lies behind too many symbolic links of the layers below")]
     TooManyLinks(String),
+    /// There was no more time for it.
+    #[error("fitting it onto the layers below it was not finished")]
+    Stopped(#[from] Over),
 }
 
 /// Settles the layer in `root` on `below` (bottom first).
-pub fn settle(root: &std::path::Path, notes: &Notes, below: &[Layer]) -> Result<(), SettleError> {
+pub fn settle(
+    root: &std::path::Path,
+    notes: &Notes,
+    below: &[Layer],
+    deadline: &Deadline,
+) -> Result<(), SettleError> {
     let below = if notes.root_opaque { &[] } else { below };
     let root = open_root(root).map_err(tree_failed("open", b"root"))?;
     let view = view(below)?;
@@ -71,6 +80,7 @@ pub fn settle(root: &std::path::Path, notes: &Notes, below: &[Layer]) -> Result<
         root,
         view,
         notes: notes.clone(),
+        deadline,
     };
     settling.renew_removed_directories()?;
     settling.directories()?;
@@ -95,11 +105,12 @@ fn view(below: &[Layer]) -> Result<Option<OwnedFd>, SettleError> {
     }
 }
 
-struct Settling {
+struct Settling<'a> {
     root: OwnedFd,
     view: Option<OwnedFd>,
     /// Still to be done, parents before children.
     notes: Notes,
+    deadline: &'a Deadline,
 }
 
 fn as_name(path: &TreePath) -> &[u8] {
@@ -121,15 +132,19 @@ fn open_at(root: &OwnedFd, path: &TreePath, flags: OFlags) -> rustix::io::Result
     )
 }
 
+/// A directory below a layer's root, to look at and to change.
+pub(super) fn open_directory(root: &OwnedFd, path: &TreePath) -> rustix::io::Result<OwnedFd> {
+    open_at(root, path, OFlags::RDONLY | OFlags::DIRECTORY)
+}
+
 fn is_absent(error: Errno) -> bool {
     matches!(error, Errno::NOENT | Errno::NOTDIR | Errno::LOOP)
 }
 
-impl Settling {
+impl Settling<'_> {
     /// The directory in the layer, opened for changes.
     fn own(&self, path: &TreePath) -> Result<OwnedFd, TreeError> {
-        open_at(&self.root, path, OFlags::RDONLY | OFlags::DIRECTORY)
-            .map_err(tree_failed("open", path.as_bytes()))
+        open_directory(&self.root, path).map_err(tree_failed("open", path.as_bytes()))
     }
 
     /// What lies below at exactly this path, unless the layer hides it.
@@ -223,6 +238,7 @@ impl Settling {
 
     fn directories(&mut self) -> Result<(), SettleError> {
         while let Some(path) = self.notes.implied.pop_first() {
+            self.deadline.check()?;
             self.directory(&path)?;
         }
         Ok(())

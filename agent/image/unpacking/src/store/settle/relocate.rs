@@ -17,7 +17,7 @@ use crate::{
     },
 };
 
-impl Settling {
+impl Settling<'_> {
     /// Moves an implied directory's content to where the link below it leads.
     pub(super) fn relocate(&mut self, from: &TreePath, to: &TreePath) -> Result<(), SettleError> {
         if to.is_within(from) || from.is_within(to) && !to.is_root() {

@@ -9,12 +9,13 @@ use super::{
 };
 use crate::tree::{TreePath, make_whiteout, set_opaque, tree_failed};
 
-impl Settling {
+impl Settling<'_> {
     /// A directory that the layer removes and brings again has nothing of the one below,
     /// neither content nor attributes.
     pub(super) fn renew_removed_directories(&mut self) -> Result<(), SettleError> {
         let whiteouts = std::mem::take(&mut self.notes.whiteouts);
         for path in whiteouts {
+            self.deadline.check()?;
             match open_at(&self.root, &path, OFlags::RDONLY | OFlags::DIRECTORY) {
                 Ok(own) => {
                     set_opaque(&own, path.as_bytes())?;
@@ -34,12 +35,14 @@ impl Settling {
     pub(super) fn hide(&mut self) -> Result<(), SettleError> {
         let mut made = Vec::new();
         for path in std::mem::take(&mut self.notes.whiteouts) {
+            self.deadline.check()?;
             let (parent, name) = path.split_last().unwrap_or_default();
             if let Some(parent) = self.directory_at(&parent)? {
                 made.extend(self.hide_name(&parent, name)?);
             }
         }
         for path in std::mem::take(&mut self.notes.opaque) {
+            self.deadline.check()?;
             if let Some(directory) = self.directory_at(&path)? {
                 made.extend(self.hide_content(&directory)?);
             }

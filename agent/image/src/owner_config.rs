@@ -10,19 +10,17 @@
 //! only broker is `offline_fs_kbc`, whose resources are initdata too: the node can read
 //! them. They let keys be tried out; they keep no secret.
 
-use std::{
-    fs, io,
-    path::{Path, PathBuf},
-    sync::Arc,
-};
+use std::{fs, io, path::Path, sync::Arc};
 
-use agent_image::Config;
+use agent_documents::parse_toml;
 use agent_image_registry::{Credentials, CredentialsError, RegistriesError, Registry};
 use agent_image_signatures::{Lookaside, LookasideError, PolicyError, SignaturePolicy};
 use agent_keys::{KeyError, KeyProvider, OfflineError, OfflineKeys, ResourceUri, ResourceUriError};
-use agent_protocol::initdata::DIRECTORY;
+use agent_protocol::initdata::{DIRECTORY, Initdata};
 use serde::{Deserialize, de::IgnoredAny};
 use thiserror::Error;
+
+use crate::Config;
 
 /// The entry of initdata that is read.
 const FILE: &str = "cdh.toml";
@@ -51,11 +49,11 @@ pub enum OwnerConfigError {
         #[source]
         source: OfflineError,
     },
-    /// A file that is there cannot be read.
-    #[error("cannot read {path}")]
+    /// An entry that is there cannot be read.
+    #[error("cannot read initdata's {name}")]
     Read {
-        /// The file.
-        path: PathBuf,
+        /// Its name.
+        name: String,
         /// Why not.
         #[source]
         source: io::Error,
@@ -172,18 +170,52 @@ struct Proxy {
     no_proxy: Option<String>,
 }
 
-/// Sets in `config` what the entries of initdata say, which lie in `initdata`.
-///
-/// # Errors
-///
-/// [`OwnerConfigError`]; `config` must not be used then.
-pub(crate) fn apply(initdata: &Path, config: &mut Config) -> Result<(), OwnerConfigError> {
-    let file: File = match entry(initdata, FILE)? {
-        Some(text) => {
-            toml::from_str(&text).map_err(|error| OwnerConfigError::Toml(Box::new(error)))?
+/// The entries of initdata, wherever they are.
+pub trait Entries {
+    /// The text of an entry, if there is one of that name.
+    ///
+    /// # Errors
+    ///
+    /// It is there and cannot be read.
+    fn entry(&self, name: &str) -> io::Result<Option<String>>;
+}
+
+/// As files, each under its own name.
+impl Entries for Path {
+    fn entry(&self, name: &str) -> io::Result<Option<String>> {
+        match fs::read_to_string(self.join(name)) {
+            Ok(text) => Ok(Some(text)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
         }
-        None => return Ok(()),
+    }
+}
+
+impl Entries for Initdata {
+    fn entry(&self, name: &str) -> io::Result<Option<String>> {
+        Ok(self.entries().get(name).cloned())
+    }
+}
+
+impl Config {
+    /// Sets what the entries of initdata say.
+    ///
+    /// # Errors
+    ///
+    /// [`OwnerConfigError`]; the configuration must not be used then.
+    pub fn follow(&mut self, initdata: &(impl Entries + ?Sized)) -> Result<(), OwnerConfigError> {
+        apply(&|name| initdata.entry(name), self)
+    }
+}
+
+/// Gives entries by their names.
+type Find<'a> = &'a dyn Fn(&str) -> io::Result<Option<String>>;
+
+fn apply(initdata: Find<'_>, config: &mut Config) -> Result<(), OwnerConfigError> {
+    let Some(text) = entry(initdata, FILE)? else {
+        return Ok(());
     };
+    let file: File = parse_toml(&text).map_err(|error| OwnerConfigError::Toml(Box::new(error)))?;
     let sources = Sources {
         initdata,
         keys: file.kbc.map(|kbc| broker(&kbc, initdata)).transpose()?,
@@ -260,16 +292,14 @@ fn signatures(
 }
 
 /// An entry of initdata, if it has one of that name.
-fn entry(initdata: &Path, name: &str) -> Result<Option<String>, OwnerConfigError> {
-    let path = initdata.join(name);
-    match fs::read_to_string(&path) {
-        Ok(text) => Ok(Some(text)),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(source) => Err(OwnerConfigError::Read { path, source }),
-    }
+fn entry(initdata: Find<'_>, name: &str) -> Result<Option<String>, OwnerConfigError> {
+    initdata(name).map_err(|source| OwnerConfigError::Read {
+        name: name.to_owned(),
+        source,
+    })
 }
 
-fn broker(kbc: &Kbc, initdata: &Path) -> Result<Arc<dyn KeyProvider>, OwnerConfigError> {
+fn broker(kbc: &Kbc, initdata: Find<'_>) -> Result<Arc<dyn KeyProvider>, OwnerConfigError> {
     if kbc.name != OFFLINE {
         return Err(OwnerConfigError::Broker(
             kbc.name.chars().take(64).collect(),
@@ -287,7 +317,7 @@ fn broker(kbc: &Kbc, initdata: &Path) -> Result<Arc<dyn KeyProvider>, OwnerConfi
 
 /// Where URIs lead.
 struct Sources<'a> {
-    initdata: &'a Path,
+    initdata: Find<'a>,
     keys: Option<Arc<dyn KeyProvider>>,
 }
 
@@ -335,7 +365,7 @@ mod tests {
             fs::write(initdata.path().join(name), text).unwrap();
         }
         let mut config = Config::default();
-        apply(initdata.path(), &mut config)?;
+        config.follow(initdata.path())?;
         Ok(config)
     }
 
@@ -411,6 +441,18 @@ mod tests {
         let text = "[image]\nimage_securty_policy_uri = \"kbs:///default/policy/p\"";
         assert!(refusal(&[(FILE, text)]).contains(FILE));
         assert!(refusal(&[(FILE, "[imge]\n")]).contains(FILE));
+    }
+
+    #[test]
+    fn a_file_that_is_nested_too_deep_is_refused_by_name() {
+        let dotted = format!("[image]\n{}a = 1", "a.".repeat(100_000));
+        let Err(OwnerConfigError::Toml(cause)) = set(&[(FILE, &dotted)]) else {
+            panic!("not the error");
+        };
+        assert!(
+            cause.to_string().contains("nested more than 128"),
+            "{cause}"
+        );
     }
 
     #[test]

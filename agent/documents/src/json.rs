@@ -1,4 +1,4 @@
-//! The limit of depth.
+//! The limit of depth, for JSON.
 
 use serde::de::{Deserialize, Error};
 
@@ -10,16 +10,16 @@ pub const DEPTH_MAX: usize = 128;
 ///
 /// # Errors
 /// It is nested too deep, no JSON, or not what is wanted.
-pub fn parse<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Result<T, serde_json::Error> {
-    check_depth(bytes)?;
+pub fn parse_json<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Result<T, serde_json::Error> {
+    measure_json(bytes)?;
     serde_json::from_slice(bytes)
 }
 
-/// The first half of [`parse`], for whoever reads the rest in another way.
+/// The first half of [`parse_json`], for whoever reads the rest in another way.
 ///
 /// # Errors
 /// It is nested too deep.
-pub fn check_depth(bytes: &[u8]) -> Result<(), serde_json::Error> {
+pub fn measure_json(bytes: &[u8]) -> Result<(), serde_json::Error> {
     if is_too_deep(bytes) {
         let error = format_args!("it is nested more than {DEPTH_MAX} deep");
         return Err(Error::custom(error));
@@ -70,10 +70,10 @@ mod tests {
     fn depth_is_limited_wherever_it_is() {
         for (open, close) in [("[", "]"), (r#"{"a":"#, "}")] {
             let text = nested(open, close, DEPTH_MAX);
-            parse::<IgnoredAny>(text.as_bytes()).unwrap();
+            parse_json::<IgnoredAny>(text.as_bytes()).unwrap();
             for depth in [DEPTH_MAX + 1, 200_000] {
                 let text = nested(open, close, depth);
-                let error = parse::<IgnoredAny>(text.as_bytes()).unwrap_err();
+                let error = parse_json::<IgnoredAny>(text.as_bytes()).unwrap_err();
                 assert_eq!(
                     error.to_string(),
                     "it is nested more than 128 deep",
@@ -90,7 +90,7 @@ mod tests {
             format!(r#""\"{}\\""#, "[".repeat(1000)),
             format!("[{}1]", "[],".repeat(1000)),
         ] {
-            parse::<IgnoredAny>(text.as_bytes()).unwrap();
+            parse_json::<IgnoredAny>(text.as_bytes()).unwrap();
         }
     }
 }
