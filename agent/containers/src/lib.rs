@@ -22,6 +22,9 @@ mod exec;
 mod filter;
 mod floor;
 mod full;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod helper;
 mod idle;
 mod images;

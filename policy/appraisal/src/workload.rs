@@ -359,16 +359,16 @@ mod tests {
     #[test]
     fn whatever_differs_is_told_by_its_part() {
         let other = Sha256Digest([99; 32]);
-        let change: [(&str, fn(&mut ContainerDigests, Sha256Digest)); 5] = [
-            ("process", |digests, other| digests.process = other),
-            ("environment", |digests, other| digests.environment = other),
-            ("mounts", |digests, other| digests.mounts = other),
-            ("rights", |digests, other| digests.rights = other),
-            ("settings", |digests, other| digests.settings = other),
-        ];
-        for (part, change) in change {
+        for part in ["process", "environment", "mounts", "rights", "settings"] {
             let mut entry = container(Some(IMAGE), 7, 1);
-            change(&mut entry.digests, other);
+            let digests = &mut entry.digests;
+            match part {
+                "process" => digests.process = other,
+                "environment" => digests.environment = other,
+                "mounts" => digests.mounts = other,
+                "rights" => digests.rights = other,
+                _ => digests.settings = other,
+            }
             let surplus = with(entry).unwrap();
             assert!(
                 surplus.to_string().ends_with(&format!("another {part}")),
