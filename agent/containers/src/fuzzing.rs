@@ -24,6 +24,8 @@ pub fn normal_form(bytes: &[u8]) {
     };
     let text = serde_json::to_vec(&spec);
     let again = text.and_then(|text| serde_json::from_slice::<Spec>(&text));
-    let second = again.ok().and_then(|spec| workload(&spec, &[], &facts).ok());
+    let second = again
+        .ok()
+        .and_then(|spec| workload(&spec, &[], &facts).ok());
     assert_eq!(Some(first), second);
 }
