@@ -109,7 +109,7 @@ pub(crate) enum PullError {
     Config(#[from] ConfigError),
     /// The library's whole chain, with how far the pull had come.
     #[error(
-        "{sentence} (of all layers, {received} of {expected} bytes came, by {requests} requests)"
+        "{sentence} (of all layers: after {received} of {expected} bytes, {requests} requests)"
     )]
     Pull {
         sentence: String,
