@@ -5,20 +5,23 @@
 
 use std::path::Path;
 
-use agent_requests::paths::{SANDBOX_ROOT, SHARED_ROOT};
+use agent_protocol::path::GuestPath;
 use oci_spec::runtime::{Mount, Spec};
 
-use crate::inside::Inside;
+use crate::{
+    inside::Inside,
+    source::{Source, source},
+};
 
 /// What Kubernetes itself puts into every container.
 const OF_KUBERNETES: [&str; 3] = ["/etc/hosts", "/etc/hostname", "/etc/resolv.conf"];
-/// The pod's memory for sharing, which is empty when it is made.
-const SHARED_MEMORY: &str = "shm";
 
-/// A mark for each such mount.
-pub(crate) fn marks(inside: &Inside, spec: &Spec) -> Vec<String> {
+/// A mark for each such mount of a container that has these volumes.
+pub(crate) fn marks(inside: &Inside, spec: &Spec, volumes: &[GuestPath]) -> Vec<String> {
     let mounts = spec.mounts().as_deref().unwrap_or_default();
-    let covering = mounts.iter().filter(|mount| is_filled_by_host(mount));
+    let covering = mounts
+        .iter()
+        .filter(|mount| is_filled_by_host(mount, volumes));
     covering
         .map(|mount| mount.destination())
         .filter(|path| !OF_KUBERNETES.iter().any(|own| path == &Path::new(own)))
@@ -27,25 +30,19 @@ pub(crate) fn marks(inside: &Inside, spec: &Spec) -> Vec<String> {
         .collect()
 }
 
-/// Whether what is mounted comes from the host: files that it copied, or a file system that
-/// it may copy into. Volumes of the guest are empty at first, and only the pod writes there.
-fn is_filled_by_host(mount: &Mount) -> bool {
-    let Some(source) = mount.source() else {
-        return false;
-    };
-    if let Ok(below) = source.strip_prefix(SHARED_ROOT) {
-        let words: Vec<_> = below.iter().skip(1).take(2).collect();
-        return words != ["rootfs", "local"];
-    }
-    source
-        .strip_prefix(SANDBOX_ROOT)
-        .is_ok_and(|below| below != Path::new(SHARED_MEMORY))
+/// Whether what is mounted is the host's: files that it copied, or a file system in memory
+/// that came with its request.
+fn is_filled_by_host(mount: &Mount, volumes: &[GuestPath]) -> bool {
+    let path = mount.source().as_ref().and_then(|path| path.to_str());
+    let of_host = |path| matches!(source(path, volumes), Source::OfHost | Source::OfPod(_));
+    path.is_some_and(of_host)
 }
 
 #[cfg(test)]
 mod tests {
     use std::fs;
 
+    use agent_requests::paths::{SANDBOX_ROOT, SHARED_ROOT};
     use oci_spec::runtime::MountBuilder;
 
     use super::*;
@@ -57,7 +54,9 @@ mod tests {
         });
         let mut spec = Spec::default();
         spec.set_mounts(Some(mounts.collect()));
-        marks(&Inside::open(root).unwrap(), &spec)
+        let volume = format!("{SHARED_ROOT}/s1/rootfs/local/v");
+        let volumes = [GuestPath::parse(&volume).unwrap()];
+        marks(&Inside::open(root).unwrap(), &spec, &volumes)
     }
 
     #[test]
@@ -70,11 +69,13 @@ mod tests {
         std::os::unix::fs::symlink("/etc/nginx", root.path().join("link")).unwrap();
         let copied = format!("{SHARED_ROOT}/c1-0123-file");
         let ephemeral = format!("{SANDBOX_ROOT}/ephemeral/v");
+        let disguised = format!("{SHARED_ROOT}/s1/rootfs/local/no-volume");
         for (destination, source) in [
             ("/etc/nginx/nginx.conf", &copied),
             ("/etc/nginx", &copied),
             ("/link/nginx.conf", &copied),
             ("/etc", &ephemeral),
+            ("/etc/nginx", &disguised),
         ] {
             let expected = format!("host content covers {destination}");
             assert_eq!(marked(root.path(), &[(destination, source)]), [expected]);

@@ -11,7 +11,7 @@ use std::{
 use agent_measured::NoteError;
 use agent_protocol::{id::ContainerId, path::GuestPath};
 use agent_requests::{
-    ContainerSpec, CreateContainer, ImagePull, StartContainer, VolumeStorage, paths,
+    ContainerSpec, CreateContainer, ImagePull, ProcessSpec, StartContainer, VolumeStorage, paths,
 };
 use oci_spec::runtime::{Capability, Process as SpecProcess, Spec};
 use policy_engine::Permit;
@@ -193,31 +193,27 @@ impl Containers {
         } = request.spec;
         let facts = PodFacts::of(&pod);
         let termination = make_termination(&id, &bundle, &mut spec, termination_path)?;
-        let cwd = process.process.cwd().clone();
-        let user_name = process.user_name.clone();
-        let (prepared, marks) = {
-            let prepared = process.process.clone();
-            let (root, spec) = (bundle.join("rootfs"), spec.clone());
-            blocking(move || prepare_inside(&root, &spec, (&cwd, &user_name), prepared)).await??
-        };
+        let (root, mounts) = (bundle.join("rootfs"), spec.clone());
+        let volumes = parts.storages.clone();
+        let asked = process.clone();
+        let (prepared, marks) = blocking(move || {
+            let inside = open_inside(&root)?;
+            let marks = covers::marks(&inside, &mounts, &volumes);
+            prepare_inside(&inside, asked).map(|prepared| (prepared, marks))
+        })
+        .await??;
         process.process = prepared;
         complete_spec(&mut spec, process.process.clone(), join);
         let told = Told {
             id: &id,
             image: parts.root.as_ref().and_then(Root::manifest),
             sysctls: &sysctls,
+            volumes: &parts.storages,
             facts: &facts,
             marks,
         };
-        let digests = settle_spec(&self.log, told, &spec).map_err(|error| match error {
-            SettleError::Log(error) => CreateError::Log(error),
-            SettleError::Workload(error) => CreateError::Workload(error),
-            SettleError::Write(source) => CreateError::Prepare {
-                what: "the spec",
-                container: id.clone(),
-                source,
-            },
-        })?;
+        let settled = settle_spec(&self.log, told, &spec);
+        let digests = settled.map_err(|error| not_settled(&id, error))?;
         // Before there is a process in it.
         let cgroup = make_cgroup(&id, &process.process)?;
         let init = self.make_process(&id, &bundle, &spec).await?;
@@ -433,28 +429,37 @@ fn make_bundle(id: &ContainerId) -> Result<PathBuf, CreateError> {
     Ok(bundle)
 }
 
-/// Makes the working directory, as other runtimes do, and turns the user's name
-/// into numbers. Tells which mounts cover what the image has.
-fn prepare_inside(
-    root: &Path,
-    spec: &Spec,
-    (cwd, user_name): (&Path, &str),
-    mut process: SpecProcess,
-) -> Result<(SpecProcess, Vec<String>), CreateError> {
-    let read = |source| {
+fn not_settled(id: &ContainerId, error: SettleError) -> CreateError {
+    match error {
+        SettleError::Log(error) => CreateError::Log(error),
+        SettleError::Workload(error) => CreateError::Workload(error),
+        SettleError::Write(source) => CreateError::Prepare {
+            what: "the spec",
+            container: id.clone(),
+            source,
+        },
+    }
+}
+
+fn open_inside(root: &Path) -> Result<Inside, CreateError> {
+    Inside::open(root).map_err(|source| {
         CreateError::User(UserError::Read {
             file: "root directory",
             source,
         })
-    };
-    let inside = Inside::open(root).map_err(read)?;
-    let marks = covers::marks(&inside, spec);
-    if inside.make_directories(cwd).is_err() {
+    })
+}
+
+/// Makes the working directory, as other runtimes do, and turns the user's name
+/// into numbers.
+fn prepare_inside(inside: &Inside, asked: ProcessSpec) -> Result<SpecProcess, CreateError> {
+    let mut process = asked.process;
+    if inside.make_directories(process.cwd()).is_err() {
         // The library reports it with the path if the process really cannot start there.
         warn!("working directory not made");
     }
-    if !user_name.is_empty() {
-        resolve_user(&inside, user_name, &mut process)?;
+    if !asked.user_name.is_empty() {
+        resolve_user(inside, &asked.user_name, &mut process)?;
     }
-    Ok((process, marks))
+    Ok(process)
 }

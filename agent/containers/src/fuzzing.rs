@@ -19,13 +19,13 @@ pub fn normal_form(bytes: &[u8]) {
         namespace: "default".to_owned(),
         uid: "1edd".to_owned(),
     });
-    let Ok(first) = workload(&spec, &[], &facts) else {
+    let Ok(first) = workload(&spec, &[], &[], &facts) else {
         return;
     };
     let text = serde_json::to_vec(&spec);
     let again = text.and_then(|text| serde_json::from_slice::<Spec>(&text));
     let second = again
         .ok()
-        .and_then(|spec| workload(&spec, &[], &facts).ok());
+        .and_then(|spec| workload(&spec, &[], &[], &facts).ok());
     assert_eq!(Some(first), second);
 }

@@ -43,6 +43,7 @@ mod remove;
 mod root;
 mod shared_root;
 mod signal;
+mod source;
 mod spec;
 mod stats;
 mod stdio;

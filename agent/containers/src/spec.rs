@@ -11,7 +11,7 @@ use agent_evidence::{
     log::{ContainerDigests, ContainerEntry, ExecDigests},
 };
 use agent_measured::{Measured, NoteError};
-use agent_protocol::id::ContainerId;
+use agent_protocol::{id::ContainerId, path::GuestPath};
 use agent_requests::{Sysctl, paths};
 use oci_spec::runtime::{
     Capabilities, LinuxCapabilities, LinuxNamespace, LinuxNamespaceType, Process as SpecProcess,
@@ -42,6 +42,8 @@ pub(super) struct Told<'a> {
     pub(super) image: Option<&'a str>,
     /// The settings that it asks for.
     pub(super) sysctls: &'a [Sysctl],
+    /// The volumes that it has.
+    pub(super) volumes: &'a [GuestPath],
     /// What the pod is called.
     pub(super) facts: &'a PodFacts,
     /// What was let pass.
@@ -59,11 +61,12 @@ pub(super) fn settle_spec(
         id,
         image,
         sysctls,
+        volumes,
         facts,
         marks,
     } = told;
     let Workload { digests, chosen } =
-        workload(spec, sysctls, facts).map_err(SettleError::Workload)?;
+        workload(spec, sysctls, volumes, facts).map_err(SettleError::Workload)?;
     let marks = bounded(marks);
     let entry = |count| ContainerEntry {
         container: id.to_string(),
@@ -260,6 +263,7 @@ mod tests {
             id: &id,
             image: None,
             sysctls: &[],
+            volumes: &[],
             facts: &PodFacts::default(),
             marks: Vec::new(),
         };

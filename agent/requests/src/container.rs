@@ -74,7 +74,7 @@ impl Parse for CreateContainer {
             .OCI
             .into_option()
             .ok_or(RequestError::Missing("OCI spec"))?;
-        let made = match &image {
+        let (spec, volumes) = match &image {
             // The guest makes the pause container itself: of what the host says about it,
             // only settings of the pod count.
             ImagePull::Pause => (ContainerSpec::pause(&container, oci)?, Vec::new()),
@@ -87,7 +87,6 @@ impl Parse for CreateContainer {
                 (ContainerSpec::parse(&container, oci, processes)?, volumes)
             }
         };
-        let (spec, volumes) = made;
         Ok(Self {
             container,
             image,

@@ -2,8 +2,9 @@
 //!
 //! The first that says something speaks for the host, and others are refused while it lives;
 //! when it ends another may come, and the containers go on. One that says nothing may be the
-//! remains of an attempt that the host gave up, so it keeps nobody out. Over vsock only the host is heard: what
-//! runs in the guest could reach the same port by the guest's own address.
+//! remains of an attempt that the host gave up, so it keeps nobody out, and ends after a
+//! while. Over vsock only the host is heard: what runs in the guest could reach the same port
+//! by the guest's own address.
 //!
 //! From Linux 6.12 on, the guest's vsock driver puts a large write into a packet of
 //! several descriptors. `vhost-device-vsock` 0.3, the device of hosts without
@@ -19,10 +20,14 @@ use std::{
         atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     task::{Context, Poll, ready},
+    time::Duration,
 };
 
 use futures::{Stream, StreamExt as _, future, stream};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    time::{Sleep, sleep},
+};
 use tokio_vsock::{VMADDR_CID_ANY, VMADDR_CID_HOST, VsockAddr, VsockListener};
 use tracing::warn;
 use ttrpc::r#async::transport::{Listener, Socket};
@@ -30,6 +35,8 @@ use ttrpc::r#async::transport::{Listener, Socket};
 const WRITE_BYTES_MAX: usize = 28 << 10;
 /// Most connections at a time that have said nothing.
 const SILENT_MAX: usize = 16;
+/// How long one may say nothing. A shim speaks as soon as it is connected.
+const SILENT_TIME: Duration = Duration::from_secs(60);
 
 /// Listens on `vsock://-1:PORT` or `unix://PATH`.
 ///
@@ -106,14 +113,17 @@ enum Stand {
 }
 
 /// One of the connections that have said nothing.
-struct Silent(Arc<Speaker>);
+struct Silent {
+    speaker: Arc<Speaker>,
+    until: Pin<Box<Sleep>>,
+}
 
 /// The right to speak for the host, free again when this goes.
 struct Speaking(Arc<Speaker>);
 
 impl Drop for Silent {
     fn drop(&mut self) {
-        self.0.waiting.fetch_sub(1, Ordering::AcqRel);
+        self.speaker.waiting.fetch_sub(1, Ordering::AcqRel);
     }
 }
 
@@ -126,11 +136,24 @@ impl Drop for Speaking {
 impl Connection {
     fn accept(socket: Socket, speaker: &Arc<Speaker>) -> Option<Self> {
         let before = speaker.waiting.fetch_add(1, Ordering::AcqRel);
-        let silent = Silent(Arc::clone(speaker));
+        let silent = Silent {
+            speaker: Arc::clone(speaker),
+            until: Box::pin(sleep(SILENT_TIME)),
+        };
         (before < SILENT_MAX).then_some(Self {
             socket,
             stand: Stand::Silent(silent),
         })
+    }
+
+    /// Waits on, unless nothing was said for too long.
+    fn silence(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if let Stand::Silent(Silent { until, .. }) = &mut self.stand {
+            ready!(until.as_mut().poll(context));
+            self.stand = Stand::Over;
+            return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+        }
+        Poll::Pending
     }
 
     /// What comes of a connection of which so many bytes were read.
@@ -140,7 +163,7 @@ impl Connection {
             (_, 0) => self.stand = Stand::Over,
             (Stand::Speaking { .. }, _) => {}
             (Stand::Over, _) => return refused(),
-            (Stand::Silent(Silent(speaker)), _) => {
+            (Stand::Silent(Silent { speaker, .. }), _) => {
                 if speaker.spoken_for.swap(true, Ordering::AcqRel) {
                     warn!("connection refused: there is one already");
                     self.stand = Stand::Over;
@@ -160,8 +183,13 @@ impl AsyncRead for Connection {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        if buffer.remaining() == 0 {
+            return Poll::Ready(Ok(()));
+        }
         let before = buffer.filled().len();
-        let read = ready!(Pin::new(&mut self.socket).poll_read(context, buffer));
+        let Poll::Ready(read) = Pin::new(&mut self.socket).poll_read(context, buffer) else {
+            return self.silence(context);
+        };
         // After an error nothing more is heard. Calls that still wait keep the rest of the
         // connection for as long as they last.
         let bytes = read.as_ref().map_or(0, |()| buffer.filled().len() - before);
@@ -242,8 +270,24 @@ mod tests {
         silent.heard(0).unwrap();
     }
 
-    #[test]
-    fn silent_connections_are_bounded_and_keep_nobody_out() {
+    #[tokio::test(start_paused = true)]
+    async fn a_connection_that_says_nothing_ends() {
+        let speaker = Arc::default();
+        let (mut silent, _far) = pair(&speaker);
+        let (mut speaking, mut host) = pair(&speaker);
+        host.write_all(b"1").await.unwrap();
+        speaking.read_exact(&mut [0]).await.unwrap();
+        let error = silent.read(&mut [0]).await.unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+        assert_eq!(speaker.waiting.load(Ordering::Relaxed), 0);
+        // Who has spoken may pause for as long as it likes.
+        let mut byte = [0];
+        let pause = tokio::time::timeout(SILENT_TIME * 10, speaking.read(&mut byte));
+        assert!(pause.await.is_err());
+    }
+
+    #[tokio::test]
+    async fn silent_connections_are_bounded_and_keep_nobody_out() {
         let speaker: Arc<Speaker> = Arc::default();
         let socket = || Socket::new(tokio::io::duplex(1).0);
         let accept = || Connection::accept(socket(), &speaker);

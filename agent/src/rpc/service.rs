@@ -163,13 +163,17 @@ macro_rules! agent_service {
 agent_service! {
     create_sandbox(wire::CreateSandboxRequest) -> Empty = "CreateSandbox" |guest, message| {
         let permit = guest.permit::<request::CreateSandbox>(message)?;
-        let sandbox = Arc::clone(&guest.sandbox);
-        let created = blocking(move || sandbox.create(permit)).await;
-        if guest.sandbox.in_use().is_err() {
-            // What failed half-way is not tried again: this guest has had its pod.
-            guest.destroyed.notify_one();
-        }
-        created?;
+        let (sandbox, destroyed) = (Arc::clone(&guest.sandbox), Arc::clone(&guest.destroyed));
+        detached(async move {
+            let making = Arc::clone(&sandbox);
+            let created = blocking(move || making.create(permit)).await;
+            if sandbox.in_use().is_err() {
+                // What failed half-way is not tried again: this guest has had its pod.
+                destroyed.notify_one();
+            }
+            created
+        })
+        .await?;
         info!("sandbox created");
         Ok(Empty::new())
     }

@@ -16,6 +16,7 @@ use agent_evidence::{
     Sha256Digest,
     log::{ContainerDigests, ExecDigests},
 };
+use agent_protocol::path::GuestPath;
 use agent_requests::Sysctl;
 pub(crate) use environment::PodFacts;
 use oci_spec::runtime::{Process as SpecProcess, Spec};
@@ -117,7 +118,7 @@ pub(crate) fn exec(process: &SpecProcess, facts: &PodFacts) -> Result<ExecDigest
         environment,
         rights,
         ..
-    } = workload(&spec, &[], facts)?.digests;
+    } = workload(&spec, &[], &[], facts)?.digests;
     Ok(ExecDigests {
         process,
         environment,
@@ -125,7 +126,7 @@ pub(crate) fn exec(process: &SpecProcess, facts: &PodFacts) -> Result<ExecDigest
     })
 }
 
-/// Takes a spec apart.
+/// Takes the spec of a container that has these volumes apart.
 ///
 /// # Errors
 ///
@@ -133,6 +134,7 @@ pub(crate) fn exec(process: &SpecProcess, facts: &PodFacts) -> Result<ExecDigest
 pub(crate) fn workload(
     spec: &Spec,
     sysctls: &[Sysctl],
+    volumes: &[GuestPath],
     facts: &PodFacts,
 ) -> Result<Workload, WorkloadError> {
     let mut parts: BTreeMap<Part, BTreeMap<String, Value>> = BTreeMap::new();
@@ -142,7 +144,7 @@ pub(crate) fn workload(
             return Ok(false);
         };
         if let In(part) = place {
-            let value = normal(path, value, facts, &mut chosen)?;
+            let value = normal(path, value, (volumes, facts), &mut chosen)?;
             if says_something(&value) {
                 parts
                     .entry(*part)
@@ -215,7 +217,7 @@ fn says_something(value: &Value) -> bool {
 fn normal(
     path: &str,
     value: Value,
-    facts: &PodFacts,
+    (volumes, facts): (&[GuestPath], &PodFacts),
     chosen: &mut Vec<String>,
 ) -> Result<Value, WorkloadError> {
     Ok(match path {
@@ -224,7 +226,7 @@ fn normal(
             chosen.extend(environment.chosen);
             json!(environment.fixed)
         }
-        "mounts" => json!(mounts::normal(serde_json::from_value(value)?)),
+        "mounts" => json!(mounts::normal(serde_json::from_value(value)?, volumes)),
         "linux.namespaces" => json!(namespaces(&value)),
         // Sets, which each release of a node's software writes in its own order.
         "process.user.additionalGids"

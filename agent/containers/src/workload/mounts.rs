@@ -1,7 +1,9 @@
 //! Mounts: by where they are and what they are, not by the path of their source.
 
-use agent_requests::paths::{SANDBOX_ROOT, SHARED_ROOT, STATE_ROOT};
+use agent_protocol::path::GuestPath;
 use serde::Serialize;
+
+use crate::source::{Source, source};
 
 /// As in the OCI runtime specification.
 #[derive(Debug, Default, serde::Deserialize)]
@@ -36,12 +38,13 @@ const FLOOR: [&str; 8] = [
 ];
 
 /// In the order in which they are made: a later one may lie over an earlier one.
-pub(super) fn normal(mounts: Vec<Mount>) -> Vec<Normal> {
-    mounts.into_iter().map(one).collect()
+pub(super) fn normal(mounts: Vec<Mount>, volumes: &[GuestPath]) -> Vec<Normal> {
+    let mounts = mounts.into_iter();
+    mounts.map(|mount| one(mount, volumes)).collect()
 }
 
-fn one(mount: Mount) -> Normal {
-    let what = what(&mount);
+fn one(mount: Mount, volumes: &[GuestPath]) -> Normal {
+    let what = what(&mount, volumes);
     let mut options = mount.options;
     options.retain(|option| !FLOOR.contains(&option.as_str()));
     options.sort();
@@ -54,43 +57,39 @@ fn one(mount: Mount) -> Normal {
 }
 
 /// A volume by its kind and name, a file system by its type.
-fn what(mount: &Mount) -> String {
-    let below = |root: &str| {
-        let rest = mount.source.strip_prefix(root)?.strip_prefix('/')?;
-        Some(rest.to_owned())
-    };
+fn what(mount: &Mount, volumes: &[GuestPath]) -> String {
     if mount.kind != "bind" {
         return mount.kind.clone();
     }
-    if let Some(rest) = below(SHARED_ROOT) {
-        // `<sandbox>/rootfs/local/<volume>`; all else was copied there, under any name.
-        let mut words = rest.splitn(4, '/');
-        let _sandbox = words.next();
-        return match (words.next(), words.next(), words.next()) {
-            (Some("rootfs"), Some("local"), Some(volume)) => format!("volume {volume}"),
-            _ => "files of the host".to_owned(),
-        };
+    match source(&mount.source, volumes) {
+        Source::Volume(name) => format!("volume {name}"),
+        Source::SharedMemory => "shared memory of the pod".to_owned(),
+        Source::OfPod(name) => format!("volume of the pod {name}"),
+        // Under whatever name the host copied them.
+        Source::OfHost => "files of the host".to_owned(),
+        Source::OfGuest => "termination message".to_owned(),
+        Source::Nothing => "unknown".to_owned(),
     }
-    if let Some(rest) = below(SANDBOX_ROOT) {
-        return format!("volume of the pod {rest}");
-    }
-    if below(STATE_ROOT).is_some() {
-        return "termination message".to_owned();
-    }
-    "unknown".to_owned()
 }
 
 #[cfg(test)]
 mod tests {
+    use agent_requests::paths::{SANDBOX_ROOT, SHARED_ROOT};
+
     use super::*;
 
     fn bind(source: &str, options: &[&str]) -> Normal {
-        one(Mount {
+        let volumes = ["s", "one", "two"].map(|sandbox| {
+            let path = format!("{SHARED_ROOT}/{sandbox}/rootfs/local/data");
+            GuestPath::parse(&path).unwrap()
+        });
+        let mount = Mount {
             destination: "/x".to_owned(),
             kind: "bind".to_owned(),
             source: source.to_owned(),
             options: options.iter().map(|&option| option.to_owned()).collect(),
-        })
+        };
+        one(mount, &volumes)
     }
 
     #[test]

@@ -26,7 +26,7 @@ const ONE: &str = r#"{
 }"#;
 
 fn of(text: &str) -> ContainerDigests {
-    workload(&spec(text), &[], &PodFacts::default())
+    workload(&spec(text), &[], &[], &PodFacts::default())
         .unwrap()
         .digests
 }
@@ -134,7 +134,7 @@ fn a_sysctl_is_a_setting() {
         key: "net.core.somaxconn".to_owned(),
         value: "7".to_owned(),
     };
-    let with = workload(&spec(ONE), &[sysctl], &PodFacts::default()).unwrap();
+    let with = workload(&spec(ONE), &[sysctl], &[], &PodFacts::default()).unwrap();
     assert_eq!(differing(&of(ONE), &with.digests), [Settings]);
 }
 
@@ -163,7 +163,7 @@ fn a_field_that_the_table_lacks_is_not_passed_over() {
         ),
     ] {
         let other = spec(&ONE.replacen(from, to, 1));
-        let error = workload(&other, &[], &PodFacts::default()).unwrap_err();
+        let error = workload(&other, &[], &[], &PodFacts::default()).unwrap_err();
         assert!(error.to_string().contains(field), "{error}");
     }
 }
@@ -200,5 +200,8 @@ fn the_page_has_a_row_for_each_field() {
             Out(_) => "out",
         };
         assert!(row.starts_with(words), "{field}: {row}");
+        if let Out(because) = place {
+            assert!(row.contains(because), "{field}: {row}");
+        }
     }
 }
