@@ -27,11 +27,12 @@ use crate::{
     job::{self, Job, JobError},
     memory::resident_kib,
     parts::Parts,
+    pinned::{PinError, Pinned},
     pod_pause::PauseError,
     process::Process,
     pull_events::PullEvents,
     root::{Root, RootError},
-    spec::{SettleError, Told, complete_spec, executable_of, settle_spec},
+    spec::{SettleError, Told, complete_spec, executable_of, settle_spec, write_spec},
     sysctls::{self, SysctlError},
     table::{CONTAINERS_MAX, Container, Containers, LookupError, lock},
     termination,
@@ -70,6 +71,15 @@ pub enum CreateError {
     /// There is one pause container in a pod, and it is not the one asked for.
     #[error(transparent)]
     Pause(#[from] PauseError),
+    /// The source of a mount is not there.
+    #[error("cannot open the source of the mount at {}", destination.display())]
+    Source {
+        /// Where it was to be mounted.
+        destination: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
     /// A file or stream of the guest cannot be made.
     #[error("cannot make {what} of container {container}")]
     Prepare {
@@ -212,11 +222,12 @@ impl Containers {
             facts: &facts,
             marks,
         };
-        let settled = settle_spec(&self.log, told, &spec);
-        let digests = settled.map_err(|error| not_settled(&id, error))?;
+        let digests = settle_spec(&self.log, told, &spec).map_err(not_settled)?;
+        let pinned = self.pin(&id, &bundle, &mut spec)?;
         // Before there is a process in it.
         let cgroup = make_cgroup(&id, &process.process)?;
         let init = self.make_process(&id, &bundle, &spec).await?;
+        drop(pinned);
         let is_pause = pause.is_some();
         if let Some(pause) = pause {
             pause.holds(init.pid)?;
@@ -279,6 +290,17 @@ impl Containers {
         }
         parts.root = Some(root?);
         Ok(())
+    }
+
+    /// Holds the sources of the mounts still, and hands the spec to the container library.
+    fn pin(&self, id: &ContainerId, bundle: &Path, spec: &mut Spec) -> Result<Pinned, CreateError> {
+        let pinned = Pinned::all(bundle, spec, &self.storages).map_err(not_pinned)?;
+        write_spec(bundle, spec).map_err(|source| CreateError::Prepare {
+            what: "the spec",
+            container: id.clone(),
+            source,
+        })?;
+        Ok(pinned)
     }
 
     async fn make_process(
@@ -429,15 +451,17 @@ fn make_bundle(id: &ContainerId) -> Result<PathBuf, CreateError> {
     Ok(bundle)
 }
 
-fn not_settled(id: &ContainerId, error: SettleError) -> CreateError {
+fn not_settled(error: SettleError) -> CreateError {
     match error {
         SettleError::Log(error) => CreateError::Log(error),
         SettleError::Workload(error) => CreateError::Workload(error),
-        SettleError::Write(source) => CreateError::Prepare {
-            what: "the spec",
-            container: id.clone(),
-            source,
-        },
+    }
+}
+
+fn not_pinned(error: PinError) -> CreateError {
+    CreateError::Source {
+        destination: error.destination,
+        source: error.source,
     }
 }
 

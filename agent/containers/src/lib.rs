@@ -35,7 +35,10 @@ pub mod namespaces;
 mod oom;
 mod parts;
 pub mod pause;
+mod pinned;
 mod pod_pause;
+#[cfg(test)]
+mod private_mounts;
 mod process;
 mod pull_events;
 mod reaper;

@@ -5,7 +5,10 @@
 use std::{io, os::fd::OwnedFd, path::Path};
 
 use agent_protocol::path::GuestPath;
-use agent_requests::{FileOwner, paths::SHARED_ROOT};
+use agent_requests::{
+    FileOwner,
+    paths::{SANDBOX_ROOT, SHARED_ROOT},
+};
 use rustix::{
     fs::{CWD, Gid, Mode, OFlags, ResolveFlags, Uid, fchown, mkdirat, openat, openat2},
     io::Errno,
@@ -38,15 +41,18 @@ pub(crate) fn open_root(root: &Path) -> rustix::io::Result<OwnedFd> {
     openat(CWD, root, flags, Mode::empty())
 }
 
-/// Opens a directory below [`SHARED_ROOT`], making what is missing of it; no link is
-/// followed on the way.
+/// Opens a directory below [`SHARED_ROOT`] or [`SANDBOX_ROOT`], making what is missing of it;
+/// no link is followed on the way.
 ///
 /// # Errors
 ///
 /// When something else is in its place.
 pub(crate) fn directory_below(path: &GuestPath) -> io::Result<OwnedFd> {
-    let relative = path.below(SHARED_ROOT).unwrap_or_default();
-    let root = open_root(Path::new(SHARED_ROOT))?;
+    let below = |root| Some((root, path.below(root)?));
+    let (root, relative) = below(SHARED_ROOT)
+        .or_else(|| below(SANDBOX_ROOT))
+        .ok_or(io::ErrorKind::NotFound)?;
+    let root = open_root(Path::new(root))?;
     let owner = FileOwner {
         uid: None,
         gid: None,
@@ -57,6 +63,12 @@ pub(crate) fn directory_below(path: &GuestPath) -> io::Result<OwnedFd> {
 pub(crate) fn open_directory(parent: &OwnedFd, name: &str) -> rustix::io::Result<OwnedFd> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     openat2(parent, name, flags, Mode::empty(), resolve())
+}
+
+/// A handle of what a path below a directory names, to mount it or to look at it.
+pub(crate) fn open_below(root: &OwnedFd, relative: &Path) -> io::Result<OwnedFd> {
+    let flags = OFlags::PATH | OFlags::CLOEXEC;
+    Ok(openat2(root, relative, flags, Mode::empty(), resolve())?)
 }
 
 pub(crate) fn resolve() -> ResolveFlags {

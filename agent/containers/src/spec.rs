@@ -12,7 +12,7 @@ use agent_evidence::{
 };
 use agent_measured::{Measured, NoteError};
 use agent_protocol::{id::ContainerId, path::GuestPath};
-use agent_requests::{Sysctl, paths};
+use agent_requests::Sysctl;
 use oci_spec::runtime::{
     Capabilities, LinuxCapabilities, LinuxNamespace, LinuxNamespaceType, Process as SpecProcess,
     Spec,
@@ -30,8 +30,6 @@ pub(crate) enum SettleError {
     Log(NoteError),
     /// It cannot be told in the log.
     Workload(WorkloadError),
-    /// It cannot be written.
-    Write(io::Error),
 }
 
 /// What the log says of a container beside its spec.
@@ -50,8 +48,7 @@ pub(super) struct Told<'a> {
     pub(super) marks: Vec<String>,
 }
 
-/// Measures the spec and writes it into the container's directory for the container
-/// library: the very spec that was measured. Returns the digests.
+/// Measures the spec. Returns the digests.
 pub(super) fn settle_spec(
     log: &Measured,
     told: Told<'_>,
@@ -78,9 +75,13 @@ pub(super) fn settle_spec(
     };
     log.note_counted(container_identity(image, &digests, &marks), entry)
         .map_err(SettleError::Log)?;
-    let text = serde_json::to_vec(spec).map_err(|error| SettleError::Write(error.into()))?;
-    write_private(&paths::bundle(id).join("config.json"), &text).map_err(SettleError::Write)?;
     Ok(digests)
+}
+
+/// Writes it into the container's directory for the container library: the spec that was
+/// measured, with the sources of its mounts pinned.
+pub(super) fn write_spec(bundle: &Path, spec: &Spec) -> io::Result<()> {
+    write_private(&bundle.join("config.json"), &serde_json::to_vec(spec)?)
 }
 
 /// What tells a container in the log from others.
@@ -267,8 +268,7 @@ mod tests {
             facts: &PodFacts::default(),
             marks: Vec::new(),
         };
-        // There is no directory for it, so it is noted and not written.
-        assert!(settle_spec(&log, told, &spec).is_err());
+        settle_spec(&log, told, &spec).unwrap();
         let events = log.so_far();
         assert_eq!(events.events().len(), 1);
         assert!(!format!("{events:?}").contains("PLANTED"));

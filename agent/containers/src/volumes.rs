@@ -4,23 +4,29 @@
 
 use std::{
     collections::HashMap,
-    ffi::CString,
     fs::{self, File},
     io,
     os::{
-        fd::AsRawFd,
+        fd::OwnedFd,
         unix::fs::{PermissionsExt, fchown},
     },
+    path::Path,
     sync::{Arc, Mutex, PoisonError},
 };
 
 use agent_protocol::path::GuestPath;
-use agent_requests::{Ephemeral, Local, TmpfsOptions};
+use agent_requests::{
+    Ephemeral, Local, TmpfsOptions,
+    paths::{SANDBOX_ROOT, SHARED_ROOT},
+};
 use agent_scratch_disk::{Place, Scratch, ScratchError, Volume as OnDisk};
-use rustix::mount::{MountFlags, UnmountFlags};
+use rustix::mount::{
+    FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags, UnmountFlags, fsconfig_create,
+    fsconfig_set_string, fsmount, fsopen, move_mount,
+};
 use thiserror::Error;
 
-use crate::shared_root::directory_below;
+use crate::shared_root::{directory_below, open_below, open_root};
 
 /// A volume cannot be had.
 #[derive(Debug, Error)]
@@ -53,6 +59,8 @@ enum Kind {
 #[derive(Debug)]
 struct Volume {
     kind: Kind,
+    /// Its root directory, whatever lies at its mount point.
+    root: OwnedFd,
     users: usize,
     /// Kept when nobody uses it.
     shared: bool,
@@ -94,8 +102,8 @@ impl Storages {
             shared,
         } = storage;
         self.take(mount_point, shared, |path| {
-            fs::create_dir_all(path)?;
-            mount_tmpfs(path.as_str(), &options).map(|()| Kind::Mount)
+            let root = mount_tmpfs(&directory_below(path)?, &options)?;
+            Ok((Kind::Mount, root))
         })
     }
 
@@ -122,8 +130,8 @@ impl Storages {
                 (Place::Disk { .. }, size) => {
                     let volume = OnDisk::make(size)?;
                     own(&File::open(volume.path())?, &storage)?;
-                    volume.bind(&target)?;
-                    Ok(Kind::OnDisk(volume))
+                    let root = volume.bind(&target)?;
+                    Ok((Kind::OnDisk(volume), root))
                 }
                 (Place::Memory, size) => {
                     let options = TmpfsOptions {
@@ -132,8 +140,7 @@ impl Storages {
                         group: storage.group,
                         no_exec: false,
                     };
-                    let target = format!("/proc/self/fd/{}", target.as_raw_fd());
-                    mount_tmpfs(&target, &options).map(|()| Kind::Mount)
+                    Ok((Kind::Mount, mount_tmpfs(&target, &options)?))
                 }
             }
         })
@@ -143,7 +150,7 @@ impl Storages {
         &self,
         mount_point: GuestPath,
         shared: bool,
-        make: impl FnOnce(&GuestPath) -> io::Result<Kind>,
+        make: impl FnOnce(&GuestPath) -> io::Result<(Kind, OwnedFd)>,
     ) -> Result<GuestPath, StorageError> {
         let mut volumes = self.volumes.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(volume) = volumes.get_mut(&mount_point) {
@@ -151,11 +158,12 @@ impl Storages {
             return Ok(mount_point);
         }
         match make(&mount_point) {
-            Ok(kind) => {
+            Ok((kind, root)) => {
                 volumes.insert(
                     mount_point.clone(),
                     Volume {
                         kind,
+                        root,
                         users: 1,
                         shared,
                     },
@@ -166,6 +174,26 @@ impl Storages {
                 mount_point,
                 source: source.into(),
             }),
+        }
+    }
+
+    /// Opens what a path names: in the volume that has its mount point there, or else among
+    /// what the host and the guest put there. No link is followed on the way, and no mount
+    /// crossed.
+    ///
+    /// # Errors
+    ///
+    /// When there is no such file.
+    pub(crate) fn open(&self, path: &Path) -> io::Result<OwnedFd> {
+        let volumes = self.volumes.lock().unwrap_or_else(PoisonError::into_inner);
+        let holding = volumes.iter().filter_map(|(mount_point, volume)| {
+            let inner = path.strip_prefix(mount_point).ok()?;
+            Some((inner, &volume.root))
+        });
+        match holding.min_by_key(|(inner, _)| inner.components().count()) {
+            Some((inner, root)) if inner.as_os_str().is_empty() => root.try_clone(),
+            Some((inner, root)) => open_below(root, inner),
+            None => open_outside_volumes(path),
         }
     }
 
@@ -201,6 +229,15 @@ impl Storages {
     }
 }
 
+fn open_outside_volumes(path: &Path) -> io::Result<OwnedFd> {
+    for root in [SHARED_ROOT, SANDBOX_ROOT] {
+        if let Ok(inner) = path.strip_prefix(root) {
+            return open_below(&open_root(Path::new(root))?, inner);
+        }
+    }
+    Err(io::ErrorKind::NotFound.into())
+}
+
 /// Gives a fresh directory its group and its permissions.
 fn own(directory: &File, storage: &Local) -> io::Result<()> {
     fchown(directory, None, storage.group)?;
@@ -208,31 +245,33 @@ fn own(directory: &File, storage: &Local) -> io::Result<()> {
     directory.set_permissions(fs::Permissions::from_mode(storage.mode | set_group))
 }
 
-fn mount_tmpfs(target: &str, options: &TmpfsOptions) -> io::Result<()> {
-    let mut flags = MountFlags::NOSUID | MountFlags::NODEV;
-    if options.no_exec {
-        flags |= MountFlags::NOEXEC;
+/// Mounts a fresh file system in memory; answers with its root.
+fn mount_tmpfs(target: &OwnedFd, options: &TmpfsOptions) -> io::Result<OwnedFd> {
+    let context = fsopen("tmpfs", FsOpenFlags::FSOPEN_CLOEXEC)?;
+    for (key, value) in tmpfs_settings(options) {
+        fsconfig_set_string(&context, key, value)?;
     }
-    let text = CString::new(tmpfs_text(options))?;
-    Ok(rustix::mount::mount(
-        "tmpfs",
-        target,
-        "tmpfs",
-        flags,
-        text.as_c_str(),
-    )?)
+    fsconfig_create(&context)?;
+    let mut attributes = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NODEV;
+    if options.no_exec {
+        attributes |= MountAttrFlags::MOUNT_ATTR_NOEXEC;
+    }
+    let root = fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, attributes)?;
+    let whole = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
+    move_mount(&root, c"", target, c"", whole)?;
+    Ok(root)
 }
 
-fn tmpfs_text(options: &TmpfsOptions) -> String {
+fn tmpfs_settings(options: &TmpfsOptions) -> Vec<(&'static str, String)> {
     let set_group = if options.group.is_some() { 0o2000 } else { 0 };
-    let mut text = format!("mode={:o}", options.mode.unwrap_or(0o777) | set_group);
-    if let Some(size) = options.size {
-        text.push_str(&format!(",size={size}"));
-    }
-    if let Some(group) = options.group {
-        text.push_str(&format!(",gid={group}"));
-    }
-    text
+    let mode = options.mode.unwrap_or(0o777) | set_group;
+    let mut settings = vec![
+        ("source", "tmpfs".to_owned()),
+        ("mode", format!("{mode:o}")),
+    ];
+    settings.extend(options.size.map(|size| ("size", size.to_string())));
+    settings.extend(options.group.map(|group| ("gid", group.to_string())));
+    settings
 }
 
 #[cfg(test)]
@@ -251,7 +290,7 @@ mod tests {
             storages
                 .take(path(), true, |_| {
                     made += 1;
-                    Ok(Kind::Mount)
+                    Ok((Kind::Mount, File::open("/")?.into()))
                 })
                 .unwrap();
         }
@@ -277,7 +316,14 @@ mod tests {
             group: Some(7),
             no_exec: true,
         };
-        assert_eq!(tmpfs_text(&options), "mode=3777,size=4096,gid=7");
-        assert_eq!(tmpfs_text(&TmpfsOptions::default()), "mode=777");
+        let text = |options| {
+            let settings = tmpfs_settings(options).into_iter();
+            let words: Vec<_> = settings
+                .map(|(key, value)| format!("{key}={value}"))
+                .collect();
+            words.join(",")
+        };
+        assert_eq!(text(&options), "source=tmpfs,mode=3777,size=4096,gid=7");
+        assert_eq!(text(&TmpfsOptions::default()), "source=tmpfs,mode=777");
     }
 }

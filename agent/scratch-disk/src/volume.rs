@@ -9,9 +9,14 @@
 use std::{
     fs::{self, File},
     io,
-    os::fd::{AsRawFd, OwnedFd},
+    os::fd::OwnedFd,
     path::{Path, PathBuf},
     sync::atomic::{AtomicU32, Ordering},
+};
+
+use rustix::{
+    fs::CWD,
+    mount::{MoveMountFlags, OpenTreeFlags, move_mount, open_tree},
 };
 
 use crate::{kernel, scratch::ROOT};
@@ -48,14 +53,18 @@ impl Volume {
         &self.0
     }
 
-    /// Makes it appear in another place.
+    /// Makes it appear in another place; answers with its root there.
     ///
     /// # Errors
     ///
     /// When the kernel refuses to mount it there.
-    pub fn bind(&self, target: &OwnedFd) -> io::Result<()> {
-        let target = format!("/proc/self/fd/{}", target.as_raw_fd());
-        Ok(rustix::mount::mount_bind(&self.0, target)?)
+    pub fn bind(&self, target: &OwnedFd) -> io::Result<OwnedFd> {
+        let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
+        let root = open_tree(CWD, &self.0, flags)?;
+        let whole =
+            MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
+        move_mount(&root, c"", target, c"", whole)?;
+        Ok(root)
     }
 
     /// Removes it and what is in it.

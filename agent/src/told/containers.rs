@@ -51,6 +51,12 @@ pub(crate) fn create(error: &CreateError) -> Told {
             .with(Field::what(what))
             .with(Field::container(container))
             .errno(source),
+        CreateError::Source {
+            destination,
+            source,
+        } => Told::new("cannot open the source of the mount at {sent}")
+            .with(Field::sent(FromHost(&destination.to_string_lossy())))
+            .errno(source),
         CreateError::Workload(_) => Told::new("the container cannot be told in the log"),
         CreateError::Log(error) => {
             Told::new("the container cannot be measured").because(note(error))
