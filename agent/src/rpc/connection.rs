@@ -32,6 +32,8 @@ use tokio_vsock::{VMADDR_CID_ANY, VMADDR_CID_HOST, VsockAddr, VsockListener};
 use tracing::warn;
 use ttrpc::r#async::transport::{Listener, Socket};
 
+use super::in_flight::InFlight;
+
 const WRITE_BYTES_MAX: usize = 28 << 10;
 /// Most connections at a time that have said nothing.
 const SILENT_MAX: usize = 16;
@@ -100,6 +102,7 @@ struct Speaker {
 struct Connection {
     socket: Socket,
     stand: Stand,
+    in_flight: InFlight,
 }
 
 /// Where a connection stands.
@@ -143,6 +146,7 @@ impl Connection {
         (before < SILENT_MAX).then_some(Self {
             socket,
             stand: Stand::Silent(silent),
+            in_flight: InFlight::default(),
         })
     }
 
@@ -186,6 +190,9 @@ impl AsyncRead for Connection {
         if buffer.remaining() == 0 {
             return Poll::Ready(Ok(()));
         }
+        if !self.in_flight.has_room(context) {
+            return Poll::Pending;
+        }
         let before = buffer.filled().len();
         let Poll::Ready(read) = Pin::new(&mut self.socket).poll_read(context, buffer) else {
             return self.silence(context);
@@ -193,7 +200,10 @@ impl AsyncRead for Connection {
         // After an error nothing more is heard. Calls that still wait keep the rest of the
         // connection for as long as they last.
         let bytes = read.as_ref().map_or(0, |()| buffer.filled().len() - before);
-        let heard = self.heard(bytes);
+        let heard = self.heard(bytes).and_then(|()| {
+            let new = buffer.filled().get(before..).unwrap_or_default();
+            self.in_flight.read(new)
+        });
         if heard.is_err() {
             buffer.set_filled(before);
         }
@@ -208,7 +218,10 @@ impl AsyncWrite for Connection {
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
         let first = bytes.get(..WRITE_BYTES_MAX).unwrap_or(bytes);
-        Pin::new(&mut self.socket).poll_write(context, first)
+        let written = ready!(Pin::new(&mut self.socket).poll_write(context, first))?;
+        self.in_flight
+            .written(first.get(..written).unwrap_or_default());
+        Poll::Ready(Ok(written))
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {

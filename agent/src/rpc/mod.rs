@@ -2,6 +2,7 @@
 
 mod answers;
 mod connection;
+mod in_flight;
 mod service;
 mod status;
 
