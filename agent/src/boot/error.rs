@@ -16,6 +16,17 @@ pub(crate) enum BootError {
         #[source]
         source: io::Error,
     },
+    /// The kernel does not say which devices there are.
+    #[error("cannot read which devices there are")]
+    Devices(#[source] io::Error),
+    /// The host attached one that no pod has.
+    #[error("the host attached the device {vendor:04x}:{device:04x}, which no pod has")]
+    Device {
+        /// Of the PCI function.
+        vendor: u32,
+        /// Of the PCI function.
+        device: u32,
+    },
     /// A switch of the kernel cannot be set.
     #[error("cannot set {name} of the kernel")]
     Switch {

@@ -6,6 +6,7 @@
 //! and runs itself again from there. The new root is read-only: not even a process
 //! that breaks out of its container can replace the agent.
 
+mod devices;
 pub(crate) mod error;
 mod kernel;
 mod modules;
@@ -41,6 +42,7 @@ pub(crate) fn boot() -> BootError {
 
 fn prepare() -> Result<(), BootError> {
     mounts::kernel()?;
+    devices::check()?;
     modules::load(Path::new("/lib/modules/load-order"));
     // The modules are gone with the initial root, so it is now or never.
     for (feature, parameters) in agent_scratch_disk::modules() {

@@ -36,6 +36,9 @@ pub(crate) fn network(error: &NetworkError) -> Told {
         NetworkError::Connect(error) => {
             Told::new("cannot talk to the kernel about the network").errno(error)
         }
+        NetworkError::Log(error) => {
+            Told::new("the change of the network cannot be measured").because(note(error))
+        }
         NetworkError::NoCard(address) => {
             Told::new("no network card with address {interface} appeared in the guest")
                 .with(Field::interface(FromHost(address)))
@@ -65,6 +68,11 @@ pub(crate) fn boot(error: &BootError) -> Told {
     match error {
         BootError::Mount { source, .. } => {
             Told::new("cannot mount a file system of the guest").errno(source)
+        }
+        BootError::Devices(error) => Told::new("cannot read which devices there are").errno(error),
+        BootError::Device { vendor, device } => {
+            Told::new("the host attached the device {sent}, which no pod has")
+                .with(Field::sent(FromHost(&format!("{vendor:04x}:{device:04x}"))))
         }
         BootError::Switch { name, source } => Told::new("cannot set {what} of the kernel")
             .with(Field::what(name))

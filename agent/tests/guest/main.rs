@@ -130,6 +130,13 @@ fn the_guest_serves_the_protocol() {
     with_bed(serve_the_protocol);
 }
 
+fn a_device_that_no_pod_has_ends_the_guest(bed: &Bed, [one, other]: [PathBuf; 2]) {
+    let mut vm = bed.boot("three-disks", &[one, other, bed.disk("third")]);
+    assert!(vm.ends(CASE_TIME_MAX), "{}", vm.console());
+    let console = vm.console();
+    assert!(console.contains("1af4:1001, which no pod has"), "{console}");
+}
+
 fn serve_the_protocol(bed: &Bed) {
     let disk = bed.disk("disk");
     let vm = bed.boot("vm", std::slice::from_ref(&disk));
@@ -148,4 +155,5 @@ fn serve_the_protocol(bed: &Bed) {
         "scratch disk cannot be used",
         disk_cases::WITH_TWO_DISKS,
     );
+    a_device_that_no_pod_has_ends_the_guest(bed, disks);
 }

@@ -88,6 +88,13 @@ mod tests {
     }
 
     #[test]
+    fn the_pool_is_seeded_from_the_processor() {
+        let words: Vec<_> = DEFAULT.split(' ').collect();
+        assert!(words.contains(&"random.trust_cpu=on"));
+        assert!(words.contains(&"random.trust_bootloader=off"));
+    }
+
+    #[test]
     fn lines_the_kernel_would_cut_or_misread_are_refused() {
         let long = "x".repeat(MAX_BYTES);
         assert!(matches!(
