@@ -28,6 +28,8 @@ pub struct Config {
     pub no_proxy: Option<String>,
     /// Size of the pipes of workloads' streams; the kernel's default if `None`.
     pub container_pipe_size: Option<usize>,
+    /// How long a container's first process waits for a host that reads none of its output.
+    pub output_patience: Duration,
     /// Keys that were passed over.
     pub ignored: Vec<String>,
 }
@@ -41,6 +43,7 @@ impl Default for Config {
             https_proxy: None,
             no_proxy: None,
             container_pipe_size: None,
+            output_patience: Duration::from_secs(60),
             ignored: Vec::new(),
         }
     }
@@ -86,13 +89,9 @@ impl Config {
                 value.clone_into(&mut self.server_address);
             }
             "image_pull_timeout" => {
-                let seconds = value
-                    .parse()
-                    .ok()
-                    .filter(|seconds| (1..=86_400).contains(seconds));
-                let seconds = seconds.ok_or_else(|| bad("agent.image_pull_timeout", value))?;
-                self.image_pull_timeout = Duration::from_secs(seconds);
+                self.image_pull_timeout = seconds("agent.image_pull_timeout", value)?;
             }
+            "output_patience" => self.output_patience = seconds("agent.output_patience", value)?,
             "https_proxy" => self.https_proxy = text(value),
             "no_proxy" => self.no_proxy = text(value),
             "container_pipe_size" => {
@@ -107,6 +106,14 @@ impl Config {
         }
         Ok(())
     }
+}
+
+fn seconds(key: &'static str, value: &str) -> Result<Duration, ConfigError> {
+    let seconds = value.parse().ok();
+    let seconds = seconds.filter(|seconds| (1..=86_400).contains(seconds));
+    seconds
+        .map(Duration::from_secs)
+        .ok_or_else(|| bad(key, value))
 }
 
 fn text(value: &str) -> Option<String> {
@@ -154,6 +161,7 @@ mod tests {
             "agent.log=loud",
             "agent.image_pull_timeout=0",
             "agent.image_pull_timeout=x",
+            "agent.output_patience=0",
             "agent.container_pipe_size=-1",
             "agent.server_addr=tcp://0:1",
         ] {

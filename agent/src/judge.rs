@@ -22,7 +22,7 @@ use agent_evidence::{
 };
 use agent_measured::{Measured, NoteError};
 use agent_protocol::initdata::PolicyText;
-use policy_engine::{Denied, Engine, Permit, Request};
+use policy_engine::{Denied, Engine, Grants, Permit, Request};
 use thiserror::Error;
 use tracing::{info, warn};
 
@@ -153,6 +153,13 @@ impl Judge {
             self.count(denied.rule);
         }
         result
+    }
+
+    /// What is granted now to whoever asks.
+    #[must_use]
+    pub fn grants(&self) -> Arc<Grants> {
+        let state = self.state.read().unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(state.engine.grants())
     }
 
     /// Takes the policy that the launch binds.

@@ -136,7 +136,7 @@ async fn serve(
 ) -> Result<(), RunError> {
     let reaper = Reaper::default();
     let reaping = tokio::spawn(reaper.clone().run());
-    let network = Network::connect()?;
+    let network = Network::connect(Arc::clone(&measured))?;
     let oom = Arc::new(OomEvents::default());
     let storages = Arc::new(Storages::new(Arc::clone(&scratch)));
     let pull_config = PullConfig {
@@ -152,10 +152,11 @@ async fn serve(
         images,
         log: Arc::clone(&measured),
         pipe_size: config.container_pipe_size,
+        output_patience: config.output_patience,
     }));
     let destroyed = Arc::new(Notify::new());
     let guest = Guest {
-        judge: boot.judge,
+        judge: Arc::clone(&boot.judge),
         sandbox: Arc::new(Sandbox::new(storages)),
         containers,
         network: network.clone(),
@@ -175,7 +176,7 @@ async fn serve(
         let told = told::network(&error);
         warn!(%told, error = &error as &dyn StdError, "loopback interface is not up");
     }
-    if let Err(error) = rest::serve(boot.hardware, measured).await {
+    if let Err(error) = rest::serve(boot.hardware, measured, boot.judge).await {
         let told = Told::new("cannot listen").errno(&error);
         warn!(%told, error = &error as &dyn StdError, "evidence is not served");
     }

@@ -9,22 +9,30 @@
 use std::{
     ffi::OsString,
     fs::File,
-    io,
+    io::{self, Seek as _, SeekFrom},
     os::{fd::OwnedFd, unix::fs::FileExt},
     path::Path,
 };
 
+use agent_evidence::Sha256Digest;
+use agent_measured::NoteError;
 use agent_protocol::path::GuestPath;
 use agent_requests::{CopyFile, FileKind, FileOwner, paths::SHARED_ROOT};
 use policy_engine::Permit;
 use rustix::{
-    fs::{AtFlags, Mode, OFlags, chownat, fchmod, mkdirat, openat2, renameat, symlinkat, unlinkat},
+    fs::{
+        AtFlags, Mode, OFlags, RenameFlags, chownat, fchmod, mkdirat, openat2, renameat_with,
+        symlinkat, unlinkat,
+    },
     io::Errno,
 };
 use thiserror::Error;
 
-use crate::shared_root::{
-    Step, StepError, ids, make_parents, open_directory, open_root, resolve, set_owner, step,
+use crate::{
+    shared_root::{
+        Step, StepError, ids, make_parents, open_directory, open_root, resolve, set_owner, step,
+    },
+    table::Containers,
 };
 
 /// Ends the name of a file that is not complete; no name from a shim does.
@@ -43,29 +51,72 @@ pub struct CopyError {
     pub source: io::Error,
 }
 
-/// Puts a file, or a piece of one, in its place.
-///
-/// # Errors
-///
-/// [`CopyError`] names the step that failed; what was there before is still there.
-pub fn copy(permit: Permit<CopyFile>) -> Result<(), CopyError> {
-    let request = permit.into_request();
-    let path = request.path.clone();
-    copy_below(Path::new(SHARED_ROOT), request).map_err(|StepError { step, source }| CopyError {
-        step,
-        path,
-        source,
-    })
+impl Containers {
+    /// Puts a file, or a piece of one, in its place. What a container sees is measured first.
+    ///
+    /// # Errors
+    ///
+    /// [`CopyError`] names the step that failed; what was there before is still there.
+    pub fn copy(&self, permit: Permit<CopyFile>) -> Result<(), CopyError> {
+        let replaces = permit.grants().host_files_change;
+        let request = permit.into_request();
+        let path = request.path.clone();
+        let rules = Rules {
+            replaces,
+            measure: &|after| self.host_files.change(&self.log, path.as_ref(), after),
+        };
+        copy_below(Path::new(SHARED_ROOT), request, &rules).map_err(|StepError { step, source }| {
+            CopyError {
+                step,
+                path: path.clone(),
+                source,
+            }
+        })
+    }
 }
 
-fn copy_below(root: &Path, request: CopyFile) -> Step<()> {
+/// What a copy keeps to.
+struct Rules<'a> {
+    /// Whether a file that has the name already gives way.
+    replaces: bool,
+    /// Notes what will be in the place of the copy.
+    measure: &'a dyn Fn(Sha256Digest) -> Result<(), NoteError>,
+}
+
+impl Rules<'_> {
+    fn measured(&self, parts: &[&[u8]]) -> Step<()> {
+        let noted = (self.measure)(Sha256Digest::of(parts));
+        step("measure", noted.map_err(io::Error::other))
+    }
+
+    /// Gives a complete file its name.
+    fn put(&self, parent: &OwnedFd, part: &OsString, name: &str) -> Step<()> {
+        let flags = if self.replaces {
+            RenameFlags::empty()
+        } else {
+            RenameFlags::NOREPLACE
+        };
+        step(
+            "put in place",
+            renameat_with(parent, part, parent, name, flags),
+        )
+    }
+}
+
+fn copy_below(root: &Path, request: CopyFile, rules: &Rules<'_>) -> Step<()> {
     let relative = request.path.below(SHARED_ROOT).unwrap_or_default();
     let (parents, name) = relative.rsplit_once('/').unwrap_or(("", relative));
     let root = step("open the root of", open_root(root))?;
     let parent = make_parents(root, parents, request.directory_mode, request.owner)?;
     match request.kind {
-        FileKind::Directory { mode } => directory(&parent, name, mode, request.owner),
-        FileKind::Symlink { target } => link(&parent, name, &target, request.owner),
+        FileKind::Directory { mode } => {
+            rules.measured(&[format!("directory {mode:o}").as_bytes()])?;
+            directory(&parent, name, mode, request.owner)
+        }
+        FileKind::Symlink { target } => {
+            rules.measured(&[b"link ", target.as_bytes()])?;
+            link(&parent, name, &target, request.owner, rules)
+        }
         FileKind::Regular {
             mode,
             offset,
@@ -77,7 +128,7 @@ fn copy_below(root: &Path, request: CopyFile) -> Step<()> {
                 size,
                 bytes: &bytes,
             };
-            regular(&parent, name, mode, request.owner, &chunk)
+            regular(&parent, name, (mode, request.owner), &chunk, rules)
         }
     }
 }
@@ -93,7 +144,13 @@ fn directory(parent: &OwnedFd, name: &str, mode: u32, owner: FileOwner) -> Step<
 }
 
 /// A link is complete from the start, so it replaces the old one by a rename.
-fn link(parent: &OwnedFd, name: &str, target: &str, owner: FileOwner) -> Step<()> {
+fn link(
+    parent: &OwnedFd,
+    name: &str,
+    target: &str,
+    owner: FileOwner,
+    rules: &Rules<'_>,
+) -> Step<()> {
     let part = part_of(name);
     remove(parent, &part)?;
     step("make link", symlinkat(target, parent, &part))?;
@@ -102,7 +159,7 @@ fn link(parent: &OwnedFd, name: &str, target: &str, owner: FileOwner) -> Step<()
         "set the owner of",
         chownat(parent, &part, uid, gid, AtFlags::SYMLINK_NOFOLLOW),
     )?;
-    step("put in place", renameat(parent, &part, parent, name))
+    rules.put(parent, &part, name)
 }
 
 struct Chunk<'a> {
@@ -114,13 +171,13 @@ struct Chunk<'a> {
 fn regular(
     parent: &OwnedFd,
     name: &str,
-    mode: u32,
-    owner: FileOwner,
+    (mode, owner): (u32, FileOwner),
     chunk: &Chunk<'_>,
+    rules: &Rules<'_>,
 ) -> Step<()> {
     let part = part_of(name);
     // A workload may have put a pipe in its place, which would wait for a reader.
-    let mut flags = OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
+    let mut flags = OFlags::RDWR | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
     if chunk.offset == 0 {
         remove(parent, &part)?;
         flags |= OFlags::CREATE | OFlags::EXCL;
@@ -139,9 +196,12 @@ fn regular(
     if end < chunk.size {
         return Ok(());
     }
+    let whole = (&file).seek(SeekFrom::Start(0));
+    let content = step("read", whole.and_then(|_| Sha256Digest::of_all(&file)))?;
+    rules.measured(&[format!("file {mode:o} ").as_bytes(), &content.0])?;
     step("set the owner of", set_owner(&file, owner))?;
     step("set the mode of", fchmod(&file, Mode::from(mode)))?;
-    step("put in place", renameat(parent, &part, parent, name))
+    rules.put(parent, &part, name)
 }
 
 /// `openat2` refuses a mode when nothing is made.
@@ -181,6 +241,11 @@ mod tests {
     };
 
     fn put(root: &Path, name: &str, kind: FileKind) -> Step<()> {
+        put_by(root, name, kind, true)
+    }
+
+    fn put_by(root: &Path, name: &str, kind: FileKind, replaces: bool) -> Step<()> {
+        let measure = &|_| Ok(());
         let path = GuestPath::parse(&format!("{SHARED_ROOT}/{name}")).unwrap();
         copy_below(
             root,
@@ -190,6 +255,7 @@ mod tests {
                 directory_mode: Some(0o750),
                 owner: NOBODY,
             },
+            &Rules { replaces, measure },
         )
     }
 
@@ -199,6 +265,51 @@ mod tests {
             offset,
             size,
             bytes: bytes.into(),
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_measured_does_not_happen() {
+        let root = tempfile::tempdir().unwrap();
+        put(root.path(), "f", piece(0, 3, b"old")).unwrap();
+        let path = GuestPath::parse(&format!("{SHARED_ROOT}/f")).unwrap();
+        let request = CopyFile {
+            path,
+            kind: piece(0, 3, b"new"),
+            directory_mode: None,
+            owner: NOBODY,
+        };
+        let full = || NoteError::Event(agent_evidence::log::EventError::Full);
+        let rules = Rules {
+            replaces: true,
+            measure: &|_| Err(full()),
+        };
+        assert!(copy_below(root.path(), request, &rules).is_err());
+        assert_eq!(fs::read_to_string(root.path().join("f")).unwrap(), "old");
+    }
+
+    #[test]
+    fn without_a_grant_what_is_there_stays() {
+        let root = tempfile::tempdir().unwrap();
+        let link = |target: &str| FileKind::Symlink {
+            target: target.to_owned(),
+        };
+        for replaces in [false, true] {
+            let name = format!("replaced-{replaces}");
+            put_by(root.path(), &name, piece(0, 3, b"old"), replaces).unwrap();
+            let data = format!("{name}-data");
+            put_by(root.path(), &data, link("v1"), replaces).unwrap();
+            let changed = put_by(root.path(), &name, piece(0, 3, b"new"), replaces);
+            let swapped = put_by(root.path(), &data, link("v2"), replaces);
+            assert_eq!((changed.is_ok(), swapped.is_ok()), (replaces, replaces));
+            let (text, version) = if replaces {
+                ("new", "v2")
+            } else {
+                ("old", "v1")
+            };
+            assert_eq!(fs::read_to_string(root.path().join(name)).unwrap(), text);
+            let target = fs::read_link(root.path().join(data)).unwrap();
+            assert_eq!(target, Path::new(version));
         }
     }
 

@@ -1,9 +1,9 @@
 //! Which of a container's mounts put content of the host over what its image has.
 //!
 //! Kubernetes does that where a pod says so (a ConfigMap at `/etc/nginx`), and a host could
-//! do it to any program. It is let pass, and marked in the log.
+//! do it to any program. It needs a grant, and is marked in the log.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use agent_protocol::path::GuestPath;
 use oci_spec::runtime::{Mount, Spec};
@@ -16,8 +16,8 @@ use crate::{
 /// What Kubernetes itself puts into every container.
 const OF_KUBERNETES: [&str; 3] = ["/etc/hosts", "/etc/hostname", "/etc/resolv.conf"];
 
-/// A mark for each such mount of a container that has these volumes.
-pub(crate) fn marks(inside: &Inside, spec: &Spec, volumes: &[GuestPath]) -> Vec<String> {
+/// The destinations of such mounts of a container that has these volumes.
+pub(crate) fn covered(inside: &Inside, spec: &Spec, volumes: &[GuestPath]) -> Vec<PathBuf> {
     let mounts = spec.mounts().as_deref().unwrap_or_default();
     let covering = mounts
         .iter()
@@ -26,13 +26,13 @@ pub(crate) fn marks(inside: &Inside, spec: &Spec, volumes: &[GuestPath]) -> Vec<
         .map(|mount| mount.destination())
         .filter(|path| !OF_KUBERNETES.iter().any(|own| path == &Path::new(own)))
         .filter(|path| inside.has_content(path))
-        .map(|path| format!("host content covers {}", path.display()))
+        .cloned()
         .collect()
 }
 
 /// Whether what is mounted is the host's: files that it copied, or a file system in memory
 /// that came with its request.
-fn is_filled_by_host(mount: &Mount, volumes: &[GuestPath]) -> bool {
+pub(crate) fn is_filled_by_host(mount: &Mount, volumes: &[GuestPath]) -> bool {
     let path = mount.source().as_ref().and_then(|path| path.to_str());
     let of_host = |path| matches!(source(path, volumes), Source::OfHost | Source::OfPod(_));
     path.is_some_and(of_host)
@@ -47,7 +47,7 @@ mod tests {
 
     use super::*;
 
-    fn marked(root: &Path, mounts: &[(&str, &str)]) -> Vec<String> {
+    fn marked(root: &Path, mounts: &[(&str, &str)]) -> Vec<PathBuf> {
         let mounts = mounts.iter().map(|(destination, source)| {
             let mount = MountBuilder::default().destination(*destination);
             mount.source(*source).typ("bind").build().unwrap()
@@ -56,7 +56,7 @@ mod tests {
         spec.set_mounts(Some(mounts.collect()));
         let volume = format!("{SHARED_ROOT}/s1/rootfs/local/v");
         let volumes = [GuestPath::parse(&volume).unwrap()];
-        marks(&Inside::open(root).unwrap(), &spec, &volumes)
+        covered(&Inside::open(root).unwrap(), &spec, &volumes)
     }
 
     #[test]
@@ -77,8 +77,8 @@ mod tests {
             ("/etc", &ephemeral),
             ("/etc/nginx", &disguised),
         ] {
-            let expected = format!("host content covers {destination}");
-            assert_eq!(marked(root.path(), &[(destination, source)]), [expected]);
+            let expected = [PathBuf::from(destination)];
+            assert_eq!(marked(root.path(), &[(destination, source)]), expected);
         }
         let volume = format!("{SHARED_ROOT}/s1/rootfs/local/v");
         let shm = format!("{SANDBOX_ROOT}/shm");

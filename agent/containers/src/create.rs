@@ -6,6 +6,7 @@ use std::{
     os::unix::fs::DirBuilderExt,
     path::{Path, PathBuf},
     sync::{Arc, atomic::Ordering},
+    time::Duration,
 };
 
 use agent_measured::NoteError;
@@ -14,7 +15,7 @@ use agent_requests::{
     ContainerSpec, CreateContainer, ImagePull, ProcessSpec, StartContainer, VolumeStorage, paths,
 };
 use oci_spec::runtime::{Capability, Process as SpecProcess, Spec};
-use policy_engine::Permit;
+use policy_engine::{Grants, Permit};
 use thiserror::Error;
 use tokio::task::spawn_blocking;
 use tracing::{info, warn};
@@ -23,6 +24,7 @@ use crate::{
     cgroup::Cgroup,
     covers,
     devices::{self, Device},
+    granted::{self, Use},
     inside::{Inside, UserError, resolve_user},
     job::{self, Job, JobError},
     memory::resident_kib,
@@ -33,6 +35,7 @@ use crate::{
     pull_events::PullEvents,
     root::{Root, RootError},
     spec::{SettleError, Told, complete_spec, executable_of, settle_spec, write_spec},
+    stdio::Output,
     sysctls::{self, SysctlError},
     table::{CONTAINERS_MAX, Container, Containers, LookupError, lock},
     termination,
@@ -80,6 +83,9 @@ pub enum CreateError {
         #[source]
         source: io::Error,
     },
+    /// It would do what nobody granted.
+    #[error("the container {0}, which is not granted")]
+    NotGranted(Use),
     /// A file or stream of the guest cannot be made.
     #[error("cannot make {what} of container {container}")]
     Prepare {
@@ -153,11 +159,12 @@ impl Containers {
     ///
     /// [`CreateError`]; nothing of the container is left then.
     pub async fn create(&self, permit: Permit<CreateContainer>) -> Result<(), CreateError> {
+        let grants = Arc::clone(permit.grants());
         let request = permit.into_request();
         let mut reservation = self.reserve(&request.container)?;
         let id = request.container.clone();
         let mut parts = Parts::default();
-        match self.build(request, &mut parts).await {
+        match self.build(request, &grants, &mut parts).await {
             Ok(mut container) => {
                 container.parts = parts.into();
                 lock(&self.table).insert(id.clone(), Some(Arc::new(container)));
@@ -175,6 +182,7 @@ impl Containers {
     async fn build(
         &self,
         request: CreateContainer,
+        grants: &Grants,
         parts: &mut Parts,
     ) -> Result<Container, CreateError> {
         let id = request.container;
@@ -206,12 +214,13 @@ impl Containers {
         let (root, mounts) = (bundle.join("rootfs"), spec.clone());
         let volumes = parts.storages.clone();
         let asked = process.clone();
-        let (prepared, marks) = blocking(move || {
+        let (prepared, covered) = blocking(move || {
             let inside = open_inside(&root)?;
-            let marks = covers::marks(&inside, &mounts, &volumes);
-            prepare_inside(&inside, asked).map(|prepared| (prepared, marks))
+            let covered = covers::covered(&inside, &mounts, &volumes);
+            prepare_inside(&inside, asked).map(|prepared| (prepared, covered))
         })
         .await??;
+        let marks = granted::marks(grants, &prepared, covered).map_err(CreateError::NotGranted)?;
         process.process = prepared;
         complete_spec(&mut spec, process.process.clone(), join);
         let told = Told {
@@ -223,10 +232,10 @@ impl Containers {
             marks,
         };
         let digests = settle_spec(&self.log, told, &spec).map_err(not_settled)?;
-        let pinned = self.pin(&id, &bundle, &mut spec)?;
+        let pinned = self.pin(&id, &mut spec, &parts.storages)?;
         // Before there is a process in it.
         let cgroup = make_cgroup(&id, &process.process)?;
-        let init = self.make_process(&id, &bundle, &spec).await?;
+        let init = self.make_process(&id, &bundle, &spec, grants.vsock).await?;
         drop(pinned);
         let is_pause = pause.is_some();
         if let Some(pause) = pause {
@@ -247,6 +256,7 @@ impl Containers {
             defaults: process,
             shared_processes: request.shared_processes,
             is_pause,
+            vsock: grants.vsock,
             termination,
             started: false.into(),
             age: self.serial().into(),
@@ -292,10 +302,26 @@ impl Containers {
         Ok(())
     }
 
-    /// Holds the sources of the mounts still, and hands the spec to the container library.
-    fn pin(&self, id: &ContainerId, bundle: &Path, spec: &mut Spec) -> Result<Pinned, CreateError> {
-        let pinned = Pinned::all(bundle, spec, &self.storages).map_err(not_pinned)?;
-        write_spec(bundle, spec).map_err(|source| CreateError::Prepare {
+    /// Holds the sources of the mounts still, measures what the host put there, and hands the
+    /// spec to the container library.
+    fn pin(
+        &self,
+        id: &ContainerId,
+        spec: &mut Spec,
+        volumes: &[GuestPath],
+    ) -> Result<Pinned, CreateError> {
+        let bundle = paths::bundle(id);
+        let pinned = Pinned::all(&bundle, spec, &self.storages, |mount, opened| {
+            match mount.source() {
+                Some(source) if covers::is_filled_by_host(mount, volumes) => {
+                    let files = (source.as_path(), opened);
+                    self.host_files.give(&self.log, files, mount.destination())
+                }
+                _ => Ok(()),
+            }
+        });
+        let pinned = pinned.map_err(not_pinned)?;
+        write_spec(&bundle, spec).map_err(|source| CreateError::Prepare {
             what: "the spec",
             container: id.clone(),
             source,
@@ -308,6 +334,7 @@ impl Containers {
         id: &ContainerId,
         bundle: &Path,
         spec: &Spec,
+        vsock: bool,
     ) -> Result<Process, CreateError> {
         let prepare = |source| CreateError::Prepare {
             what: "the streams",
@@ -326,6 +353,7 @@ impl Containers {
             id: id.to_string(),
             bundle: bundle.to_owned(),
             console: wiring.console_path(),
+            vsock,
         };
         wiring.run(self, &job).await.map_err(|error| match error {
             WiringError::Job(source) => CreateError::Job {
@@ -353,6 +381,7 @@ impl Containers {
         }
         if !container.is_pause {
             self.watch(Arc::clone(&container));
+            tokio::spawn(let_go(Arc::clone(&container), self.output_patience));
         }
         let job = Job::Start {
             id: container.id.to_string(),
@@ -391,6 +420,17 @@ impl Containers {
             }
         });
     }
+}
+
+async fn let_go(container: Arc<Container>, patience: Duration) {
+    let say = |output, bytes| {
+        let output = match output {
+            Output::Stdout => "stdout",
+            Output::Stderr => "stderr",
+        };
+        warn!(container.id = %container.id, what = output, bytes, "output dropped that the host did not read");
+    };
+    container.init.let_go_when_unread(patience, say).await;
 }
 
 async fn blocking<T: Send + 'static>(

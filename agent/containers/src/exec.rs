@@ -166,6 +166,7 @@ impl Containers {
             id: id.to_string(),
             process: file.clone(),
             console: wiring.console_path(),
+            vsock: container.vsock,
         };
         let result = wiring.run(self, &job).await;
         let _ = fs::remove_file(&file);

@@ -33,29 +33,34 @@ pub(crate) const REFUSED: [&str; 12] = [
     "userfaultfd",
 ];
 
-/// Loads the floor for this process and all that it starts.
+/// Loads the floor for this process and all that it starts; `vsock` says whether they may
+/// open sockets of that family.
 ///
 /// # Errors
 ///
 /// When the kernel does not take the filter, in the library's words.
-pub(crate) fn load() -> Result<(), String> {
-    let filter = filter().map_err(|error| error.to_string())?;
+pub(crate) fn load(vsock: bool) -> Result<(), String> {
+    let filter = filter(vsock).map_err(|error| error.to_string())?;
     initialize_seccomp(&filter)
         .map(drop)
         .map_err(|error| error.to_string())
 }
 
-fn filter() -> Result<LinuxSeccomp, libcontainer::oci_spec::OciSpecError> {
+fn filter(vsock: bool) -> Result<LinuxSeccomp, libcontainer::oci_spec::OciSpecError> {
     // Where the processor runs programs of other word sizes, these are held to it too.
     let architectures: &[Arch] = if cfg!(target_arch = "x86_64") {
         &[Arch::ScmpArchX86, Arch::ScmpArchX32]
     } else {
         &[]
     };
+    let mut rules = vec![refused(REFUSED.map(str::to_owned).into())?];
+    if !vsock {
+        rules.push(no_vsock()?);
+    }
     LinuxSeccompBuilder::default()
         .default_action(LinuxSeccompAction::ScmpActAllow)
         .architectures(architectures.to_vec())
-        .syscalls([refused(REFUSED.map(str::to_owned).into())?, no_vsock()?])
+        .syscalls(rules)
         .build()
 }
 
@@ -86,17 +91,21 @@ fn no_vsock() -> Result<LinuxSyscall, libcontainer::oci_spec::OciSpecError> {
 mod tests {
     use super::*;
 
+    fn names(vsock: bool) -> Vec<String> {
+        let filter = filter(vsock).unwrap();
+        assert_eq!(filter.default_action(), LinuxSeccompAction::ScmpActAllow);
+        let rules = filter.syscalls().iter().flatten();
+        rules.flat_map(|rule| rule.names().clone()).collect()
+    }
+
     #[test]
     fn the_floor_can_be_built_and_allows_what_it_does_not_name() {
-        let filter = filter().unwrap();
-        assert_eq!(filter.default_action(), LinuxSeccompAction::ScmpActAllow);
-        let names: Vec<_> = filter
-            .syscalls()
-            .iter()
-            .flatten()
-            .flat_map(|rule| rule.names().clone())
-            .collect();
-        assert_eq!(names.len(), REFUSED.len() + 1);
+        assert_eq!(names(false).len(), REFUSED.len() + 1);
+    }
+
+    #[test]
+    fn vsock_that_is_granted_opens_nothing_else() {
+        assert_eq!(names(true), REFUSED);
     }
 
     #[test]
@@ -106,7 +115,7 @@ mod tests {
         // A filter is the thread's own and ends with it.
         let under_the_floor = std::thread::spawn(|| {
             rustix::thread::set_no_new_privs(true).unwrap();
-            load().unwrap();
+            load(false).unwrap();
             let vsock = AddressFamily::from_raw(libc::AF_VSOCK as u16);
             let refused = socket(vsock, SocketType::STREAM, None).unwrap_err();
             let allowed = socket(AddressFamily::UNIX, SocketType::STREAM, None);

@@ -38,7 +38,10 @@ const REASON_BYTES_MAX: usize = 1024;
 #[must_use]
 pub fn run() -> std::process::ExitCode {
     let socket = std::io::stdin();
-    let job = receive(socket.as_fd()).and_then(|job| floor::load().map(|()| job));
+    let job = receive(socket.as_fd()).and_then(|(job, streams)| {
+        floor::load(job.may_open_vsock())?;
+        Ok((job, streams))
+    });
     let outcome = match job {
         Ok((job, streams)) => match perform(job, streams) {
             Ok(pid) => Outcome::Done { pid },
@@ -93,6 +96,7 @@ fn perform(job: Job, streams: Option<Streams>) -> Result<i32, LibcontainerError>
             id,
             bundle,
             console,
+            vsock: _,
         } => create(id, &bundle, console.as_deref(), streams),
         Job::Start { id } => {
             Container::load(Path::new(RUNTIME_ROOT).join(id))?.start()?;
@@ -102,6 +106,7 @@ fn perform(job: Job, streams: Option<Streams>) -> Result<i32, LibcontainerError>
             id,
             process,
             console,
+            vsock: _,
         } => exec(id, &process, console.as_deref(), streams),
     }
 }

@@ -59,6 +59,7 @@ impl Containers {
             },
             shared_processes: false,
             is_pause: false,
+            vsock: false,
             termination: None,
             started: true.into(),
             age: self.serial().into(),

@@ -48,6 +48,8 @@ pub enum Job {
         bundle: PathBuf,
         /// Where its terminal is sent, if it has one.
         console: Option<PathBuf>,
+        /// Whether it may open sockets of `AF_VSOCK`.
+        vsock: bool,
     },
     /// Let a created container's process run.
     Start {
@@ -62,7 +64,19 @@ pub enum Job {
         process: PathBuf,
         /// Where its terminal is sent, if it has one.
         console: Option<PathBuf>,
+        /// Whether it may open sockets of `AF_VSOCK`.
+        vsock: bool,
     },
+}
+
+impl Job {
+    pub(crate) fn may_open_vsock(&self) -> bool {
+        match self {
+            Self::Create { vsock, .. } | Self::Exec { vsock, .. } => *vsock,
+            // Its process was made before, under a floor of its own.
+            Self::Start { .. } => false,
+        }
+    }
 }
 
 /// What became of a job.

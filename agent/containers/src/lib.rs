@@ -25,7 +25,9 @@ mod full;
 #[cfg(feature = "fuzzing")]
 #[doc(hidden)]
 pub mod fuzzing;
+mod granted;
 pub mod helper;
+mod host_files;
 mod idle;
 mod images;
 mod inside;
@@ -53,15 +55,17 @@ mod stdio;
 mod sysctls;
 mod table;
 mod termination;
+mod unread;
 mod volumes;
 mod watched;
 mod wiring;
 mod workload;
 
 pub use cgroup::Cgroup;
-pub use copy_file::{CopyError, copy};
+pub use copy_file::CopyError;
 pub use create::CreateError;
 pub use exec::ExecError;
+pub use granted::Use;
 pub use images::{Images, ImagesError, PullConfig};
 pub use inside::UserError;
 pub use oom::OomEvents;

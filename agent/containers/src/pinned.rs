@@ -38,7 +38,8 @@ pub(crate) struct PinError {
 }
 
 impl Pinned {
-    /// Pins the source of every bind mount, and names the clones in the spec.
+    /// Pins the source of every bind mount, each after a look at it, and names the clones in
+    /// the spec.
     ///
     /// # Errors
     ///
@@ -47,6 +48,7 @@ impl Pinned {
         bundle: &Path,
         spec: &mut Spec,
         storages: &Storages,
+        mut look: impl FnMut(&Mount, &OwnedFd) -> io::Result<()>,
     ) -> Result<Self, PinError> {
         let places = bundle.join("sources");
         let mut pinned = Self(Vec::new());
@@ -56,9 +58,10 @@ impl Pinned {
                 continue;
             };
             let place = places.join(number.to_string());
-            let result = storages
-                .open(source)
-                .and_then(|opened| clone_to(&opened, &place));
+            let result = storages.open(source).and_then(|opened| {
+                look(mount, &opened)?;
+                clone_to(&opened, &place)
+            });
             result.map_err(|source| PinError {
                 destination: mount.destination().clone(),
                 source,
@@ -139,6 +142,10 @@ mod tests {
         path.into()
     }
 
+    fn unseen(_: &Mount, _: &OwnedFd) -> io::Result<()> {
+        Ok(())
+    }
+
     fn bundle() -> PathBuf {
         let bundle = Path::new(STATE_ROOT).join("c1");
         fs::create_dir_all(&bundle).unwrap();
@@ -156,7 +163,7 @@ mod tests {
             fs::write(&copied, "first").unwrap();
             let source = format!("{SANDBOX_ROOT}/ephemeral/v/sub");
             let mut spec = spec(&[&source, &copied]);
-            let pinned = Pinned::all(&bundle(), &mut spec, &storages).unwrap();
+            let pinned = Pinned::all(&bundle(), &mut spec, &storages, unseen).unwrap();
             fs::rename(volume.join("sub"), volume.join("gone")).unwrap();
             symlink("/etc", volume.join("sub")).unwrap();
             fs::write(format!("{copied}.new"), "second").unwrap();
@@ -190,7 +197,7 @@ mod tests {
                 format!("{SHARED_ROOT}/copied/ssl"),
                 format!("{SHARED_ROOT}/absent"),
             ] {
-                let error = Pinned::all(&bundle(), &mut spec(&[&source]), &storages);
+                let error = Pinned::all(&bundle(), &mut spec(&[&source]), &storages, unseen);
                 assert!(error.is_err(), "{source}");
             }
         });
@@ -203,7 +210,7 @@ mod tests {
             fs::write(volume(&storages).join("secret"), "").unwrap();
             let source = format!("{SANDBOX_ROOT}/ephemeral");
             let mut spec = spec(&[&source]);
-            let _pinned = Pinned::all(&bundle(), &mut spec, &storages).unwrap();
+            let _pinned = Pinned::all(&bundle(), &mut spec, &storages, unseen).unwrap();
             let mounts = spec.mounts().as_ref().unwrap();
             let clone = mounts[0].source().as_ref().unwrap();
             assert!(clone.join("v").is_dir());
@@ -215,7 +222,13 @@ mod tests {
     fn what_the_guest_alone_can_change_stays_where_it_is() {
         let own = format!("{STATE_ROOT}/c1/termination-log");
         let mut spec = spec(&[&own, "proc"]);
-        let pinned = Pinned::all(Path::new("/nowhere"), &mut spec, &Storages::default()).unwrap();
+        let pinned = Pinned::all(
+            Path::new("/nowhere"),
+            &mut spec,
+            &Storages::default(),
+            unseen,
+        )
+        .unwrap();
         assert!(pinned.0.is_empty());
     }
 }

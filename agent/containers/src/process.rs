@@ -6,6 +6,7 @@ use std::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
+    time::Duration,
 };
 
 use agent_requests::{CloseStdin, ReadStream, TtyWinResize, WaitProcess, WriteStdin};
@@ -121,6 +122,14 @@ impl Process {
         };
         if !flag.swap(true, Ordering::Relaxed) {
             tokio::spawn(async move { self.stdio.discard(output, &self.exit).await });
+        }
+    }
+
+    /// Lets it go on while the host reads nothing of its output; ends with it.
+    pub(crate) async fn let_go_when_unread(&self, patience: Duration, say: impl Fn(Output, u64)) {
+        tokio::select! {
+            () = self.stdio.let_go_when_unread(patience, say) => {}
+            _ = self.exit.wait() => {}
         }
     }
 

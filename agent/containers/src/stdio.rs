@@ -2,7 +2,8 @@
 //!
 //! Output waits in the pipe until the host reads it, so a log loses nothing and a
 //! chatty workload slows down to its reader. Waiting costs no memory and no
-//! thread. After the process has ended, what is left is handed out; if somebody
+//! thread. Only a host that reads nothing at all does not hold up a container's first
+//! process for ever ([`crate::unread`]). After the process has ended, what is left is handed out; if somebody
 //! else still holds the pipe, its end is declared after [`DRAIN_TIME`].
 
 use std::{
@@ -21,7 +22,7 @@ use tokio::{
     time::{Instant, timeout_at},
 };
 
-use crate::{reaper::Exit, watched::watch};
+use crate::{reaper::Exit, unread::Unread, watched::watch};
 
 /// How long an ended process's output may still arrive.
 const DRAIN_TIME: Duration = Duration::from_millis(500);
@@ -46,6 +47,7 @@ pub(super) struct Stdio {
     stdout: Stream,
     stderr: Stream,
     terminal: Option<Stream>,
+    unread: [Unread; 2],
 }
 
 /// The workload's ends of a process's pipes.
@@ -90,6 +92,7 @@ impl Stdio {
             stdout: stream(from_stdout.into())?,
             stderr: stream(from_stderr.into())?,
             terminal: None,
+            unread: Default::default(),
         };
         Ok((own, ends))
     }
@@ -106,6 +109,7 @@ impl Stdio {
             stdout: Arc::clone(&master),
             stderr: Arc::clone(&master),
             terminal: Some(master),
+            unread: Default::default(),
         })
     }
 
@@ -127,15 +131,44 @@ impl Stdio {
         len: usize,
         exit: &Exit,
     ) -> io::Result<Vec<u8>> {
-        let stream = self.output(output);
-        let read = read_some(stream, len);
-        tokio::select! {
-            biased;
-            bytes = read => bytes,
-            _ = exit.wait() => {
-                let deadline = Instant::now() + DRAIN_TIME;
-                timeout_at(deadline, read_some(stream, len)).await.unwrap_or_else(|_| Ok(Vec::new()))
+        let (stream, unread) = (self.output(output), self.unread(output));
+        let _reading = unread.reading();
+        if let Some(first) = unread.first(len) {
+            return Ok(first);
+        }
+        loop {
+            let bytes = tokio::select! {
+                biased;
+                bytes = read_some(stream, len) => bytes?,
+                _ = exit.wait() => {
+                    let deadline = Instant::now() + DRAIN_TIME;
+                    let rest = timeout_at(deadline, read_some(stream, len)).await;
+                    rest.unwrap_or_else(|_| Ok(Vec::new()))?
+                }
+            };
+            if let Some(bytes) = unread.deliver(bytes, len) {
+                return Ok(bytes);
             }
+        }
+    }
+
+    /// Lets the process go on when the host reads nothing of its output for so long; `say`
+    /// hears how many bytes were dropped. A terminal's output waits.
+    pub(super) async fn let_go_when_unread(&self, patience: Duration, say: impl Fn(Output, u64)) {
+        if self.terminal.is_none() {
+            let [stdout, stderr] = &self.unread;
+            tokio::join!(
+                stdout.watch(self.stdout.get_ref(), patience, |n| say(Output::Stdout, n)),
+                stderr.watch(self.stderr.get_ref(), patience, |n| say(Output::Stderr, n)),
+            );
+        }
+    }
+
+    fn unread(&self, output: Output) -> &Unread {
+        let [stdout, stderr] = &self.unread;
+        match output {
+            Output::Stdout => stdout,
+            Output::Stderr => stderr,
         }
     }
 
@@ -269,6 +302,81 @@ mod tests {
         let exit = reaper.claim(&expecting, 1_000_002);
         let (stdio, _ends) = Stdio::pipes(owner(), None).unwrap();
         assert_eq!(stdio.read(Output::Stderr, 4, &exit).await.unwrap(), b"");
+    }
+
+    async fn read_all(stdio: &Stdio, len: usize, pause: Duration, exit: &Exit) -> String {
+        let mut text = Vec::new();
+        loop {
+            tokio::time::sleep(pause).await;
+            match stdio.read(Output::Stdout, len, exit).await.unwrap() {
+                bytes if bytes.is_empty() => return String::from_utf8(text).unwrap(),
+                bytes => text.extend(bytes),
+            }
+        }
+    }
+
+    fn lines(count: usize) -> impl Iterator<Item = String> {
+        (0..count).map(|number| format!("line {number} of a chatty workload\n"))
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_silent_host_stops_no_workload_and_hears_of_the_gap() {
+        let reaper = Reaper::default();
+        let exit = reaper.claim(&reaper.expecting(), 1_000_003);
+        let (stdio, ends) = Stdio::pipes(owner(), None).unwrap();
+        // Many times what the pipe holds, written as fast as the workload can.
+        let writer = tokio::task::spawn_blocking(move || {
+            let mut stdout = File::from(ends.stdout);
+            for line in lines(20_000) {
+                stdout.write_all(line.as_bytes()).unwrap();
+            }
+        });
+        let told = std::sync::Mutex::new(Vec::new());
+        let watch = stdio.let_go_when_unread(Duration::from_millis(50), |output, bytes| {
+            told.lock().unwrap().push((output, bytes));
+        });
+        let work = async {
+            writer.await.unwrap();
+            read_all(&stdio, 4096, Duration::ZERO, &exit).await
+        };
+        let text = tokio::select! {
+            text = work => text,
+            () = watch => unreachable!("it goes on until it is cancelled"),
+        };
+        let (notice, rest) = text.split_once('\n').unwrap();
+        let dropped: usize = notice
+            .trim_start_matches('[')
+            .split(' ')
+            .next()
+            .unwrap()
+            .parse()
+            .unwrap();
+        let written: String = lines(20_000).collect();
+        assert_eq!(dropped + rest.len(), written.len(), "{notice}");
+        assert!(written.ends_with(rest));
+        assert!(rest.starts_with("line "), "{rest:.40}");
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_slow_reader_loses_nothing() {
+        let reaper = Reaper::default();
+        let exit = reaper.claim(&reaper.expecting(), 1_000_004);
+        let (stdio, ends) = Stdio::pipes(owner(), None).unwrap();
+        let writer = tokio::task::spawn_blocking(move || {
+            let mut stdout = File::from(ends.stdout);
+            for line in lines(20_000) {
+                stdout.write_all(line.as_bytes()).unwrap();
+            }
+        });
+        let patience = Duration::from_millis(40);
+        let watch = stdio.let_go_when_unread(patience, |_, bytes| panic!("{bytes} dropped"));
+        let work = read_all(&stdio, 16 << 10, patience / 8, &exit);
+        let text = tokio::select! {
+            text = work => text,
+            () = watch => unreachable!("it goes on until it is cancelled"),
+        };
+        writer.await.unwrap();
+        assert_eq!(text, lines(20_000).collect::<String>());
     }
 
     fn reaper_ended(reaper: &Reaper, pid: i32) {

@@ -12,6 +12,7 @@ use std::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
+    time::Duration,
 };
 
 use agent_evidence::log::ContainerDigests;
@@ -28,9 +29,9 @@ use policy_engine::Permit;
 use thiserror::Error;
 
 use crate::{
-    cgroup::Cgroup, images::Images, oom::OomEvents, parts::Parts, pod_pause::PodPause,
-    process::Process, reaper::Reaper, stats, stdio::Output, termination, volumes::Storages,
-    workload::PodFacts,
+    cgroup::Cgroup, host_files::HostFiles, images::Images, oom::OomEvents, parts::Parts,
+    pod_pause::PodPause, process::Process, reaper::Reaper, stats, stdio::Output, termination,
+    volumes::Storages, workload::PodFacts,
 };
 
 /// Most containers of one pod, the removed ones left out.
@@ -53,6 +54,8 @@ pub struct Container {
     pub(crate) defaults: ProcessSpec,
     pub(crate) shared_processes: bool,
     pub(crate) is_pause: bool,
+    /// Whether its processes may open sockets of `AF_VSOCK`.
+    pub(super) vsock: bool,
     pub(crate) termination: Option<PathBuf>,
     pub(crate) started: AtomicBool,
     /// Grows from container to container, by when they were started; by when they were
@@ -71,7 +74,9 @@ pub struct Containers {
     pub(crate) storages: Arc<Storages>,
     pub(crate) images: Arc<Images>,
     pub(crate) log: Arc<Measured>,
+    pub(crate) host_files: HostFiles,
     pub(crate) pipe_size: Option<usize>,
+    pub(crate) output_patience: Duration,
     pub(crate) serial: AtomicU64,
 }
 
@@ -124,6 +129,8 @@ pub struct Surroundings {
     pub log: Arc<Measured>,
     /// Size of the streams' pipes, if not the kernel's default.
     pub pipe_size: Option<usize>,
+    /// How long a container's first process waits for a host that reads nothing.
+    pub output_patience: Duration,
 }
 
 impl Containers {
@@ -138,7 +145,9 @@ impl Containers {
             storages: surroundings.storages,
             images: surroundings.images,
             log: surroundings.log,
+            host_files: HostFiles::default(),
             pipe_size: surroundings.pipe_size,
+            output_patience: surroundings.output_patience,
             serial: AtomicU64::new(0),
         }
     }

@@ -3,6 +3,8 @@
 //! A launch measurement cannot be passed where a key digest is meant, and text of
 //! the wrong length never becomes either.
 
+use std::io::{self, Read};
+
 /// Bytes or text are not a field.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum FieldError {
@@ -161,6 +163,24 @@ impl Sha256Digest {
     /// Hashes the parts in order.
     pub fn of(parts: &[&[u8]]) -> Self {
         Self(fixed(hash(&aws_lc_rs::digest::SHA256, parts).as_ref()))
+    }
+
+    /// Hashes all that there is to read.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be read.
+    pub fn of_all(mut reader: impl Read) -> io::Result<Self> {
+        let mut context = aws_lc_rs::digest::Context::new(&aws_lc_rs::digest::SHA256);
+        let mut buffer = vec![0; 64 << 10];
+        loop {
+            match reader.read(&mut buffer) {
+                Ok(0) => return Ok(Self(fixed(context.finish().as_ref()))),
+                Ok(count) => context.update(buffer.get(..count).unwrap_or_default()),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
     }
 }
 

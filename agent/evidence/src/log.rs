@@ -17,8 +17,8 @@ use aws_lc_rs::digest::{Context, SHA512};
 use self::format::{EV_EVENT_TAG, REGISTER, SHA_384};
 pub use self::{
     entry::{
-        BootEntry, ContainerDigests, ContainerEntry, DenialEntry, Entry, ExecDigests, ExecEntry,
-        ImageEntry, InitdataEntry, PolicyEntry, PolicySource,
+        BootEntry, ChangeEntry, ContainerDigests, ContainerEntry, DenialEntry, Entry, ExecDigests,
+        ExecEntry, FilesEntry, ImageEntry, InitdataEntry, PolicyEntry, PolicySource,
     },
     event::{DOMAIN, Event, EventError, MAX_CONTENT_LEN, MAX_LOG_LEN, Operation},
 };

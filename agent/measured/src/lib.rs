@@ -16,7 +16,7 @@ use std::{
 
 use agent_evidence::{
     Sha256Digest,
-    log::{Entry, Event, EventError, MeasurementLog, Operation},
+    log::{ChangeEntry, Entry, Event, EventError, MeasurementLog, Operation},
     tee::tpm::{Register, TpmError},
 };
 use thiserror::Error;
@@ -42,6 +42,8 @@ const fn share(operation: Operation) -> usize {
         Operation::Exec => 768 * KIB,
         Operation::Image => 512 * KIB,
         Operation::Denial => 128 * KIB,
+        Operation::Files => 256 * KIB,
+        Operation::Change => 512 * KIB,
         Operation::Boot | Operation::Initdata | Operation::Policy => 64 * KIB,
     }
 }
@@ -60,6 +62,18 @@ struct Kept {
     taken: BTreeMap<Operation, usize>,
     /// How often something was done that is in the log, by what tells it from all else.
     counts: BTreeMap<Sha256Digest, u64>,
+    /// What changes again and again, by name.
+    changes: BTreeMap<String, Changes>,
+}
+
+/// The changes of one thing so far.
+#[derive(Debug)]
+struct Changes {
+    /// Of all of them, each with those before.
+    digest: Sha256Digest,
+    count: u64,
+    /// How many of them the log knows.
+    told: u64,
 }
 
 impl Measured {
@@ -128,6 +142,57 @@ impl Measured {
         })
     }
 
+    /// Counts a change of something that may change often, and makes an entry of it at powers
+    /// of two; of the others [`Measured::up_to_date`] tells the last.
+    ///
+    /// # Errors
+    ///
+    /// [`NoteError`]; then the change must not happen.
+    pub fn note_change(&self, what: &str, change: Sha256Digest) -> Result<(), NoteError> {
+        self.in_place(|| {
+            let mut kept = self.lock();
+            let before = kept.changes.get(what);
+            let (digest, count, told) = before.map_or((Sha256Digest::ZERO, 0, 0), |before| {
+                (before.digest, before.count, before.told)
+            });
+            let mut after = Changes {
+                digest: Sha256Digest::of(&[&digest.0, &change.0]),
+                count: count.saturating_add(1),
+                told,
+            };
+            if after.count.is_power_of_two() {
+                match self.append(&mut kept, &after.entry(what)) {
+                    Ok(()) => after.told = after.count,
+                    Err(NoteError::Event(EventError::Full)) if count > 0 => {}
+                    Err(error) => return Err(error),
+                }
+            }
+            kept.changes.insert(what.to_owned(), after);
+            Ok(())
+        })
+    }
+
+    /// The log so far, in which the last change of everything is told.
+    ///
+    /// # Errors
+    ///
+    /// [`NoteError`] when a change cannot be told any more.
+    pub fn up_to_date(&self) -> Result<MeasurementLog, NoteError> {
+        self.in_place(|| {
+            let mut kept = self.lock();
+            let mut changes = std::mem::take(&mut kept.changes);
+            let untold = changes.iter_mut().filter(|(_, one)| one.told < one.count);
+            let told = untold.map(|(what, one)| {
+                self.append(&mut kept, &one.entry(what))?;
+                one.told = one.count;
+                Ok(())
+            });
+            let told = told.collect::<Result<(), NoteError>>();
+            kept.changes = changes;
+            told.map(|()| kept.log.clone())
+        })
+    }
+
     fn append(&self, kept: &mut Kept, entry: &Entry) -> Result<(), NoteError> {
         let (operation, event) = (entry.operation(), entry.event()?);
         let taken = kept.taken.get(&operation).copied().unwrap_or_default();
@@ -174,6 +239,17 @@ impl Measured {
     fn lock(&self) -> MutexGuard<'_, Kept> {
         // An append either happened as a whole or not at all.
         self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Changes {
+    fn entry(&self, what: &str) -> Entry {
+        ChangeEntry {
+            what: what.to_owned(),
+            digest: self.digest,
+            count: self.count,
+        }
+        .into()
     }
 }
 
@@ -297,5 +373,63 @@ mod tests {
         })
         .unwrap();
         assert!(log.so_far().as_bytes().len() < MAX_LOG_LEN);
+    }
+
+    fn changes(log: &MeasurementLog) -> Vec<(String, u64)> {
+        let entries = log
+            .events()
+            .iter()
+            .map(|event| Entry::of(event).unwrap().unwrap());
+        entries
+            .map(|entry| match entry {
+                Entry::Change(change) => (change.what, change.count),
+                other => panic!("{other:?}"),
+            })
+            .collect()
+    }
+
+    #[test]
+    fn ten_thousand_changes_take_little_room_and_evidence_tells_the_last() {
+        let log = Measured::default();
+        for number in 0..10_000_u64 {
+            let change = Sha256Digest::of(&[&number.to_le_bytes()]);
+            log.note_change("network", change).unwrap();
+        }
+        assert_eq!(changes(&log.so_far()).len(), 14);
+        let told = log.up_to_date().unwrap();
+        assert_eq!(
+            changes(&told).last().unwrap(),
+            &("network".to_owned(), 10_000)
+        );
+        // Nothing new: nothing more is told.
+        assert_eq!(log.up_to_date().unwrap(), told);
+    }
+
+    #[test]
+    fn a_change_depends_on_all_before_it() {
+        let last = |changes: &[u8]| {
+            let log = Measured::default();
+            for change in changes {
+                log.note_change("x", Sha256Digest([*change; 32])).unwrap();
+            }
+            log.up_to_date().unwrap().register()
+        };
+        assert_ne!(last(&[1, 2, 3]), last(&[2, 1, 3]));
+    }
+
+    #[test]
+    fn a_change_that_the_log_has_no_room_for_is_not_hidden() {
+        let log = Measured::default();
+        let mut number = 0;
+        let full = loop {
+            number += 1;
+            log.note_change(&format!("{number}"), Sha256Digest::ZERO)
+                .ok();
+            log.note_change("last", Sha256Digest([1; 32])).ok();
+            if let Err(error) = log.up_to_date() {
+                break error;
+            }
+        };
+        assert!(matches!(full, NoteError::Event(EventError::Full)));
     }
 }

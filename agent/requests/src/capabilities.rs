@@ -7,6 +7,7 @@
 use std::collections::BTreeSet;
 
 use agent_protocol::rpc::oci::LinuxCapabilities;
+use oci_spec::runtime::Process;
 use serde_json::{Value, json};
 
 use crate::error::{RequestError, Unsupported};
@@ -16,7 +17,7 @@ use crate::error::{RequestError, Unsupported};
 enum Standing {
     /// No container can.
     Never,
-    /// None can, unless it is granted; nothing grants one yet.
+    /// None can, unless it asks for it by name and its policy grants it.
     GrantedOnly,
     /// Any can, unless it shares its processes with others.
     OwnProcesses,
@@ -95,10 +96,32 @@ fn given(name: &str, processes: Processes) -> bool {
     }
 }
 
+/// The capabilities of a process that it can have only if they are granted, by name.
+#[must_use]
+pub fn to_be_granted(process: &Process) -> BTreeSet<String> {
+    let Some(sets) = process.capabilities() else {
+        return BTreeSet::new();
+    };
+    let sets = [
+        sets.bounding(),
+        sets.effective(),
+        sets.inheritable(),
+        sets.permitted(),
+        sets.ambient(),
+    ];
+    let names = sets.into_iter().flatten().flatten().map(|one| {
+        let name = one.to_string();
+        let bare = name.strip_prefix("CAP_").unwrap_or(&name);
+        format!("CAP_{bare}")
+    });
+    names.filter(|name| standing(name) == GrantedOnly).collect()
+}
+
 /// The sets as the OCI runtime specification writes them, each named and sorted.
 ///
 /// Whoever asks for all (a privileged container, `add: [ALL]`) gets all that there are for
-/// containers; whoever asks for one of the others by name is told so.
+/// containers; whoever asks for one of the others by name is told so. One that a policy may
+/// grant is let through if it is asked for by name: [`to_be_granted`] finds it again.
 ///
 /// # Errors
 ///
@@ -107,12 +130,17 @@ pub(super) fn parse(sets: LinuxCapabilities, processes: Processes) -> Result<Val
     let all = asks_for_all(&sets.Bounding);
     let set = |names: Vec<String>| -> Result<Vec<String>, RequestError> {
         let names: BTreeSet<String> = names.into_iter().collect();
-        let refused = names.iter().find(|name| !given(name, processes));
-        if let (Some(name), false) = (refused, all) {
+        if all {
+            return Ok(names
+                .into_iter()
+                .filter(|name| given(name, processes))
+                .collect());
+        }
+        let refused = |name: &&String| !given(name, processes) && standing(name) != GrantedOnly;
+        if let Some(name) = names.iter().find(refused) {
             return Err(Unsupported::Capability(name.chars().take(64).collect()).into());
         }
-        let kept = names.into_iter().filter(|name| given(name, processes));
-        Ok(kept.collect())
+        Ok(names.into_iter().collect())
     };
     Ok(json!({
         "bounding": set(sets.Bounding)?,
@@ -163,11 +191,20 @@ mod tests {
                 let expected = match standing {
                     Free => true,
                     OwnProcesses => processes == Processes::Own,
-                    Never | GrantedOnly => false,
+                    Never => false,
+                    GrantedOnly => true,
                 };
                 assert_eq!(parsed.is_ok(), expected, "{name} {processes:?}");
-                if let Err(error) = parsed {
-                    assert!(error.to_string().contains(name), "{error}");
+                match parsed {
+                    Ok(sets) => {
+                        let process = json!({
+                            "user": { "uid": 0, "gid": 0 }, "cwd": "/", "capabilities": sets,
+                        });
+                        let found = to_be_granted(&serde_json::from_value(process).unwrap());
+                        let expected = (standing == GrantedOnly).then(|| name.to_owned());
+                        assert_eq!(found, expected.into_iter().collect(), "{name}");
+                    }
+                    Err(error) => assert!(error.to_string().contains(name), "{error}"),
                 }
             }
         }

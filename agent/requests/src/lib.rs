@@ -22,6 +22,7 @@ mod seccomp;
 mod spec;
 mod storage;
 
+pub use capabilities::to_be_granted;
 pub use container::{
     ContainerRequest, CreateContainer, PauseContainer, RemoveContainer, ResumeContainer,
     StartContainer, StatsContainer, UpdateContainer,

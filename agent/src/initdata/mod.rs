@@ -38,7 +38,7 @@ pub type Hardware = Option<Arc<dyn Tee>>;
 /// What boot found out.
 pub struct Boot {
     /// Judges requests from here on.
-    pub judge: Judge,
+    pub judge: Arc<Judge>,
     /// Makes reports.
     pub hardware: Hardware,
 }
@@ -68,7 +68,7 @@ pub fn find(log: &Arc<Measured>, tpm: Option<&Arc<Tpm<TpmDevice>>>) -> Result<Bo
         Standing::Refused(reason) => error!(tee, told = %reason, "every request will be refused"),
     }
     Ok(Boot {
-        judge: Judge::new(&standing, Arc::clone(log)),
+        judge: Arc::new(Judge::new(&standing, Arc::clone(log))),
         hardware,
     })
 }
@@ -82,7 +82,7 @@ pub fn find(log: &Arc<Measured>, tpm: Option<&Arc<Tpm<TpmDevice>>>) -> Result<Bo
 pub fn none(log: &Arc<Measured>) -> Result<Boot, NoteError> {
     log.note(boot_entry(&None))?;
     Ok(Boot {
-        judge: Judge::new(&Standing::Open { bound: None }, Arc::clone(log)),
+        judge: Arc::new(Judge::new(&Standing::Open { bound: None }, Arc::clone(log))),
         hardware: None,
     })
 }

@@ -61,7 +61,7 @@ impl Network {
     pub(super) async fn links(&self) -> Result<Vec<Link>, NetworkError> {
         let mut tries_left = BUSY_TRIES;
         loop {
-            let links: Result<Vec<_>, _> = self.0.link().get().execute().try_collect().await;
+            let links: Result<Vec<_>, _> = self.kernel.link().get().execute().try_collect().await;
             match links {
                 // The kernel lists one thing at a time for a socket.
                 Err(error) if tries_left > 0 && is_busy(&error) => tries_left -= 1,
@@ -82,7 +82,7 @@ impl Network {
 
     pub(super) async fn addresses(&self, index: u32) -> Result<Vec<AddressMessage>, NetworkError> {
         let addresses = self
-            .0
+            .kernel
             .address()
             .get()
             .set_link_index_filter(index)
@@ -101,7 +101,7 @@ impl Network {
     pub async fn loopback_up(&self) -> Result<(), NetworkError> {
         let index = self.index_of(LOOPBACK).await?;
         let up = LinkUnspec::new_with_index(index).up().build();
-        self.0
+        self.kernel
             .link()
             .set(up)
             .execute()
@@ -119,6 +119,7 @@ impl Network {
         &self,
         permit: &Permit<UpdateInterface>,
     ) -> Result<(), NetworkError> {
+        self.measure(permit.request())?;
         let UpdateInterface(wanted) = permit.request();
         let link = self.wait_for_card(wanted).await?;
         // A link that is up cannot be renamed.
@@ -150,7 +151,7 @@ impl Network {
         step: &'static str,
         name: &str,
     ) -> Result<(), NetworkError> {
-        self.0
+        self.kernel
             .link()
             .set(message)
             .execute()
@@ -175,7 +176,7 @@ impl Network {
     async fn replace_addresses(&self, index: u32, wanted: &Interface) -> Result<(), NetworkError> {
         let name = wanted.name.as_str();
         for old in self.addresses(index).await? {
-            self.0
+            self.kernel
                 .address()
                 .del(old)
                 .execute()
@@ -183,7 +184,11 @@ impl Network {
                 .map_err(refused("remove an address", name))?;
         }
         for new in &wanted.addresses {
-            let add = self.0.address().add(index, new.ip, new.prefix).replace();
+            let add = self
+                .kernel
+                .address()
+                .add(index, new.ip, new.prefix)
+                .replace();
             add.execute()
                 .await
                 .map_err(refused("add an address", name))?;

@@ -74,7 +74,7 @@ impl Network {
             RouteMessageBuilder::<Ipv6Addr>::new().build(),
         ];
         for filter in filters {
-            let routes = self.0.route().get(filter).execute();
+            let routes = self.kernel.route().get(filter).execute();
             let routes: Vec<_> = routes
                 .try_collect()
                 .await

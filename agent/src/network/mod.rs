@@ -5,6 +5,10 @@ mod link;
 mod list;
 mod route;
 
+use std::{fmt, sync::Arc};
+
+use agent_evidence::Sha256Digest;
+use agent_measured::{Measured, NoteError};
 use rtnetlink::{Handle, new_connection};
 use thiserror::Error;
 
@@ -14,6 +18,9 @@ pub enum NetworkError {
     /// The kernel cannot be talked to.
     #[error("cannot talk to the kernel about the network")]
     Connect(#[source] std::io::Error),
+    /// It cannot be measured.
+    #[error("the change of the network cannot be measured")]
+    Log(#[from] NoteError),
     /// There is no such card.
     #[error("no network card with address {0} appeared in the guest")]
     NoCard(String),
@@ -35,7 +42,10 @@ pub enum NetworkError {
 
 /// The guest's network.
 #[derive(Debug, Clone)]
-pub struct Network(Handle);
+pub struct Network {
+    kernel: Handle,
+    log: Arc<Measured>,
+}
 
 impl Network {
     /// Connects to the kernel; the connection lives in a task of the runtime.
@@ -43,10 +53,17 @@ impl Network {
     /// # Errors
     ///
     /// When the kernel has no route netlink.
-    pub fn connect() -> Result<Self, NetworkError> {
-        let (connection, handle, _) = new_connection().map_err(NetworkError::Connect)?;
+    pub fn connect(log: Arc<Measured>) -> Result<Self, NetworkError> {
+        let (connection, kernel, _) = new_connection().map_err(NetworkError::Connect)?;
         tokio::spawn(connection);
-        Ok(Self(handle))
+        Ok(Self { kernel, log })
+    }
+
+    /// Measures what the host wants of the network, before it is done.
+    fn measure(&self, request: &impl fmt::Debug) -> Result<(), NetworkError> {
+        let text = format!("{request:?}");
+        let change = Sha256Digest::of(&[text.as_bytes()]);
+        Ok(self.log.note_change("network", change)?)
     }
 }
 

@@ -23,6 +23,7 @@ impl Network {
     ///
     /// When there is no such interface or the kernel refuses.
     pub async fn update_routes(&self, permit: &Permit<UpdateRoutes>) -> Result<(), NetworkError> {
+        self.measure(permit.request())?;
         let UpdateRoutes(routes) = permit.request();
         for route in routes {
             let index = self.index_of(&route.device).await?;
@@ -31,7 +32,7 @@ impl Network {
             } else {
                 v4(route, index)
             };
-            match self.0.route().add(message).replace().execute().await {
+            match self.kernel.route().add(message).replace().execute().await {
                 Err(Error::NetlinkError(error)) if error.raw_code() == EEXIST => {}
                 result => result.map_err(refused("set a route", &route.device))?,
             }
@@ -48,6 +49,7 @@ impl Network {
         &self,
         permit: &Permit<AddArpNeighbors>,
     ) -> Result<(), NetworkError> {
+        self.measure(permit.request())?;
         let AddArpNeighbors(neighbors) = permit.request();
         for Neighbor {
             ip,
@@ -59,7 +61,7 @@ impl Network {
         {
             let index = self.index_of(device).await?;
             let add = self
-                .0
+                .kernel
                 .neighbours()
                 .add(index, *ip)
                 .link_layer_address(&mac.0)

@@ -3,14 +3,16 @@
 use std::{error::Error, fmt, sync::Arc};
 
 use agent_evidence::tee::{Tee, TeeError, TeeKind};
-use agent_measured::Measured;
+use agent_measured::{Measured, NoteError};
 use serde::Serialize;
+use thiserror::Error;
 use tokio::task::spawn_blocking;
 use tracing::warn;
 
 use super::request::Answer;
 use crate::{
     initdata::Hardware,
+    judge::Judge,
     told::{self, Field, Told},
     version::VERSION,
 };
@@ -19,6 +21,7 @@ use crate::{
 pub(super) struct Source {
     hardware: Hardware,
     log: Arc<Measured>,
+    judge: Arc<Judge>,
 }
 
 impl fmt::Debug for Source {
@@ -36,8 +39,12 @@ struct Info {
 }
 
 impl Source {
-    pub(super) fn new(hardware: Hardware, log: Arc<Measured>) -> Self {
-        Self { hardware, log }
+    pub(super) fn new(hardware: Hardware, log: Arc<Measured>, judge: Arc<Judge>) -> Self {
+        Self {
+            hardware,
+            log,
+            judge,
+        }
     }
 
     /// What this is.
@@ -56,6 +63,9 @@ impl Source {
 
 /// Has the hardware sign; blocks a thread of the pool, not the caller.
 pub(super) async fn answer(source: &Arc<Source>, nonce: Vec<u8>) -> Answer {
+    if !source.judge.grants().evidence {
+        return Answer::failed(&Told::new("evidence is not granted to containers"));
+    }
     let Some(tee) = source.hardware.clone() else {
         return Answer::failed(&Told::new(
             "this guest runs in no TEE, so there is no evidence",
@@ -69,7 +79,8 @@ pub(super) async fn answer(source: &Arc<Source>, nonce: Vec<u8>) -> Answer {
     let log = Arc::clone(&source.log);
     match spawn_blocking(move || make(&*tee, &log, &nonce)).await {
         Ok(Ok(text)) => Answer::json(text),
-        Ok(Err(error)) => failed(told::tee(&error), &error),
+        Ok(Err(MakeError::Tee(error))) => failed(told::tee(&error), &error),
+        Ok(Err(MakeError::Log(error))) => failed(told::note(&error), &error),
         Err(error) => failed(Told::new("the agent lost the work of this request"), &error),
     }
 }
@@ -80,14 +91,32 @@ fn failed(told: Told, error: &(dyn Error + 'static)) -> Answer {
     Answer::failed(&told)
 }
 
-fn make(tee: &dyn Tee, log: &Measured, nonce: &[u8]) -> Result<String, TeeError> {
+/// Why there is no evidence.
+#[derive(Debug, Error)]
+enum MakeError {
+    #[error(transparent)]
+    Tee(#[from] TeeError),
+    #[error("the log cannot be brought up to date")]
+    Log(#[from] NoteError),
+}
+
+fn make(tee: &dyn Tee, log: &Measured, nonce: &[u8]) -> Result<String, MakeError> {
     // A copy, so that what is signed is what is sent, whatever happens meanwhile.
     // Where a TPM has the log too, an entry may come before the TPM signs; rarely twice.
-    let made = tee.evidence(nonce, &log.so_far());
-    match made {
-        Err(TeeError::OtherLog) => tee.evidence(nonce, &log.so_far()),
-        made => made,
-    }
+    let made = tee.evidence(nonce, &log.up_to_date()?);
+    Ok(match made {
+        Err(TeeError::OtherLog) => tee.evidence(nonce, &log.up_to_date()?)?,
+        made => made?,
+    })
+}
+
+/// A source whose pod has no policy.
+#[cfg(test)]
+pub(super) fn granted(hardware: Hardware, log: Arc<Measured>) -> Source {
+    use crate::judge::Standing;
+
+    let judge = Judge::new(&Standing::Open { bound: None }, Arc::clone(&log));
+    Source::new(hardware, log, Arc::new(judge))
 }
 
 #[cfg(test)]
@@ -98,6 +127,7 @@ mod tests {
     use base64::{Engine as _, engine::general_purpose::STANDARD};
 
     use super::*;
+    use crate::judge::Standing;
 
     struct Echo(TeeKind);
 
@@ -123,7 +153,7 @@ mod tests {
             count: 1,
         })
         .unwrap();
-        Arc::new(Source::new(Some(Arc::new(Echo(kind))), log))
+        Arc::new(granted(Some(Arc::new(Echo(kind))), log))
     }
 
     #[tokio::test]
@@ -149,6 +179,22 @@ mod tests {
         assert!(text.ends_with("tdx is not supported"), "{text}");
     }
 
+    #[tokio::test]
+    async fn evidence_that_is_not_granted_is_refused() {
+        let (log, standing) = (
+            Arc::<Measured>::default(),
+            Standing::Refused(Told::new("no")),
+        );
+        let judge = Arc::new(Judge::new(&standing, Arc::clone(&log)));
+        let hardware: Hardware = Some(Arc::new(Echo(TeeKind::Snp)));
+        let source = Arc::new(Source::new(hardware, log, judge));
+        let text = String::from_utf8(answer(&source, Vec::new()).await.to_bytes()).unwrap();
+        assert!(
+            text.ends_with("evidence is not granted to containers"),
+            "{text}"
+        );
+    }
+
     struct Broken;
 
     impl Tee for Broken {
@@ -167,7 +213,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_failure_is_told_without_paths_and_words_of_others() {
-        let source = Arc::new(Source::new(Some(Arc::new(Broken)), Arc::default()));
+        let source = Arc::new(granted(Some(Arc::new(Broken)), Arc::default()));
         let text = String::from_utf8(answer(&source, Vec::new()).await.to_bytes()).unwrap();
         assert!(text.starts_with("HTTP/1.1 500 "), "{text}");
         assert!(

@@ -31,7 +31,7 @@ use self::{
     evidence::Source,
     request::{Answer, Ask, HEAD_BYTES_MAX, Progress},
 };
-use crate::{initdata::Hardware, told::Told};
+use crate::{initdata::Hardware, judge::Judge, told::Told};
 
 const ADDRESS: (Ipv4Addr, u16) = (Ipv4Addr::LOCALHOST, 8006);
 /// Connections that are served at once; others wait in the kernel's queue.
@@ -46,9 +46,9 @@ const PAUSE: Duration = Duration::from_millis(100);
 /// # Errors
 ///
 /// When the address cannot be listened on.
-pub async fn serve(hardware: Hardware, log: Arc<Measured>) -> io::Result<()> {
+pub async fn serve(hardware: Hardware, log: Arc<Measured>, judge: Arc<Judge>) -> io::Result<()> {
     let listener = TcpListener::bind(ADDRESS).await?;
-    let source = Arc::new(Source::new(hardware, log));
+    let source = Arc::new(Source::new(hardware, log, judge));
     tokio::spawn(accept(listener, source, CLIENT_PATIENCE));
     Ok(())
 }
@@ -130,7 +130,7 @@ mod tests {
     async fn server(patience: Duration) -> SocketAddr {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
         let address = listener.local_addr().unwrap();
-        let source = Source::new(None, Arc::default());
+        let source = evidence::granted(None, Arc::default());
         tokio::spawn(accept(listener, Arc::new(source), patience));
         address
     }

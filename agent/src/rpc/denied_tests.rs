@@ -33,14 +33,15 @@ fn guest(standing: &Standing) -> Guest {
         images: Arc::new(Images::new(pulls, Arc::new(Scratch::memory()))),
         log: Arc::clone(&log),
         pipe_size: None,
+        output_patience: std::time::Duration::from_secs(60),
     });
     let id = ContainerId::parse(THERE).unwrap();
     containers.insert_idle(&id, &ExecId::parse(EXEC).unwrap());
     Guest {
-        judge: Judge::new(standing, log),
+        judge: Arc::new(Judge::new(standing, Arc::clone(&log))),
         sandbox: Arc::new(Sandbox::new(storages)),
         containers: Arc::new(containers),
-        network: Network::connect().unwrap(),
+        network: Network::connect(log).unwrap(),
         oom,
         destroyed: Arc::new(Notify::new()),
     }

@@ -27,7 +27,7 @@ use crate::{judge::Judge, network::Network, sandbox::Sandbox, version::VERSION};
 #[derive(Debug)]
 pub struct Guest {
     /// Judges requests.
-    pub judge: Judge,
+    pub judge: Arc<Judge>,
     /// The pod.
     pub sandbox: Arc<Sandbox>,
     /// Its containers.
@@ -315,7 +315,8 @@ agent_service! {
 
     copy_file(wire::CopyFileRequest) -> Empty = "CopyFile" |guest, message| {
         let permit = guest.permit::<request::CopyFile>(message)?;
-        blocking(move || agent_containers::copy(permit)).await?;
+        let containers = Arc::clone(&guest.containers);
+        blocking(move || containers.copy(permit)).await?;
         Ok(Empty::new())
     }
 

@@ -91,7 +91,7 @@ fn code(error: &CallError) -> Code {
         CallError::Create(CreateError::Exists(_) | CreateError::Pause(PauseError::Second))
         | CallError::Exec(ExecError::Exists { .. })
         | CallError::Sandbox(SandboxError::Exists) => Code::ALREADY_EXISTS,
-        CallError::Create(CreateError::Started(_))
+        CallError::Create(CreateError::Started(_) | CreateError::NotGranted(_))
         | CallError::Create(CreateError::Pause(PauseError::None))
         | CallError::Sandbox(SandboxError::New | SandboxError::Ended)
         | CallError::Exec(ExecError::NotRunning(_) | ExecError::Pause(_)) => {

@@ -2,7 +2,7 @@
 
 use agent_containers::{
     ContainerError, CopyError, CreateError, ExecError, LookupError, PauseError, RemoveError,
-    StorageError, StreamError, SysctlError, UserError, VolumeError,
+    StorageError, StreamError, SysctlError, Use, UserError, VolumeError,
     job::{JobError, Refusal},
     namespaces::NamespaceError,
 };
@@ -51,6 +51,7 @@ pub(crate) fn create(error: &CreateError) -> Told {
             .with(Field::what(what))
             .with(Field::container(container))
             .errno(source),
+        CreateError::NotGranted(refused) => not_granted(refused),
         CreateError::Source {
             destination,
             source,
@@ -71,6 +72,20 @@ pub(crate) fn create(error: &CreateError) -> Told {
             .with(Field::container(container))
             .because(job(source, executable)),
         CreateError::Worker(_) => Told::new("a worker thread of the agent failed"),
+    }
+}
+
+fn not_granted(refused: &Use) -> Told {
+    match refused {
+        Use::HostFiles(path) => {
+            Told::new("files of the host would cover {sent} of the image, which is not granted")
+                .with(Field::sent(FromHost(&path.to_string_lossy())))
+        }
+        Use::Capability(name) => {
+            Told::new("capability '{sent}' is not given to containers: remove it")
+                .with(Field::sent(FromHost(name)))
+        }
+        Use::Vsock => Told::new("sockets of AF_VSOCK are not granted"),
     }
 }
 

@@ -11,8 +11,11 @@
 //! live behind the same [`Engine::judge`]. A guest that was given a policy must
 //! therefore deny everything: it cannot know what the policy would allow.
 
+mod grants;
+
 use std::sync::Arc;
 
+pub use grants::Grants;
 use thiserror::Error;
 
 /// A parsed request that the policy can judge.
@@ -25,6 +28,7 @@ pub trait Request {
 #[derive(Debug)]
 pub struct Permit<R> {
     request: R,
+    grants: Arc<Grants>,
 }
 
 impl<R> Permit<R> {
@@ -32,6 +36,12 @@ impl<R> Permit<R> {
     #[must_use]
     pub fn request(&self) -> &R {
         &self.request
+    }
+
+    /// What may be done for it beyond what every guest allows.
+    #[must_use]
+    pub fn grants(&self) -> &Arc<Grants> {
+        &self.grants
     }
 
     /// Gives up the proof for the request.
@@ -68,6 +78,7 @@ enum Verdict {
 #[derive(Debug, Clone)]
 pub struct Engine {
     default: Verdict,
+    grants: Arc<Grants>,
 }
 
 impl Engine {
@@ -76,6 +87,7 @@ impl Engine {
     pub fn deny_all() -> Self {
         Self {
             default: Verdict::Deny(None),
+            grants: Arc::new(Grants::none()),
         }
     }
 
@@ -84,6 +96,7 @@ impl Engine {
     pub fn deny_all_because(reason: &str) -> Self {
         Self {
             default: Verdict::Deny(Some(reason.into())),
+            grants: Arc::new(Grants::none()),
         }
     }
 
@@ -92,7 +105,21 @@ impl Engine {
     pub fn allow_all() -> Self {
         Self {
             default: Verdict::Allow,
+            grants: Arc::new(Grants::without_policy()),
         }
+    }
+
+    /// The same, with these grants in place of its own.
+    #[must_use]
+    pub fn granting(mut self, grants: Grants) -> Self {
+        self.grants = Arc::new(grants);
+        self
+    }
+
+    /// What may be done beyond what every guest allows, whoever asks.
+    #[must_use]
+    pub fn grants(&self) -> &Arc<Grants> {
+        &self.grants
     }
 
     /// Judges one request.
@@ -102,7 +129,10 @@ impl Engine {
     /// [`Denied`] names the rule that did not allow the request.
     pub fn judge<R: Request>(&self, request: R) -> Result<Permit<R>, Denied> {
         match &self.default {
-            Verdict::Allow => Ok(Permit { request }),
+            Verdict::Allow => Ok(Permit {
+                request,
+                grants: Arc::clone(&self.grants),
+            }),
             Verdict::Deny(reason) => Err(Denied {
                 rule: R::RULE,
                 reason: reason.clone(),

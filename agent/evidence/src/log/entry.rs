@@ -16,6 +16,8 @@
 //! | `image` | [`ImageEntry`] | the mount of a pulled image |
 //! | `container` | [`ContainerEntry`] | the container's first process |
 //! | `exec` | [`ExecEntry`] | a further process |
+//! | `files` | [`FilesEntry`] | the container that sees them |
+//! | `change` | [`ChangeEntry`] | the change, or the next evidence |
 //! | `denial` | [`DenialEntry`] | the answer to a refused request |
 
 use serde::{Deserialize, Serialize};
@@ -82,6 +84,8 @@ entries! {
     Image(ImageEntry),
     Container(ContainerEntry),
     Exec(ExecEntry),
+    Files(FilesEntry),
+    Change(ChangeEntry),
     Denial(DenialEntry),
 }
 
@@ -208,6 +212,30 @@ pub struct ExecDigests {
     pub rights: Sha256Digest,
 }
 
+/// Files that the host put into the guest, as a container sees them when it is made.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FilesEntry {
+    /// Where the container has them.
+    pub at: String,
+    /// Of names, permissions and contents (`docs/workload-digest.md`).
+    pub digest: Sha256Digest,
+    /// How often these were given to a container there so far.
+    pub count: u64,
+}
+
+/// What the host changed beneath running containers. Evidence always tells the last change.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ChangeEntry {
+    /// What: `network`, or `files at /etc/app`.
+    pub what: String,
+    /// Of the digest before this change and of the change.
+    pub digest: Sha256Digest,
+    /// How many changes there were so far.
+    pub count: u64,
+}
+
 /// Requests that were refused. A host may ask without end, so the first is logged,
 /// the second, the fourth and so on.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -225,7 +253,19 @@ mod tests {
 
     #[test]
     fn an_entry_is_one_line_that_reads_back() {
-        let entries: [Entry; 3] = [
+        let entries: [Entry; 5] = [
+            FilesEntry {
+                at: "/etc/app".to_owned(),
+                digest: Sha256Digest([6; 32]),
+                count: 1,
+            }
+            .into(),
+            ChangeEntry {
+                what: "network".to_owned(),
+                digest: Sha256Digest([7; 32]),
+                count: 3,
+            }
+            .into(),
             ContainerEntry {
                 container: "c1".to_owned(),
                 image: None,

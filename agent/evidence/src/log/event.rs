@@ -46,6 +46,10 @@ pub enum Operation {
     Container,
     /// A process started in a container.
     Exec,
+    /// Files of the host that a container sees.
+    Files,
+    /// Something that the host changed while containers run.
+    Change,
     /// A request that was denied.
     Denial,
 }
@@ -68,6 +72,8 @@ impl Operation {
             Self::Image => "image",
             Self::Container => "container",
             Self::Exec => "exec",
+            Self::Files => "files",
+            Self::Change => "change",
             Self::Denial => "denial",
         }
     }

@@ -103,6 +103,16 @@ fn words(event: &Event) -> String {
             let process: String = shortly(&exec.digests.process);
             format!("in {}, process {process}…", exec.container) + &times(exec.count)
         }
+        Entry::Files(files) => {
+            format!("at {}, sha256:{}", files.at, files.digest) + &times(files.count)
+        }
+        Entry::Change(change) => {
+            let count = change.count;
+            format!(
+                "of {}, sha256:{}, the {count}. one",
+                change.what, change.digest
+            )
+        }
         Entry::Denial(denial) => format!("by {}, for the {}. time", denial.rule, denial.count),
     }
 }
