@@ -14,7 +14,7 @@ use std::{
 };
 
 use agent_image::Puller;
-use agent_image_registry::Reference;
+use agent_image_registry::{Credentials, Reference};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
 use support::*;
 
@@ -149,4 +149,26 @@ fn certificates_are_checked_against_roots_and_name() {
         begin.elapsed() < std::time::Duration::from_secs(3),
         "a wrong certificate is not asked again"
     );
+}
+
+#[test]
+fn a_token_server_without_tls_gets_no_password() {
+    let directory = directory();
+    certificates(directory.path());
+    let tokens = Registry::start(|_, _| Some(answer(200, r#"{"token":"T"}"#)));
+    let realm = format!("Bearer realm=\"http://localhost:{}/token\"", tokens.port);
+    let registry =
+        Registry::start(move |_, _| Some(answer(401, "").with("WWW-Authenticate", &realm)));
+    let port = terminate(directory.path(), registry.port);
+    let mut config = registry.config(&directory.path().join("store"));
+    config.registries.clear();
+    config.root_certificates = vec![fs::read(directory.path().join("ca.pem")).unwrap()];
+    config.pull_deadline = std::time::Duration::from_secs(10);
+    let login = format!(r#"{{"auths":{{"localhost:{port}":{{"auth":"dTpw"}}}}}}"#);
+    config.credentials = Credentials::parse(login.as_bytes()).unwrap();
+    let puller = Puller::build(config).unwrap();
+    let reference = Reference::parse(&format!("localhost:{port}/x")).unwrap();
+    let refused = puller.pull(&reference).unwrap_err().sentence();
+    assert!(refused.contains("is not protected by TLS"), "{refused}");
+    assert!(tokens.seen().is_empty());
 }

@@ -224,7 +224,7 @@ fn refuse_devices(devices: &[oci::LinuxDevice]) -> Result<(), RequestError> {
     ];
     match devices
         .iter()
-        .find(|device| !DEFAULT.contains(&(device.Major, device.Minor)))
+        .find(|device| device.Type == "b" || !DEFAULT.contains(&(device.Major, device.Minor)))
     {
         Some(device) => {
             let path = device.Path.chars().take(NAME_BYTES_MAX).collect();

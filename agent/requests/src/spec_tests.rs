@@ -89,11 +89,25 @@ fn a_process_keeps_its_user_and_gets_a_path() {
 
 #[test]
 fn hooks_user_namespaces_and_devices_are_refused() {
-    let mut hooks = spec();
-    hooks.Hooks = MessageField::some(oci::Hooks {
-        StartContainer: vec![oci::Hook::default()],
-        ..Default::default()
-    });
+    let with_hook = |set: fn(&mut oci::Hooks) -> &mut Vec<oci::Hook>| {
+        let (mut hooks, mut spec) = (oci::Hooks::default(), spec());
+        set(&mut hooks).push(oci::Hook::default());
+        spec.Hooks = MessageField::some(hooks);
+        spec
+    };
+    let mut bad = vec![
+        with_hook(|hooks| &mut hooks.Prestart),
+        with_hook(|hooks| &mut hooks.Poststart),
+        with_hook(|hooks| &mut hooks.Poststop),
+        with_hook(|hooks| &mut hooks.CreateRuntime),
+        with_hook(|hooks| &mut hooks.CreateContainer),
+        with_hook(|hooks| &mut hooks.StartContainer),
+    ];
+    let mapping = || vec![oci::LinuxIDMapping::default()];
+    let mut mapped = [spec(), spec()];
+    mapped[0].Linux.mut_or_insert_default().UIDMappings = mapping();
+    mapped[1].Linux.mut_or_insert_default().GIDMappings = mapping();
+    bad.extend(mapped);
     let mut user = spec();
     user.Linux.mut_or_insert_default().Namespaces = vec![oci::LinuxNamespace {
         Type: "user".into(),
@@ -105,7 +119,16 @@ fn hooks_user_namespaces_and_devices_are_refused() {
         Major: 254,
         ..Default::default()
     }];
-    for bad in [hooks, user, disk] {
+    let mut block = spec();
+    block.Linux.mut_or_insert_default().Devices = vec![oci::LinuxDevice {
+        Path: "/dev/null".into(),
+        Type: "b".into(),
+        Major: 1,
+        Minor: 3,
+        ..Default::default()
+    }];
+    bad.extend([user, disk, block]);
+    for bad in bad {
         assert!(matches!(
             ContainerSpec::parse(&id(), bad, Processes::Own),
             Err(RequestError::Unsupported(_))

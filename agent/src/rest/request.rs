@@ -41,6 +41,7 @@ pub(super) struct Answer {
 impl Answer {
     pub(super) const TOO_LARGE: Self = Self::text("431 Request Header Fields Too Large");
     const BAD: Self = Self::text("400 Bad Request");
+    const MISDIRECTED: Self = Self::text("421 Misdirected Request");
     const METHOD: Self = Self::text("405 Method Not Allowed");
 
     const fn text(status: &'static str) -> Self {
@@ -104,11 +105,39 @@ pub(super) fn parse(head: &[u8]) -> Progress {
         Ok(httparse::Status::Partial) => Progress::Partial,
         Ok(httparse::Status::Complete(_)) => {
             let (method, target) = (request.method.unwrap_or(""), request.path.unwrap_or(""));
-            Progress::Done(route(method, target))
+            Progress::Done(if is_for_us(request.headers) {
+                route(method, target)
+            } else {
+                Err(Answer::MISDIRECTED)
+            })
         }
         Err(httparse::Error::TooManyHeaders) => Progress::Done(Err(Answer::TOO_LARGE)),
         Err(_) => Progress::Done(Err(Answer::BAD)),
     }
+}
+
+/// Whether a request names this server: a page from elsewhere that a browser in the pod was led
+/// to by a name of its own would name itself. Without the header it is no browser's.
+fn is_for_us(headers: &[httparse::Header<'_>]) -> bool {
+    let named = headers
+        .iter()
+        .filter(|header| header.name.eq_ignore_ascii_case("host"));
+    let mut hosts = named.map(|header| host_of(header.value));
+    hosts.all(|host| matches!(host, b"127.0.0.1" | b"localhost" | b"[::1]"))
+}
+
+/// Without the port.
+fn host_of(authority: &[u8]) -> &[u8] {
+    match authority.iter().rposition(|byte| *byte == b':') {
+        Some(colon) if authority.get(colon..).is_some_and(is_port) => {
+            authority.get(..colon).unwrap_or_default()
+        }
+        _ => authority,
+    }
+}
+
+fn is_port(text: &[u8]) -> bool {
+    text.iter().skip(1).all(u8::is_ascii_digit)
 }
 
 fn route(method: &str, target: &str) -> Result<Ask, Answer> {
@@ -171,7 +200,7 @@ mod tests {
     use super::*;
 
     fn asked(target: &str) -> Result<Ask, Answer> {
-        match parse(format!("GET {target} HTTP/1.1\r\nHost: a\r\n\r\n").as_bytes()) {
+        match parse(format!("GET {target} HTTP/1.1\r\nHost: localhost\r\n\r\n").as_bytes()) {
             Progress::Done(result) => result,
             Progress::Partial => panic!("partial"),
         }
@@ -260,6 +289,33 @@ mod tests {
             parse(many.as_bytes()),
             Progress::Done(Err(Answer::TOO_LARGE))
         );
+    }
+
+    #[test]
+    fn a_request_for_another_server_is_not_answered() {
+        let asked = |host: &str| parse(format!("GET /info HTTP/1.1\r\n{host}\r\n").as_bytes());
+        for host in [
+            "",
+            "Host: 127.0.0.1:8006\r\n",
+            "host: localhost\r\n",
+            "HOST: [::1]:8006\r\n",
+        ] {
+            assert_eq!(asked(host), Progress::Done(Ok(Ask::Info)), "{host}");
+        }
+        for host in [
+            "Host: evil.example\r\n",
+            "Host: evil.example:8006\r\n",
+            "Host: 127.0.0.1.evil.example\r\n",
+            "Host: localhost\r\nHost: evil.example\r\n",
+            "Host: localhost:80:evil\r\n",
+            "Host: \r\n",
+        ] {
+            assert_eq!(
+                asked(host),
+                Progress::Done(Err(Answer::MISDIRECTED)),
+                "{host}"
+            );
+        }
     }
 
     #[test]

@@ -175,6 +175,42 @@ async fn ask_for_what_the_guest_has_not(guest: &Guest) -> Answers {
 }
 
 #[tokio::test]
+async fn bytes_that_are_no_frames_end_their_own_connection_only() {
+    use agent_protocol::rpc::{health::CheckRequest, health_ttrpc::HealthClient};
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("agent.sock");
+    let address = format!("unix://{}", path.display());
+    let mut server = crate::rpc::serve(guest(&Standing::Configured), &address)
+        .await
+        .unwrap();
+    let no_frames: [Vec<u8>; 4] = [
+        vec![0xff; 64],
+        b"GET / HTTP/1.1\r\nHost: agent\r\n\r\n".to_vec(),
+        // A request whose body is no message, and one that is cut off.
+        [&[0, 0, 0, 4, 0, 0, 0, 1, 1, 0][..], &[0xff; 4]].concat(),
+        vec![0, 0, 1, 0, 0, 0, 0, 1, 1, 0, 7],
+    ];
+    for bytes in no_frames {
+        let mut host = tokio::net::UnixStream::connect(&path).await.unwrap();
+        host.write_all(&bytes).await.unwrap();
+        host.shutdown().await.unwrap();
+        let mut answer = Vec::new();
+        let read = host.read_to_end(&mut answer);
+        let _ = tokio::time::timeout(std::time::Duration::from_secs(10), read)
+            .await
+            .unwrap();
+        drop(host);
+        let client = ttrpc::r#async::Client::connect(&address).await.unwrap();
+        let health = HealthClient::new(client);
+        let context = ttrpc::context::with_duration(std::time::Duration::from_secs(10));
+        health.check(context, &CheckRequest::new()).await.unwrap();
+    }
+    server.shutdown().await.unwrap();
+}
+
+#[tokio::test]
 async fn a_guest_that_denies_everything_answers_alike_for_what_is_there_and_what_is_not() {
     let guest = guest(&Standing::Refused(Told::new("because")));
     let mut there = ask(&guest, THERE).await;

@@ -15,6 +15,7 @@ use std::{
 
 use agent_evidence::{
     Sha256Digest,
+    azure::{Attest, workload_nonce},
     log::{Entry, Event, EventError, ExecDigests, ExecEntry, MeasurementLog},
     tee::{
         Paravisor, Tee as _, TeeError,
@@ -101,6 +102,9 @@ fn evidence_of_a_paravisors_guest_is_accepted_by_our_verifier() {
         verdict.outcome(Check::MeasurementLog),
         Some(Outcome::Passed)
     );
+    // A container cannot have the bytes of another's question signed.
+    let quoted = Attest::parse(&evidence.quote.message).unwrap().nonce;
+    assert_eq!(quoted, workload_nonce(&nonce).0);
     let verdict = judge(&evidence, b"another", None, &scene);
     assert_eq!(refusals(&verdict), [Check::QuoteNonce, Check::UserData]);
 

@@ -20,7 +20,7 @@ use super::{
     tpm::{LOG_PCR, Tpm, TpmError},
 };
 use crate::{
-    azure::{HclReport, compose},
+    azure::{HclReport, compose, workload_nonce},
     field::ReportData,
     log::MeasurementLog,
     obtained::Obtained,
@@ -100,11 +100,12 @@ impl<T: Read + Write + Send> Tee for Paravisor<T> {
         })
     }
 
-    /// CoCo's form, version 2: the quote answers the nonce and has the log in PCR 15.
+    /// CoCo's form, version 2: the quote answers [`workload_nonce`] and has the log in PCR 15.
     fn evidence(&self, nonce: &[u8], log: &MeasurementLog) -> Result<String, TeeError> {
-        let user_data = ReportData::padded(nonce).map_err(|_| TpmError::Nonce(nonce.len()))?;
-        // First, because it is quick and says at once if the nonce is too long.
-        let quote = self.tpm.quote(ATTESTATION_KEY, nonce)?;
+        let nonce = workload_nonce(nonce).0;
+        let user_data = ReportData::padded(&nonce).map_err(|_| TpmError::Nonce(nonce.len()))?;
+        // First, because it is quick.
+        let quote = self.tpm.quote(ATTESTATION_KEY, &nonce)?;
         if quote.pcrs.get(usize::from(LOG_PCR)) != Some(&log.register_256()) {
             return Err(TeeError::OtherLog);
         }

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use agent_evidence::{
     HostData, ReportData, Sha256Digest,
-    azure::{Attest, PCR_COUNT},
+    azure::{Attest, PCR_COUNT, workload_nonce},
     tee::tpm::{INITDATA_PCR, LOG_PCR},
 };
 use serde::{Deserialize, Serialize};
@@ -44,7 +44,8 @@ pub struct PcrReferences(
 /// What this one piece of evidence must say, beside the reference values.
 #[derive(Clone, Debug)]
 pub struct AzureExpected<'a> {
-    /// Qualifying data of the quote, exactly.
+    /// Qualifying data of the quote, exactly, or what they are derived from for a workload
+    /// ([`workload_nonce`]).
     pub nonce: &'a [u8],
     /// Digest of the initdata, or none if the guest has none.
     pub initdata: Option<Sha256Digest>,
@@ -117,6 +118,18 @@ impl AzureEvidence {
             data.as_ref().err().unwrap_or(&wanted),
         );
         let Ok(data) = data else { return };
+        let tagged = workload_nonce(expected.nonce).0;
+        let for_workload = Attest::parse(&self.quote.message)
+            .is_ok_and(|attest| same_bytes(&attest.nonce, &tagged));
+        let nonce = if for_workload && !expected.nonce.is_empty() {
+            tagged.as_slice()
+        } else {
+            expected.nonce
+        };
+        let expected = &AzureExpected {
+            nonce,
+            ..expected.clone()
+        };
         self.judge_user_data(data.user_data, expected.nonce, findings);
         let signed = data.key.signed(&self.quote);
         let received = if signed {
