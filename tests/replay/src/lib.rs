@@ -1,0 +1,22 @@
+//! What a kubelet asked of a node, asked again: of a real containerd, with runc and with
+//! kata-cc, and what came of it compared.
+//!
+//! The recordings in `recordings/` say what a kubelet 1.36 did for 17 pods, and in which order;
+//! tests that are written from specifications miss that. [`play`] makes the node's disk as
+//! it was, speaks the calls, and looks into each container with a probe. What runc gives is the
+//! expectation.
+
+mod disk;
+mod driver;
+mod facts;
+mod image;
+mod listing;
+mod recording;
+mod schema;
+mod stage;
+mod wire;
+
+pub use driver::{Outcome, play};
+pub use facts::{ABSENT, Differing, Facts, differing, matches};
+pub use recording::PODS;
+pub use stage::{Stage, at_once};

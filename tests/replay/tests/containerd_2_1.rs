@@ -1,0 +1,38 @@
+//! containerd 2.1, the release of the recordings: every pod.
+use anyhow::Result;
+use tests_harness::{Handler, Release};
+use tests_replay::{PODS, Stage, differing};
+
+#[test]
+fn try_it() -> Result<()> {
+    let Some(stage) = Stage::set(Release::V2_1)? else {
+        return Ok(());
+    };
+    let now = std::time::Instant::now();
+    let plain = stage.play(Handler::Runc, &PODS, 4)?;
+    println!("runc took {:?}", now.elapsed());
+    for (pod, outcome) in &plain {
+        for (k, v) in &outcome.facts {
+            println!("{pod}/{k} = {v}");
+        }
+        std::fs::create_dir_all(format!("/tmp/replay/{pod}"))?;
+        for (k, v) in &outcome.bundles {
+            std::fs::write(
+                format!("/tmp/replay/{pod}/{k}.json"),
+                serde_json::to_string_pretty(v)?,
+            )?;
+        }
+    }
+    if std::env::var_os("RUNC_ONLY").is_some() {
+        return Ok(());
+    }
+    let now = std::time::Instant::now();
+    let ours = stage.play(Handler::KataCc, &PODS, 2)?;
+    println!("kata took {:?}", now.elapsed());
+    for pod in PODS {
+        for one in differing(pod, &plain[pod].facts, &ours[pod].facts) {
+            println!("DIFF {} | {} | {}", one.name, one.plain, one.ours);
+        }
+    }
+    Ok(())
+}
