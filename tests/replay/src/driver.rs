@@ -9,7 +9,7 @@ use anyhow::{Context, Result};
 use k8s_cri::v1::{ContainerState, ContainerStatus, ExecSyncResponse};
 use prost::Message;
 use serde_json::{Value, json};
-use tests_harness::{Bed, Cri, Handler, stream, wait_until};
+use tests_harness::{Bed, Cri, Handler, built, run, stream, wait_until};
 
 use crate::{
     disk::{Disk, content},
@@ -24,6 +24,9 @@ use crate::{
 const ENDS_WITHIN: Duration = Duration::from_secs(40);
 /// Longer than a change of a volume takes to be seen.
 const SEEN_WITHIN: Duration = Duration::from_secs(40);
+const STREAMS_WITHIN: Duration = Duration::from_secs(90);
+/// What a user types.
+const INPUT: &str = "typed by a user\n";
 const LOGS: &str = "/run/bed/pods";
 
 /// What came of a pod.
@@ -121,6 +124,7 @@ impl<'bed> Player<'bed> {
                 "CreateContainer" => self.create(&call)?,
                 "StartContainer" => self.start(&call)?,
                 "ExecSync" | "Exec" => self.exec(&call)?,
+                "Attach" => self.attach(&call)?,
                 "UpdateContainerResources" => self.update(&call)?,
                 "Changed" => self.change(&call)?,
                 "StopContainer" => self.stop(&call)?,
@@ -149,6 +153,7 @@ impl<'bed> Player<'bed> {
 
     fn say(&mut self, name: String, value: impl AsRef<str>) {
         let value = self.names.plain(value.as_ref());
+        let value = value.replace('\n', "\\n");
         self.outcome.facts.insert(name, value);
     }
 
@@ -195,7 +200,6 @@ impl<'bed> Player<'bed> {
     fn keep_bundle(&mut self, name: &str, id: &str) -> Result<()> {
         let path = format!("/run/containerd/io.containerd.runtime.v2.task/k8s.io/{id}/config.json");
         if let Ok(text) = self.bed.node().read(path) {
-            let text = self.names.plain(&text);
             let spec = serde_json::from_str(&text).context("containerd's bundle is JSON")?;
             self.outcome.bundles.insert(name.to_owned(), spec);
         }
@@ -335,7 +339,13 @@ impl<'bed> Player<'bed> {
             self.containers[at].name.clone(),
         );
         let config = self.containers[at].config.clone();
-        let status = self.cri.container_status(&id)?;
+        let status = match self.cri.container_status(&id) {
+            Ok(status) => status,
+            Err(refusal) => {
+                self.say(format!("{name}/status"), format!("{refusal:#}"));
+                return Ok(());
+            }
+        };
         for (field, value) in status_facts(&status) {
             self.say(format!("{name}/status.{field}"), value);
         }
@@ -360,22 +370,57 @@ impl<'bed> Player<'bed> {
         let Some((at, live, name)) = self.find(&call.request["container_id"]) else {
             return Ok(true);
         };
-        let interactive = ["stdin", "tty"].map(|field| call.request[field] == json!(true));
-        if !self.containers[at].runs || interactive.contains(&true) {
+        if !self.containers[at].runs {
             return Ok(true);
         }
         let command = call.request["cmd"].clone();
         let words: Vec<_> = command.as_array().into_iter().flatten().collect();
         let words: Vec<_> = words.iter().filter_map(|word| word.as_str()).collect();
-        let said = match self.run(&live, &command)? {
-            Ok(answer) => {
-                let (out, err) = (text(&answer.stdout), text(&answer.stderr));
-                format!("{} out {out:?} err {err:?}", answer.exit_code)
+        let is_terminal = call.request["tty"] == json!(true);
+        let said = if is_terminal || call.request["stdin"] == json!(true) {
+            let input = if is_terminal { "" } else { INPUT };
+            self.stream(call, &live, input)?
+        } else {
+            match self.run(&live, &command)? {
+                Ok(answer) => {
+                    let (out, err) = (text(&answer.stdout), text(&answer.stderr));
+                    format!("{} out {out:?} err {err:?}", answer.exit_code)
+                }
+                Err(refusal) => refusal,
             }
-            Err(refusal) => refusal,
         };
         self.say(format!("{name}/did.{}", words.join(" ")), said);
         Ok(true)
+    }
+
+    /// Gives the container's process its input, and goes.
+    fn attach(&mut self, call: &Call) -> Result<bool> {
+        let Some((at, live, name)) = self.find(&call.request["container_id"]) else {
+            return Ok(true);
+        };
+        if self.containers[at].runs {
+            self.look()?;
+            let said = self.stream(call, &live, INPUT)?;
+            self.say(format!("{name}/attached"), said);
+            if self.containers[at].ends_alone {
+                self.wait_for_end(at)?;
+            }
+        }
+        Ok(true)
+    }
+
+    /// Speaks through a stream that containerd opens for a request.
+    fn stream(&self, call: &Call, live: &str, input: &str) -> Result<String> {
+        let mut request = call.request.clone();
+        request["container_id"] = json!(live);
+        let url = match self.ask(&call.method, &request)? {
+            Ok(answer) => wire::first_text(&answer, 1)?,
+            Err(refusal) => return Ok(refusal),
+        };
+        let mut client = self.bed.command(built("replay-stream")?);
+        client.args([&url, input]);
+        let ran = run(client, STREAMS_WITHIN)?;
+        Ok(ran.output())
     }
 
     fn run(&self, live: &str, command: &Value) -> Result<Result<ExecSyncResponse, String>> {

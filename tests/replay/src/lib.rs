@@ -6,6 +6,7 @@
 //! it was, speaks the calls, and looks into each container with a probe. What runc gives is the
 //! expectation.
 
+mod bundle;
 mod disk;
 mod driver;
 mod facts;
@@ -14,9 +15,12 @@ mod listing;
 mod recording;
 mod schema;
 mod stage;
+mod status;
 mod wire;
 
+pub use bundle::{normal, recorded};
 pub use driver::{Outcome, play};
 pub use facts::{ABSENT, Differing, Facts, differing, matches};
 pub use recording::PODS;
 pub use stage::{Stage, at_once};
+pub use status::unlike_recorded;

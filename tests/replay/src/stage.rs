@@ -77,7 +77,9 @@ pub fn at_once<T: Send>(
     std::thread::scope(|scope| {
         let worker = || -> Result<()> {
             while let Some(pod) = next() {
+                let before = std::time::Instant::now();
                 let outcome = work(pod)?;
+                eprintln!("{pod} took {:?}", before.elapsed());
                 let mut done = done.lock().unwrap_or_else(PoisonError::into_inner);
                 done.insert(pod, outcome);
             }

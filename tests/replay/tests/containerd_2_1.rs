@@ -9,9 +9,23 @@ fn try_it() -> Result<()> {
         return Ok(());
     };
     let now = std::time::Instant::now();
-    let plain = stage.play(Handler::Runc, &PODS, 4)?;
+    let wanted = std::env::var("REPLAY_PODS").unwrap_or_default();
+    let pods: Vec<_> = PODS
+        .into_iter()
+        .filter(|p| wanted.is_empty() || wanted.split(',').any(|w| w == *p))
+        .collect();
+    let plain = stage.play(Handler::Runc, &pods, 4)?;
     println!("runc took {:?}", now.elapsed());
     for (pod, outcome) in &plain {
+        for (name, spec) in tests_replay::recorded("2.1", pod)? {
+            let live = outcome.bundles.get(&name).map(tests_replay::normal);
+            if live.as_ref() != Some(&spec) {
+                println!("BUNDLE {pod}/{name}\n{spec}\n{}", live.unwrap_or_default());
+            }
+        }
+        for s in tests_replay::unlike_recorded(pod, &outcome.facts)? {
+            println!("STATUS {s}");
+        }
         for (k, v) in &outcome.facts {
             println!("{pod}/{k} = {v}");
         }
@@ -27,9 +41,9 @@ fn try_it() -> Result<()> {
         return Ok(());
     }
     let now = std::time::Instant::now();
-    let ours = stage.play(Handler::KataCc, &PODS, 2)?;
+    let ours = stage.play(Handler::KataCc, &pods, 2)?;
     println!("kata took {:?}", now.elapsed());
-    for pod in PODS {
+    for pod in pods {
         for one in differing(pod, &plain[pod].facts, &ours[pod].facts) {
             println!("DIFF {} | {} | {}", one.name, one.plain, one.ours);
         }

@@ -33,7 +33,7 @@ fn main() -> io::Result<()> {
     files::devices(&mut facts);
     let mut out = io::stdout().lock();
     for (name, value) in facts {
-        writeln!(out, "{name}={}", value.escape_debug())?;
+        writeln!(out, "{name}={}", value.replace('\n', "\\n"))?;
     }
     out.flush()
 }
