@@ -46,6 +46,12 @@ impl Stage {
         Ok(Some(Self(bed)))
     }
 
+    /// The node.
+    #[must_use]
+    pub fn bed(&self) -> &Bed {
+        &self.0
+    }
+
     /// Plays each of `pods`, `at_once` of them at a time.
     ///
     /// # Errors

@@ -41,7 +41,9 @@ fn try_it() -> Result<()> {
         return Ok(());
     }
     let now = std::time::Instant::now();
-    let ours = stage.play(Handler::KataCc, &pods, 2)?;
+    let ours = stage.play(Handler::KataCc, &pods, 2);
+    std::fs::write("/tmp/replay/containerd.log", stage.bed().containerd_log()?)?;
+    let ours = ours?;
     println!("kata took {:?}", now.elapsed());
     for pod in pods {
         for one in differing(pod, &plain[pod].facts, &ours[pod].facts) {

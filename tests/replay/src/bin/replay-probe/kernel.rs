@@ -70,9 +70,27 @@ fn status(process: &str, name: &str, facts: &mut Facts) {
         };
         if STATUS.contains(&field) {
             let words: Vec<_> = value.split_whitespace().collect();
-            facts.insert(format!("{name}.{field}"), words.join(" "));
+            let value = if field == "SigIgn" {
+                common_signals(words.first().copied().unwrap_or_default())
+            } else {
+                words.join(" ")
+            };
+            facts.insert(format!("{name}.{field}"), value);
         }
     }
+}
+
+/// Without those from 32 on: the C library's own, and whatever the node's programs left.
+fn common_signals(mask: &str) -> String {
+    let mask = u64::from_str_radix(mask, 16).unwrap_or_default();
+    format!("{:08x}", mask & 0x7fff_ffff)
+}
+
+/// May it have a user namespace? A filter of system calls says no. The probe has it then.
+pub(crate) fn user_namespace(facts: &mut Facts) {
+    let made = nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWUSER);
+    let made = made.map_or_else(|error| error.desc().to_owned(), |()| "yes".to_owned());
+    facts.insert("exec.user-namespace".to_owned(), made);
 }
 
 /// `Max open files  1024  4096  files`

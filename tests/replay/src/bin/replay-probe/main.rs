@@ -31,6 +31,7 @@ fn main() -> io::Result<()> {
     let volumes = mounts::mounts(&mut facts);
     files::volumes(&volumes, &mut facts);
     files::devices(&mut facts);
+    kernel::user_namespace(&mut facts);
     let mut out = io::stdout().lock();
     for (name, value) in facts {
         writeln!(out, "{name}={}", value.replace('\n', "\\n"))?;

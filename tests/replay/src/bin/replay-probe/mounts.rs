@@ -1,4 +1,6 @@
-//! Mounts: what each is, its options, its size.
+//! Mounts: what each is, what may be done there, its size.
+
+use std::path::Path;
 
 use crate::{Facts, read};
 
@@ -16,13 +18,30 @@ pub(crate) fn mounts(facts: &mut Facts) -> Vec<String> {
         else {
             continue;
         };
+        if point.starts_with("/sys/fs/cgroup") {
+            // Which version there is, is the node's.
+            continue;
+        }
+        let is_directory = Path::new(point).is_dir();
         let mut say = |name: &str, value: String| {
             facts.insert(format!("mount.{point}.{name}"), value);
         };
-        say("type", (*kind).to_owned());
-        say("options", sorted(options, super_options));
+        let mut all = options.split(',').chain(super_options.split(','));
+        let access = if all.any(|word| word == "ro") {
+            "ro"
+        } else {
+            "rw"
+        };
+        say("access", access.to_owned());
+        say("flags", flags(options));
         say("propagation", propagation(optional));
-        if let Some(size) = option(super_options, "size") {
+        if is_directory {
+            say("type", (*kind).to_owned());
+        }
+        if let Some(size) = option(super_options, "size")
+            && is_directory
+            && access == "rw"
+        {
             say("size", size.to_owned());
         }
         if is_volume(point) && !volumes.iter().any(|known| known == point) {
@@ -32,13 +51,13 @@ pub(crate) fn mounts(facts: &mut Facts) -> Vec<String> {
     volumes
 }
 
-/// Flags only; a mount is read-only if either it or its file system is.
-fn sorted(options: &str, super_options: &str) -> String {
-    let mut words: Vec<_> = options.split(',').collect();
-    if super_options.split(',').any(|word| word == "ro") && !words.contains(&"ro") {
-        words.retain(|word| *word != "rw");
-        words.push("ro");
-    }
+/// What may not be done there; how times are kept is a matter of taste.
+fn flags(options: &str) -> String {
+    let known = ["nodev", "noexec", "nosuid"];
+    let mut words: Vec<_> = options
+        .split(',')
+        .filter(|one| known.contains(one))
+        .collect();
     words.sort_unstable();
     words.join(",")
 }
