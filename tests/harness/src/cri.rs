@@ -75,7 +75,9 @@ impl Cri {
         wait(method, async move {
             let ready = client.ready().await;
             ready.map_err(|error| Status::unavailable(error.to_string()))?;
-            client.unary(tonic::Request::new(request), path, Bytes).await
+            client
+                .unary(tonic::Request::new(request), path, Bytes)
+                .await
         })
     }
 
@@ -310,10 +312,7 @@ fn image_spec(image: &str, handler: &str) -> ImageSpec {
     }
 }
 
-fn wait<T>(
-    method: &str,
-    call: impl Future<Output = Result<Response<T>, Status>>,
-) -> Result<T> {
+fn wait<T>(method: &str, call: impl Future<Output = Result<Response<T>, Status>>) -> Result<T> {
     let answer = executor()
         .block_on(async { tokio::time::timeout(DEADLINE, call).await })
         .with_context(|| format!("{method} took longer than {DEADLINE:?}"))?;

@@ -1,6 +1,6 @@
 //! What was seen of a pod, in words without what is chance: ids, addresses.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Facts by name: `container/what`, with `@1` behind the container after a first change.
 pub type Facts = BTreeMap<String, String>;
@@ -37,33 +37,45 @@ pub struct Differing {
 /// What stands for a fact that is not there.
 pub const ABSENT: &str = "(absent)";
 
-/// The facts that differ; of what was refused only the refusal.
+/// The facts that differ. Of a container that runs on one side only, what was refused, or how
+/// it ended, says it all.
 #[must_use]
 pub fn differing(pod: &str, plain: &Facts, ours: &Facts) -> Vec<Differing> {
-    let refused: Vec<_> = ours
-        .keys()
-        .filter_map(|name| name.strip_suffix("refused"))
-        .collect();
-    let is_hidden = |name: &str| {
-        refused.iter().any(|prefix| {
-            // After a change the container has another name: `main/`, `main@1/`.
-            let of_pod = *prefix == "pod.";
-            let container = prefix.trim_end_matches('/');
-            let own = name.split(['/', '@']).next() == Some(container);
-            (of_pod || own) && !name.ends_with("refused")
-        })
-    };
-    let names: std::collections::BTreeSet<_> = plain.keys().chain(ours.keys()).collect();
+    let names: BTreeSet<_> = plain.keys().chain(ours.keys()).collect();
     let of = |facts: &Facts, name: &str| facts.get(name).map_or(ABSENT, |value| value).to_owned();
     names
         .into_iter()
-        .filter(|name| plain.get(*name) != ours.get(*name) && !is_hidden(name))
+        .filter(|name| plain.get(*name) != ours.get(*name) && counts(name, plain, ours))
         .map(|name| Differing {
             name: format!("{pod}/{name}"),
             plain: of(plain, name),
             ours: of(ours, name),
         })
         .collect()
+}
+
+/// Refusals, of the pod or of a container.
+const REFUSALS: [&str; 2] = ["refused", "start"];
+
+fn counts(name: &str, plain: &Facts, ours: &Facts) -> bool {
+    let Some((container, what)) = name.split_once('/') else {
+        return true;
+    };
+    // After a change the container has another name: `main`, `main@1`.
+    let container = container.split('@').next().unwrap_or_default();
+    let only_ours = |what: &str| {
+        let name = format!("{container}/{what}");
+        ours.contains_key(&name) && !plain.contains_key(&name)
+    };
+    if ours.contains_key("pod.refused") {
+        return false;
+    }
+    if REFUSALS.iter().any(|refusal| only_ours(refusal)) {
+        return REFUSALS.contains(&what);
+    }
+    let seen = format!("{container}/exec.Uid");
+    let both = plain.contains_key(&seen) == ours.contains_key(&seen);
+    both || what.starts_with("status.") || what.starts_with("log.") || what == "probe"
 }
 
 /// Does `name` match `pattern`, whose `*` stands for anything?
@@ -106,6 +118,15 @@ mod tests {
         assert_eq!(names, ["p/one/refused", "p/two/a"]);
         let ours = facts(&[("pod.refused", "no")]);
         assert_eq!(differing("p", &plain, &ours).len(), 1);
+    }
+
+    #[test]
+    fn of_what_runs_on_one_side_only_the_end_differs() {
+        let plain = facts(&[("c/exec.Uid", "0"), ("c/status.exit", "0")]);
+        let ours = facts(&[("c/status.exit", "1")]);
+        let found = differing("p", &plain, &ours);
+        assert_eq!(found.len(), 1);
+        assert_eq!(found[0].name, "p/c/status.exit");
     }
 
     #[test]

@@ -6,10 +6,13 @@ use std::{
     sync::{Mutex, PoisonError},
 };
 
-use anyhow::Result;
+use anyhow::{Context, Result, ensure};
 use tests_harness::{Bed, BedOptions, Handler, Prefix, Release};
 
-use crate::{Outcome, disk::Disk, image, play};
+use crate::{Differing, Outcome, differing, disk::Disk, image, play, verdict};
+
+/// What came of each pod.
+pub type Played = BTreeMap<&'static str, Outcome>;
 
 /// A node as the recorded one was.
 #[derive(Debug)]
@@ -46,24 +49,53 @@ impl Stage {
         Ok(Some(Self(bed)))
     }
 
-    /// The node.
-    #[must_use]
-    pub fn bed(&self) -> &Bed {
-        &self.0
-    }
-
     /// Plays each of `pods`, `at_once` of them at a time.
     ///
     /// # Errors
     /// As [`play`].
-    pub fn play(
-        &self,
-        handler: Handler,
-        pods: &[&'static str],
-        workers: usize,
-    ) -> Result<BTreeMap<&'static str, Outcome>> {
+    pub fn play(&self, handler: Handler, pods: &[&'static str], workers: usize) -> Result<Played> {
         at_once(workers, pods, |pod| play(&self.0, handler, pod))
     }
+}
+
+/// The pods whose outcome containerd's own part can decide: how it mounts what it was told, how
+/// it connects streams, what it makes of an end.
+const OF_THE_RELEASE: [&str; 3] = ["emptydirs", "ends", "stdin"];
+
+/// Plays the pods that a release can change, on that release.
+///
+/// # Errors
+/// When something differs that the table does not have.
+pub fn play_what_depends_on(release: Release) -> Result<()> {
+    let Some(stage) = Stage::set(release)? else {
+        return Ok(());
+    };
+    let plain = stage.play(Handler::Runc, &OF_THE_RELEASE, OF_THE_RELEASE.len())?;
+    let ours = stage.play(Handler::KataCc, &OF_THE_RELEASE, 2)?;
+    judge(&plain, &ours, false)
+}
+
+/// Holds what differs against the table; with `everything` also the table against it.
+///
+/// # Errors
+/// What is wrong, a line each.
+pub fn judge(plain: &Played, ours: &Played, everything: bool) -> Result<()> {
+    let mut different = Vec::new();
+    for (pod, outcome) in plain {
+        let ours = ours.get(pod).context("both were played")?;
+        different.extend(differing(pod, &outcome.facts, &ours.facts));
+    }
+    if let Some(path) = std::env::var_os("REPLAY_DIFFERENCES") {
+        let line = |one: &Differing| format!("{} | {} | {}\n", one.name, one.plain, one.ours);
+        std::fs::write(path, different.iter().map(line).collect::<String>())?;
+    }
+    let verdict = verdict(&different, everything);
+    for fault in &verdict.faults {
+        // Not captured by the test program, so that they are seen.
+        writeln!(std::io::stderr(), "known fault: {fault}")?;
+    }
+    ensure!(verdict.wrong.is_empty(), "{}", verdict.wrong.join("\n"));
+    Ok(())
 }
 
 /// Does `work` for each of `pods`, `workers` of them at a time.
@@ -83,9 +115,7 @@ pub fn at_once<T: Send>(
     std::thread::scope(|scope| {
         let worker = || -> Result<()> {
             while let Some(pod) = next() {
-                let before = std::time::Instant::now();
                 let outcome = work(pod)?;
-                eprintln!("{pod} took {:?}", before.elapsed());
                 let mut done = done.lock().unwrap_or_else(PoisonError::into_inner);
                 done.insert(pod, outcome);
             }
