@@ -193,11 +193,12 @@ fn names<'a>(listing: &'a Listing, volume: &'a str) -> impl Iterator<Item = &'a 
 /// Did the kubelet make it before the pod's sandbox?
 fn is_kubelets(entry: &Entry) -> bool {
     let words: Vec<_> = entry.path.split('/').collect();
-    match words.as_slice() {
-        ["volume-subpaths", ..] | ["containers", _, ..] => false,
-        ["volumes", "kubernetes.io~empty-dir", _, _, ..] => false,
-        _ => true,
-    }
+    !matches!(
+        words.as_slice(),
+        ["volume-subpaths", ..]
+            | ["containers", _, ..]
+            | ["volumes", "kubernetes.io~empty-dir", _, _, ..]
+    )
 }
 
 fn make(entry: &Entry, path: &Path, stage: usize) -> Result<()> {

@@ -27,5 +27,5 @@ pub use facts::{ABSENT, Differing, Facts, differing, matches};
 pub use recording::{PODS, VARIANTS};
 pub use stage::{Played, Stage, at_once, judge, play_what_depends_on};
 pub use status::unlike_recorded;
-pub use table::{DIFFERENCES, Difference, FAULTS, Fault, Here, SAME};
-pub use verdict::{Verdict, unspoken, verdict};
+pub use table::{DIFFERENCES, DIFFERENCES_OF_1_7, Difference, FAULTS, Fault, Here, SAME};
+pub use verdict::{Must, Verdict, unspoken, verdict};

@@ -4,7 +4,7 @@ use std::{fmt::Write as _, fs, path::PathBuf};
 
 use anyhow::{Context, Result};
 
-use crate::table::{DIFFERENCES, FAULTS, Here, SAME};
+use crate::table::{DIFFERENCES, DIFFERENCES_OF_1_7, FAULTS, Here, SAME};
 
 const BEGIN: &str = "<!-- From tests/replay/src/table.rs; its test says when they differ. -->\n";
 const END: &str = "<!-- End of what is from the table. -->\n";
@@ -33,7 +33,7 @@ pub fn wanted() -> String {
     line(format_args!(
         "\n| otherwise, or refused | here |\n|---|---|"
     ));
-    for row in DIFFERENCES {
+    for row in DIFFERENCES.iter().chain(DIFFERENCES_OF_1_7) {
         match row.here {
             Here::Otherwise(how) => line(format_args!("| {} | {how} |", row.what)),
             Here::Refused(sentence) => {

@@ -136,9 +136,9 @@ pub const DIFFERENCES: &[Difference] = &[
         facts: &["*/mount.*.flags"],
     },
     Difference {
-        what: "propagation of the root",
+        what: "propagation of the root, and of `HostToContainer`",
         here: Otherwise("private: no mount of the node can come in later"),
-        facts: &["*/mount./.propagation"],
+        facts: &["*/mount./.propagation", "*/mount./propagated.propagation"],
     },
     Difference {
         what: "masked and read-only paths",
@@ -167,11 +167,41 @@ pub const DIFFERENCES: &[Difference] = &[
         ],
     },
     Difference {
+        what: "devices of a privileged container",
+        here: Otherwise(
+            "those that every container has; [others](capabilities.md#other-floors) cannot be opened",
+        ),
+        facts: &["privileged/main/device.*"],
+    },
+    Difference {
+        what: "capabilities of a privileged container",
+        here: Otherwise("[those that are free](capabilities.md)"),
+        facts: &["privileged/main/*.Cap*"],
+    },
+    Difference {
+        what: "masked paths of a privileged container",
+        here: Otherwise("`/proc/keys` and `/sys/firmware`, as well as those above"),
+        facts: &[
+            "privileged/main/mount./proc/keys.*",
+            "privileged/main/mount./sys/firmware.*",
+        ],
+    },
+    Difference {
         what: "the first process, with `shareProcessNamespace`",
         here: Otherwise("the guest's own `/pause`, as nobody and without capabilities"),
         facts: &["namespaces/*/first.*"],
     },
 ];
+
+/// What may differ on containerd 1.7 besides.
+pub const DIFFERENCES_OF_1_7: &[Difference] = &[Difference {
+    what: "ports below 1024 and ping without a capability, on containerd 1.7",
+    here: Otherwise("as on containerd 2: the guest sets the same two sysctls for every pod"),
+    facts: &[
+        "*/sysctl.net.ipv4.ip_unprivileged_port_start",
+        "*/sysctl.net.ipv4.ping_group_range",
+    ],
+}];
 
 /// What is wrong.
 pub const FAULTS: &[Fault] = &[

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use crate::{
     facts::{Differing, Facts, matches},
-    table::{DIFFERENCES, FAULTS, Here, SAME},
+    table::{DIFFERENCES, DIFFERENCES_OF_1_7, FAULTS, Here, SAME},
 };
 
 /// What a replay shows.
@@ -16,54 +16,57 @@ pub struct Verdict {
     pub faults: Vec<&'static str>,
 }
 
-/// Holds what differs against the table; with `everything` also the table against what
-/// differs, because every pod was played.
+/// What has to differ, or is in the table without need.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Must {
+    /// Every row and fault: all pods were played on the release of the recordings.
+    Everything,
+    /// What only containerd 1.7 does otherwise.
+    OfOldest,
+    /// Nothing: only some pods were played.
+    Nothing,
+}
+
+/// Holds what differs against the table, and the table against what must differ.
 #[must_use]
-pub fn verdict(differing: &[Differing], everything: bool) -> Verdict {
+pub fn verdict(differing: &[Differing], must: Must) -> Verdict {
     let mut verdict = Verdict::default();
-    let mut used = vec![false; DIFFERENCES.len()];
-    let mut seen = vec![0; FAULTS.len()];
+    let known = |facts: &[&str], one: &Differing| {
+        let mut all = facts.iter();
+        all.any(|pattern| matches(pattern, &one.name))
+    };
     for one in differing {
-        let known = |facts: &[&str]| facts.iter().any(|pattern| matches(pattern, &one.name));
-        let row = DIFFERENCES.iter().position(|row| known(row.facts));
-        let fault = FAULTS.iter().position(|fault| known(fault.facts));
-        if let Some(at) = row {
-            used[at] = true;
-            let Here::Refused(sentence) = DIFFERENCES[at].here else {
-                continue;
-            };
-            if !one.ours.contains(sentence) {
-                let wrong = format!("{}: {:?}, not {sentence:?}", one.name, one.ours);
+        let mut rows = DIFFERENCES.iter().chain(DIFFERENCES_OF_1_7);
+        let (plain, ours) = (&one.plain, &one.ours);
+        match rows.find(|row| known(row.facts, one)).map(|row| row.here) {
+            Some(Here::Refused(sentence)) if !ours.contains(sentence) => {
+                let wrong = format!("{}: {ours:?}, not {sentence:?}", one.name);
                 verdict.wrong.push(wrong);
             }
-        } else if let Some(at) = fault {
-            seen[at] += 1;
-        } else {
-            let (plain, ours) = (&one.plain, &one.ours);
-            let wrong = format!("{}: {plain:?} on a plain node, here {ours:?}", one.name);
-            verdict.wrong.push(wrong);
+            Some(_) => {}
+            None if FAULTS.iter().any(|fault| known(fault.facts, one)) => {}
+            None => {
+                let wrong = format!("{}: {plain:?} on a plain node, here {ours:?}", one.name);
+                verdict.wrong.push(wrong);
+            }
         }
     }
-    for (fault, seen) in FAULTS.iter().zip(seen) {
-        if seen > 0 {
-            verdict.faults.push(fault.sentence);
-        } else if everything {
-            verdict.wrong.push(format!(
-                "mended, but still listed as a fault: {}",
-                fault.sentence
-            ));
-        }
-    }
-    let rows = DIFFERENCES
-        .iter()
-        .zip(used)
-        .filter(|(_, used)| everything && !used);
-    for (row, _) in rows {
-        verdict.wrong.push(format!(
-            "differs no more, but is in the table: {}",
-            row.what
-        ));
-    }
+    let seen = |facts: &[&str]| differing.iter().any(|one| known(facts, one));
+    let (with, without): (Vec<_>, Vec<_>) = FAULTS.iter().partition(|fault| seen(fault.facts));
+    verdict.faults = with.iter().map(|fault| fault.sentence).collect();
+    let (rows, faults) = match must {
+        Must::Everything => (DIFFERENCES, without),
+        Must::OfOldest => (DIFFERENCES_OF_1_7, Vec::new()),
+        Must::Nothing => (&[][..], Vec::new()),
+    };
+    let faults = faults.iter();
+    verdict.wrong.extend(
+        faults.map(|fault| format!("mended, but still listed as a fault: {}", fault.sentence)),
+    );
+    let rows = rows.iter().filter(|row| !seen(row.facts));
+    verdict
+        .wrong
+        .extend(rows.map(|row| format!("differs no more, but is in the table: {}", row.what)));
     verdict
 }
 
@@ -95,14 +98,14 @@ mod tests {
 
     #[test]
     fn a_difference_that_is_not_in_the_table_is_wrong() {
-        let found = verdict(&[one("plain/main/no-such-fact", "b")], false);
+        let found = verdict(&[one("plain/main/no-such-fact", "b")], Must::Nothing);
         assert_eq!(found.wrong.len(), 1);
-        assert!(verdict(&[], false).wrong.is_empty());
+        assert!(verdict(&[], Must::Nothing).wrong.is_empty());
     }
 
     #[test]
     fn a_row_that_differs_no_more_is_wrong_once_everything_was_played() {
-        let wrong = verdict(&[], true).wrong;
+        let wrong = verdict(&[], Must::Everything).wrong;
         assert_eq!(wrong.len(), DIFFERENCES.len() + FAULTS.len());
     }
 
@@ -111,10 +114,17 @@ mod tests {
         let refused = |row: &&crate::table::Difference| matches!(row.here, Here::Refused(_));
         let row = DIFFERENCES.iter().find(refused).unwrap();
         let name = row.facts[0].replace('*', "x");
-        assert_eq!(verdict(&[one(&name, "cannot")], false).wrong.len(), 1);
+        assert_eq!(
+            verdict(&[one(&name, "cannot")], Must::Nothing).wrong.len(),
+            1
+        );
         let Here::Refused(sentence) = row.here else {
             return;
         };
-        assert!(verdict(&[one(&name, sentence)], false).wrong.is_empty());
+        assert!(
+            verdict(&[one(&name, sentence)], Must::Nothing)
+                .wrong
+                .is_empty()
+        );
     }
 }

@@ -107,22 +107,12 @@ impl Player<'_> {
             .map(|one| (one.live.clone(), one.name.clone()))
             .collect();
         for (live, name) in running {
-            let stage = self.stage;
-            let name = match stage {
+            let name = match self.stage {
                 0 => name,
                 stage => format!("{name}@{stage}"),
             };
             match self.run(&live, &json!([PROBE]))? {
-                Ok(answer) if answer.exit_code == 0 => {
-                    for line in text(&answer.stdout).lines() {
-                        let (fact, value) = line.split_once('=').unwrap_or((line, ""));
-                        // Nothing but files has changed.
-                        if stage > 0 && !fact.starts_with("file.") {
-                            continue;
-                        }
-                        self.say(format!("{name}/{fact}"), value);
-                    }
-                }
+                Ok(answer) if answer.exit_code == 0 => self.note_seen(&name, &answer.stdout),
                 Ok(answer) => {
                     let said = format!("{} {}", answer.exit_code, text(&answer.stderr));
                     self.say(format!("{name}/probe"), said);
@@ -131,6 +121,15 @@ impl Player<'_> {
             }
         }
         Ok(())
+    }
+
+    /// Notes what the probe printed; after a change only files, because nothing else changed.
+    fn note_seen(&mut self, name: &str, printed: &[u8]) {
+        let only = if self.stage > 0 { "file." } else { "" };
+        for line in text(printed).lines().filter(|line| line.starts_with(only)) {
+            let (fact, value) = line.split_once('=').unwrap_or((line, ""));
+            self.say(format!("{name}/{fact}"), value);
+        }
     }
 
     /// Changes volumes, and waits until their users see it.
@@ -184,15 +183,9 @@ impl Player<'_> {
             for (volume, version) in new.versions().filter(|now| !old.contains(now)) {
                 let point = mount_point(&one.config, &format!("{}/{volume}", self.disk.directory));
                 let Some(point) = point else { continue };
-                let inside = format!("{volume}/{version}/");
-                for entry in &new.entries {
-                    let Some(rest) = entry.path.strip_prefix(&inside) else {
-                        continue;
-                    };
-                    if let Kind::File { size } = entry.kind {
-                        paths.push(format!("{point}/{rest}"));
-                        bytes.extend(content(&entry.path, size, self.stage));
-                    }
+                for (inside, path, size) in files(new, volume, version) {
+                    paths.push(format!("{point}/{inside}"));
+                    bytes.extend(content(path, size, self.stage));
                 }
             }
             if !paths.is_empty() {
@@ -201,6 +194,24 @@ impl Player<'_> {
         }
         all
     }
+}
+
+/// The files of a volume's version: each by its path in it, its whole path, its size.
+fn files<'a>(
+    listing: &'a Listing,
+    volume: &str,
+    version: &str,
+) -> impl Iterator<Item = (&'a str, &'a str, usize)> {
+    let inside = format!("{volume}/{version}/");
+    listing
+        .entries
+        .iter()
+        .filter_map(move |entry| match entry.kind {
+            Kind::File { size } => {
+                Some((entry.path.strip_prefix(&inside)?, entry.path.as_str(), size))
+            }
+            _ => None,
+        })
 }
 
 /// Where a container sees what the host has at `path`.

@@ -112,7 +112,9 @@ pub(crate) fn processes(facts: &mut Facts) {
     for entry in fs::read_dir("/proc").into_iter().flatten().flatten() {
         let name = entry.file_name().to_string_lossy().into_owned();
         if name != own && name.bytes().all(|byte| byte.is_ascii_digit()) {
-            let line = read(&format!("/proc/{name}/cmdline"));
+            // It may have ended by now.
+            let line = fs::read_to_string(format!("/proc/{name}/cmdline"));
+            let line = line.unwrap_or_default();
             lines.push(line.trim_end_matches('\0').replace('\0', " "));
         }
     }
