@@ -17,6 +17,7 @@ use crate::{
 };
 
 const PODS: &str = "/var/lib/kubelet/pods";
+const EMPTY_DIRS: &str = "volumes/kubernetes.io~empty-dir";
 /// Kubelet's own disk is of a type that keeps files, and `/tmp` of the recorded node an overlay.
 const PREPARE: &str = "set -e
     truncate -s 1G /run/bed/kubelet.ext4
@@ -132,6 +133,22 @@ impl<'bed> Disk<'bed> {
             fs::write(&target, "")?;
         }
         self.mount(&["--bind", &source], inside)
+    }
+
+    /// The files in each emptyDir, by the names that the node sees.
+    pub(crate) fn written(&self, listing: &Listing) -> Result<Vec<(String, String)>> {
+        let volumes = listing.entries.iter().filter_map(|entry| {
+            let name = entry.path.strip_prefix(&format!("{EMPTY_DIRS}/"))?;
+            (!name.contains('/')).then_some((name, &entry.path))
+        });
+        volumes
+            .map(|(name, path)| {
+                let directory = format!("{}/{path}", self.directory);
+                let script = format!("cd {directory} && find . -type f | sort | tr '\\n' ' '");
+                let files = self.node.run("busybox", &["sh", "-c", &script])?;
+                Ok((name.to_owned(), files.trim_end().to_owned()))
+            })
+            .collect()
     }
 
     /// Swaps the files of each volume that `new` has in another version, in the kubelet's

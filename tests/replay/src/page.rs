@@ -53,37 +53,48 @@ pub fn wanted() -> String {
 }
 
 /// Where the page is.
-#[must_use]
-pub fn path() -> PathBuf {
+fn path() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../docs/compatibility.md")
 }
 
-/// What the page says now.
+/// The page's text before, in and after the part that the table makes.
 ///
 /// # Errors
 /// When it has no such part.
-pub fn found() -> Result<String> {
+pub fn found() -> Result<[String; 3]> {
     let text = fs::read_to_string(path()).context("reading docs/compatibility.md")?;
-    let from = text
-        .find(BEGIN)
-        .context("the page has no part from the table")?;
-    let to = text
-        .find(END)
-        .context("the page's part from the table has no end")?;
-    Ok(text
-        .get(from..to + END.len())
-        .unwrap_or_default()
-        .to_owned())
+    let begin = text.find(BEGIN);
+    let begin = begin.context("the page has no part from the table")?;
+    let end = text.find(END).filter(|end| *end >= begin);
+    let end = end.context("the page's part from the table has no end")? + END.len();
+    let parts = [0..begin, begin..end, end..text.len()];
+    Ok(parts.map(|part| text.get(part).unwrap_or_default().to_owned()))
+}
+
+/// Makes the page say what the table says.
+///
+/// # Errors
+/// When it has no such part, or cannot be written.
+pub fn write() -> Result<()> {
+    let [before, _, after] = found()?;
+    fs::write(path(), before + &wanted() + &after).context("writing docs/compatibility.md")
 }
 
 #[cfg(test)]
 mod tests {
+    use super::*;
+
+    /// `REPLAY_WRITE_PAGE=1` writes it.
     #[test]
     fn the_page_says_what_the_table_says() {
-        let (wanted, found) = (super::wanted(), super::found().unwrap());
+        if std::env::var_os("REPLAY_WRITE_PAGE").is_some() {
+            write().unwrap();
+        }
+        let [_, found, _] = found().unwrap();
         assert!(
-            wanted == found,
-            "docs/compatibility.md should have:\n{wanted}"
+            found == wanted(),
+            "docs/compatibility.md should have (REPLAY_WRITE_PAGE=1 writes it):\n{}",
+            wanted()
         );
     }
 }

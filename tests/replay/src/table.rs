@@ -73,6 +73,7 @@ pub const SAME: &[(&str, &[&str])] = &[
         "files in volumes: kinds, modes, owners, content, whether they can be written, and how they change",
         &["*/file.*", "*/write.*", "*/changed.*"],
     ),
+    ("what the node sees of an emptyDir", &["*/node/*"]),
     ("devices", &["*/device.*"]),
     (
         "host name, sysctls, addresses, routes, `/etc/hosts` and `/etc/resolv.conf`",
@@ -165,6 +166,13 @@ pub const DIFFERENCES: &[Difference] = &[
             "host-paths*/mount.*.type",
             "host-paths*/mount.*.size",
         ],
+    },
+    Difference {
+        what: "files in an emptyDir, as the node sees them",
+        here: Otherwise(
+            "none: they lie encrypted on the [scratch disk](configuration.md#scratch-disk)",
+        ),
+        facts: &["emptydirs/node/disk", "restarts/node/kept"],
     },
     Difference {
         what: "devices of a privileged container",

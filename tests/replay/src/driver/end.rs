@@ -97,6 +97,9 @@ impl Player<'_> {
         for at in running {
             self.note_end(at)?;
         }
+        for (volume, files) in self.disk.written(&self.volumes)? {
+            self.say(format!("node/{volume}"), files);
+        }
         if let Err(refusal) =
             self.ask("StopPodSandbox", &json!({"pod_sandbox_id": self.sandbox}))?
         {
