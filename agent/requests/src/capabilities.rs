@@ -151,10 +151,12 @@ pub(super) fn parse(sets: LinuxCapabilities, processes: Processes) -> Result<Val
     }))
 }
 
+/// A privileged container asks for what its containerd has itself, which on some nodes lacks
+/// one or another; nobody writes three quarters of them by name.
 fn asks_for_all(bounding: &[String]) -> bool {
-    let free = TABLE.iter().filter(|(_, standing)| *standing == Free);
-    free.map(|(name, _)| name)
-        .all(|name| bounding.iter().any(|asked| asked == name))
+    let asked = |name: &str| bounding.iter().any(|one| one == name);
+    let known = TABLE.iter().filter(|(name, _)| asked(name)).count();
+    known * 4 >= TABLE.len() * 3
 }
 
 #[cfg(test)]
@@ -224,6 +226,18 @@ mod tests {
                 assert!(!bounding(&own).contains(&name), "{name}");
             }
         }
+    }
+
+    #[test]
+    fn a_privileged_container_of_a_node_that_lacks_some_gets_what_is_left() {
+        let without = ["CAP_SYS_RESOURCE", "CAP_SYS_TIME"];
+        let asked = TABLE.map(|(name, _)| name).into_iter();
+        let asked: Vec<_> = asked.filter(|name| !without.contains(name)).collect();
+        let parsed = parse(sets(&asked), Processes::Own).unwrap();
+        assert!(bounding(&parsed).contains(&"CAP_SYS_ADMIN"));
+        assert!(!bounding(&parsed).contains(&"CAP_SYS_MODULE"));
+        // Half of them are names that somebody wrote.
+        assert!(parse(sets(&asked[..20]), Processes::Own).is_err());
     }
 
     #[test]

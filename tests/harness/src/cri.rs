@@ -22,7 +22,7 @@ use tonic::{
     transport::{Channel, Endpoint, Uri},
 };
 
-use crate::run::executor;
+use crate::{bytes::Bytes, run::executor};
 
 /// Longer than any call may take on a slow machine that emulates its processors.
 const DEADLINE: Duration = Duration::from_secs(400);
@@ -30,6 +30,7 @@ const DEADLINE: Duration = Duration::from_secs(400);
 /// A connection to containerd.
 #[derive(Debug, Clone)]
 pub struct Cri {
+    channel: Channel,
     runtime: RuntimeServiceClient<Channel>,
     image: ImageServiceClient<Channel>,
 }
@@ -58,7 +59,25 @@ impl Cri {
         })?;
         Ok(Self {
             runtime: RuntimeServiceClient::new(channel.clone()),
-            image: ImageServiceClient::new(channel),
+            image: ImageServiceClient::new(channel.clone()),
+            channel,
+        })
+    }
+
+    /// Sends a request in protobuf's bytes to `method`, such as `RuntimeService/StopContainer`,
+    /// and returns those of the answer: for what this client's types do not know.
+    ///
+    /// # Errors
+    /// containerd's answer.
+    pub fn call(&self, method: &str, request: Vec<u8>) -> Result<Vec<u8>> {
+        let path = format!("/runtime.v1.{method}").parse()?;
+        let mut client = tonic::client::Grpc::new(self.channel.clone());
+        wait(method, async move {
+            let ready = client.ready().await;
+            ready.map_err(|error| Status::unavailable(error.to_string()))?;
+            client
+                .unary(tonic::Request::new(request), path, Bytes)
+                .await
         })
     }
 
@@ -293,10 +312,7 @@ fn image_spec(image: &str, handler: &str) -> ImageSpec {
     }
 }
 
-fn wait<T>(
-    method: &'static str,
-    call: impl Future<Output = Result<Response<T>, Status>>,
-) -> Result<T> {
+fn wait<T>(method: &str, call: impl Future<Output = Result<Response<T>, Status>>) -> Result<T> {
     let answer = executor()
         .block_on(async { tokio::time::timeout(DEADLINE, call).await })
         .with_context(|| format!("{method} took longer than {DEADLINE:?}"))?;

@@ -151,8 +151,11 @@ impl Image {
     }
 }
 
-/// busybox with a link per applet, the usual directories and a user.
-fn busybox(root: &Path) -> Result<()> {
+/// A layer: busybox with a link per applet, the usual directories and a user.
+///
+/// # Errors
+/// When busybox is not installed or the root cannot be written.
+pub fn busybox(root: &Path) -> Result<()> {
     for directory in [
         "bin",
         "dev",

@@ -423,7 +423,8 @@ fn namespaces() -> NamespaceOption {
 }
 
 /// One stream of a CRI log: `time stream P|F text`, where `P` means that the line goes on.
-fn stream(log: &str, name: &str) -> String {
+#[must_use]
+pub fn stream(log: &str, name: &str) -> String {
     let mut text = String::new();
     for line in log.lines() {
         let mut fields = line.splitn(4, ' ').skip(1);

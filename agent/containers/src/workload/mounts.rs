@@ -47,6 +47,11 @@ fn one(mount: Mount, volumes: &[GuestPath]) -> Normal {
     let what = what(&mount, volumes);
     let mut options = mount.options;
     options.retain(|option| !FLOOR.contains(&option.as_str()));
+    // Nothing is mounted below a source in the guest; which of the two is asked for, is for the
+    // node's software to say (`recursiveReadOnly: IfPossible`).
+    for option in options.iter_mut().filter(|option| *option == "rro") {
+        option.remove(0);
+    }
     options.sort();
     options.dedup();
     Normal {
@@ -122,5 +127,8 @@ mod tests {
             bind(&data, &["rbind", "rprivate", "rw", "nodev"]),
             bind(&data, &[])
         );
+        // As one release of containerd asks, and another.
+        assert_eq!(bind(&data, &["rro"]), bind(&data, &["ro"]));
+        assert_ne!(bind(&data, &["rro"]), bind(&data, &["rw"]));
     }
 }

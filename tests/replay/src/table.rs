@@ -1,0 +1,277 @@
+//! What differs from a plain node, and why: the one place that says so.
+//!
+//! `docs/compatibility.md` is made of it. A difference that is not here fails the replay, and
+//! so does a row that differs no more.
+
+/// What becomes of something that is not as on a plain node.
+#[derive(Debug, Clone, Copy)]
+pub enum Here {
+    /// It is otherwise, and how.
+    Otherwise(&'static str),
+    /// It is refused, with this in the sentence.
+    Refused(&'static str),
+}
+
+use Here::{Otherwise, Refused};
+
+/// A row of the page.
+#[derive(Debug)]
+pub struct Difference {
+    /// What differs, as a user would say it.
+    pub what: &'static str,
+    /// How, or with which sentence.
+    pub here: Here,
+    /// The facts that may differ for it: `pod/container/what`, with `*` for anything.
+    pub facts: &'static [&'static str],
+}
+
+/// Something that is wrong, known, and being mended.
+#[derive(Debug)]
+pub struct Fault {
+    /// What is wrong.
+    pub sentence: &'static str,
+    /// As in [`Difference::facts`].
+    pub facts: &'static [&'static str],
+}
+
+/// What is compared, and by which facts.
+pub const SAME: &[(&str, &[&str])] = &[
+    (
+        "ids, groups and umask of first processes and execs",
+        &["*.Uid", "*.Gid", "*.Groups", "*.Umask"],
+    ),
+    (
+        "their capabilities, `no_new_privs`, seccomp mode, ignored and blocked signals",
+        &[
+            "*.Cap*",
+            "*.NoNewPrivs",
+            "*.Seccomp",
+            "*.SigIgn",
+            "*.SigBlk",
+            "*/exec.user-namespace",
+        ],
+    ),
+    (
+        "their environment, working directory and standard input",
+        &["*.env.*", "*.directory", "*/first.stdin"],
+    ),
+    (
+        "limits of memory, CPU and processes, also after a resize",
+        &[
+            "*/limit.*",
+            "*/exec.limit.*",
+            "*/exec.oom_score_adj",
+            "*/resized",
+        ],
+    ),
+    ("the processes that a container sees", &["*/processes"]),
+    (
+        "mounts: kind, access, flags, size, propagation",
+        &["*/mount.*"],
+    ),
+    (
+        "files in volumes: kinds, modes, owners, content, whether they can be written, and how they change",
+        &["*/file.*", "*/write.*", "*/changed.*"],
+    ),
+    ("what the node sees of an emptyDir", &["*/node/*"]),
+    ("devices", &["*/device.*"]),
+    (
+        "host name, sysctls, addresses, routes, `/etc/hosts` and `/etc/resolv.conf`",
+        &["*/sysctl.*", "*/network.*"],
+    ),
+    (
+        "state, exit code, reason, message, user and limits in a container's status; whether its grace period was kept",
+        &["*/status.*", "*/start"],
+    ),
+    (
+        "logs, output and input of execs, `attach`, termination messages",
+        &["*/log.*", "*/did.*", "*/attached"],
+    ),
+];
+
+/// What may differ.
+pub const DIFFERENCES: &[Difference] = &[
+    Difference {
+        what: "`hostNetwork`, `hostPID`, `hostIPC`",
+        here: Refused("the pod uses the host's network, which a VM cannot: remove hostNetwork"),
+        facts: &["host-namespaces/pod.refused"],
+    },
+    Difference {
+        what: "a `hostPath` that is a device or a socket",
+        here: Refused("of the host: a confidential pod cannot use it, so remove the volume"),
+        facts: &["host-paths/one/start"],
+    },
+    Difference {
+        what: "a capability that reaches the guest's kernel, added by name",
+        here: Refused("capability 'CAP_SYS_TIME' is not given to containers: remove it"),
+        facts: &["users/loose/start"],
+    },
+    Difference {
+        what: "the sentence for a program that is not there",
+        here: Otherwise(
+            "names image, container and program as well; reason and exit code are the same",
+        ),
+        facts: &["ends/no-program/start", "ends/no-program/status.message"],
+    },
+    Difference {
+        what: "`ulimit` where the pod says nothing",
+        here: Otherwise(
+            "1024 open files, at most 524288; processes and signals by the VM's memory. On a plain node it is containerd's own",
+        ),
+        facts: &[
+            "*/exec.limit.open-files",
+            "*/exec.limit.pending-signals",
+            "*/exec.limit.processes",
+        ],
+    },
+    Difference {
+        what: "seccomp mode of what is `Unconfined` or privileged",
+        here: Otherwise(
+            "2: the guest's [floor](capabilities.md#other-floors) filters every process",
+        ),
+        facts: &["*/exec.Seccomp", "*/first.Seccomp"],
+    },
+    Difference {
+        what: "flags of mounts",
+        here: Otherwise("volumes and the kubelet's files are `nosuid,nodev`, the root is `nodev`"),
+        facts: &["*/mount.*.flags"],
+    },
+    Difference {
+        what: "propagation of the root, and of `HostToContainer`",
+        here: Otherwise("private: no mount of the node can come in later"),
+        facts: &["*/mount./.propagation", "*/mount./propagated.propagation"],
+    },
+    Difference {
+        what: "masked and read-only paths",
+        here: Otherwise(
+            "always also `/proc/kcore`, `/proc/sysrq-trigger`, `/proc/sys/kernel/core_pattern` and `modprobe`",
+        ),
+        facts: &[
+            "*/mount./proc/kcore.*",
+            "*/mount./proc/sysrq-trigger.*",
+            "*/mount./proc/sys/kernel/core_pattern.*",
+            "*/mount./proc/sys/kernel/modprobe.*",
+        ],
+    },
+    Difference {
+        what: "`/dev/kcore`",
+        here: Otherwise("a link to the masked `/proc/kcore`"),
+        facts: &["*/device./dev/kcore"],
+    },
+    Difference {
+        what: "where ConfigMaps, Secrets and `hostPath`s lie",
+        here: Otherwise("copied into the guest's memory"),
+        facts: &[
+            "configuration/main/mount./etc/*.type",
+            "host-paths*/mount.*.type",
+            "host-paths*/mount.*.size",
+        ],
+    },
+    Difference {
+        what: "files in an emptyDir, as the node sees them",
+        here: Otherwise(
+            "none: they lie encrypted on the [scratch disk](configuration.md#scratch-disk)",
+        ),
+        facts: &["emptydirs/node/disk", "restarts/node/kept"],
+    },
+    Difference {
+        what: "devices of a privileged container",
+        here: Otherwise(
+            "those that every container has; [others](capabilities.md#other-floors) cannot be opened",
+        ),
+        facts: &["privileged/main/device.*"],
+    },
+    Difference {
+        what: "capabilities of a privileged container",
+        here: Otherwise("[those that are free](capabilities.md)"),
+        facts: &["privileged/main/*.Cap*"],
+    },
+    Difference {
+        what: "masked paths of a privileged container",
+        here: Otherwise("`/proc/keys` and `/sys/firmware`, as well as those above"),
+        facts: &[
+            "privileged/main/mount./proc/keys.*",
+            "privileged/main/mount./sys/firmware.*",
+        ],
+    },
+    Difference {
+        what: "the first process, with `shareProcessNamespace`",
+        here: Otherwise("the guest's own `/pause`, as nobody and without capabilities"),
+        facts: &["namespaces/*/first.*"],
+    },
+];
+
+/// What may differ on containerd 1.7 besides.
+pub const DIFFERENCES_OF_1_7: &[Difference] = &[Difference {
+    what: "ports below 1024 and ping without a capability, on containerd 1.7",
+    here: Otherwise("as on containerd 2: the guest sets the same two sysctls for every pod"),
+    facts: &[
+        "*/sysctl.net.ipv4.ip_unprivileged_port_start",
+        "*/sysctl.net.ipv4.ping_group_range",
+    ],
+}];
+
+/// What is wrong.
+pub const FAULTS: &[Fault] = &[
+    Fault {
+        sentence: "A volume ends with its last container: an emptyDir is empty after an init container or a restart.",
+        facts: &[
+            "restarts/main.1/log.stdout",
+            "restarts/main.2/*",
+            "emptydirs/*/file./whole/*",
+        ],
+    },
+    Fault {
+        sentence: "A `subPath` of an emptyDir is a copy of its own.",
+        facts: &[
+            "emptydirs/main/*./part*",
+            "emptydirs/main/*./one-file*",
+            "emptydirs/main/*./expanded*",
+        ],
+    },
+    Fault {
+        sentence: "A memory emptyDir at `/dev/shm` has 64 MiB, and none has the size and mode of the node's.",
+        facts: &[
+            "emptydirs/main/mount./dev/shm.size",
+            "emptydirs/main/mount./tmp.size",
+            "emptydirs/main/file./tmp",
+        ],
+    },
+    Fault {
+        sentence: "Old versions of ConfigMaps, Secrets and the like stay, and names of keys that went.",
+        facts: &["configuration/main@*/file.*"],
+    },
+    Fault {
+        sentence: "Image volumes are refused.",
+        facts: &["image-volume/main/refused"],
+    },
+    Fault {
+        sentence: "Standard input that nobody gives is an open pipe.",
+        facts: &["stdin/reads/status.*", "*/first.stdin"],
+    },
+    Fault {
+        sentence: "`seccompProfile: RuntimeDefault` filters nothing.",
+        facts: &["users/strict/exec.user-namespace"],
+    },
+    Fault {
+        sentence: "Groups that only the image knows are not given, and `HOME` is unset for a user that no file names.",
+        facts: &[
+            "user-only/non-root/*.Gid",
+            "user-only/non-root/*.Groups",
+            "user-only/non-root/status.user",
+            "*.env.HOME",
+        ],
+    },
+    Fault {
+        sentence: "Termination messages never come back.",
+        facts: &["ends/*/status.told"],
+    },
+    Fault {
+        sentence: "SIGTERM kills a first process that has no handler for it before its grace period is over.",
+        facts: &["*/status.grace", "namespaces/*/status.exit"],
+    },
+    Fault {
+        sentence: "A debug container of kubectl's is refused for its CAP_SYS_PTRACE.",
+        facts: &["life/debugger/start", "life/main/processes"],
+    },
+];

@@ -1,0 +1,255 @@
+//! The workload digests of the recorded pods (`docs/workload-digest.md`): the same from either
+//! release of containerd, and for each replica.
+//!
+//! A bundle goes the way of a real one: through the shim's own transformation, the guest's own
+//! parser, and the guest's own normal form. Transformation and normal form are private to
+//! programs, so their sources are compiled in here. Only what a mount's source becomes is
+//! spelt anew, because deciding that takes a node's disk.
+
+#![allow(
+    clippy::unwrap_used,
+    dead_code,
+    unreachable_pub,
+    reason = "sources of other crates, of which only a part is used; a test may unwrap"
+)]
+
+#[path = "../../../agent/containers/src/namespaces.rs"]
+mod namespaces;
+#[path = "../../../agent/containers/src/source.rs"]
+mod source;
+#[path = "../../../agent/containers/src/sysctls.rs"]
+mod sysctls;
+#[path = "../../../shim/src/spec.rs"]
+mod transformation;
+#[path = "../../../agent/containers/src/workload/mod.rs"]
+mod workload;
+
+use std::{fs, path::Path};
+
+use agent_evidence::log::ContainerDigests;
+use agent_protocol::{
+    path::GuestPath,
+    rpc::agent::{CreateContainerRequest, Storage},
+};
+use agent_requests::{CreateContainer, Parse};
+use serde_json::Value;
+use shim_oci::{Mount, Role, Spec};
+use tests_replay::PODS;
+use transformation::{Trim, guest_spec, shares_pid_namespace};
+use workload::PodFacts;
+
+const SHARE: &str = "/run/kata-containers/shared/containers";
+const SANDBOX: &str = "/run/kata-containers/sandbox";
+
+/// The text of a recorded bundle, if that release could run the pod.
+fn bundle(release: &str, pod: &str, container: &str) -> Option<String> {
+    let recordings = Path::new(env!("CARGO_MANIFEST_DIR")).join("recordings/bundles");
+    fs::read_to_string(recordings.join(release).join(pod).join(container)).ok()
+}
+
+/// Each container of each pod.
+fn containers() -> Vec<(&'static str, String)> {
+    let recordings = Path::new(env!("CARGO_MANIFEST_DIR")).join("recordings/bundles/2.1");
+    let mut all = Vec::new();
+    for pod in PODS {
+        for entry in fs::read_dir(recordings.join(pod)).into_iter().flatten() {
+            let name = entry.unwrap().file_name().to_string_lossy().into_owned();
+            if name != "sandbox.json" {
+                all.push((pod, name));
+            }
+        }
+    }
+    all
+}
+
+/// What a mount's source is in the guest, and the volume that it is, if it is one.
+fn in_guest(mount: &Mount, container: &str, sandbox: &str) -> (String, Option<String>) {
+    if mount.kind != "bind" {
+        return (mount.source.clone(), None);
+    }
+    if mount.source.ends_with(&format!("{sandbox}/shm")) {
+        return (format!("{SANDBOX}/shm"), None);
+    }
+    if let Some((_, name)) = mount.source.split_once("/kubernetes.io~empty-dir/") {
+        let volume = format!("{SHARE}/{sandbox}/rootfs/local/{name}");
+        return (volume.clone(), Some(volume));
+    }
+    let last = mount.destination.rsplit('/').next().unwrap_or_default();
+    let copy = format!("{SHARE}/{container}-0123456789abcdef-{last}");
+    (copy, None)
+}
+
+/// The digests of what the guest makes of a bundle; `None` where either side refuses it.
+fn digests(text: &str) -> Option<(ContainerDigests, Vec<String>)> {
+    let json: Value = serde_json::from_str(text).unwrap();
+    let spec: Spec = serde_json::from_str(text).unwrap();
+    let annotation = |name: &str| spec.annotation(&format!("io.kubernetes.cri.{name}"));
+    let sandbox = annotation("sandbox-id").unwrap().to_owned();
+    let group = json["linux"]["cgroupsPath"].as_str().unwrap();
+    let id = group.rsplit('/').next().unwrap();
+    let (mut mounts, mut volumes) = (spec.mounts.clone(), Vec::new());
+    for mount in &mut mounts {
+        let (source, volume) = in_guest(mount, id, &sandbox);
+        mount.source = source;
+        volumes.extend(volume.and_then(|volume| GuestPath::parse(&volume).ok()));
+    }
+    let trim = Trim {
+        id,
+        role: Role::Container,
+        bundle: Path::new("/bundle"),
+        mounts,
+        drop_seccomp: false,
+    };
+    let image = Storage {
+        driver: "image_guest_pull".to_owned(),
+        driver_options: vec!["image_guest_pull={}".to_owned()],
+        source: annotation("image-name").unwrap().to_owned(),
+        fstype: "overlay".to_owned(),
+        mount_point: format!("/run/kata-containers/{id}/rootfs"),
+        ..Storage::default()
+    };
+    let request = CreateContainerRequest {
+        container_id: id.to_owned(),
+        exec_id: id.to_owned(),
+        storages: vec![image],
+        OCI: Some(guest_spec(&spec, trim)).into(),
+        sandbox_pidns: shares_pid_namespace(&spec),
+        ..CreateContainerRequest::default()
+    };
+    let parsed = CreateContainer::parse(request);
+    let parsed = parsed
+        .inspect_err(|error| println!("refused: {error}"))
+        .ok()?
+        .spec;
+    let mut complete = parsed.spec;
+    complete.set_process(Some(parsed.process.process));
+    let facts = PodFacts::of(&parsed.pod);
+    let told = workload::workload(&complete, &parsed.sysctls, &volumes, &facts).unwrap();
+    Some((told.digests, told.chosen))
+}
+
+/// The text of another replica: another name, UID, address, ids, token and services.
+fn replica(text: &str) -> String {
+    let json: Value = serde_json::from_str(text).unwrap();
+    let annotation = |name: &str| {
+        let value = &json["annotations"][format!("io.kubernetes.cri.{name}")];
+        value.as_str().unwrap().to_owned()
+    };
+    let group = json["linux"]["cgroupsPath"].as_str().unwrap();
+    let id = group.rsplit('/').next().unwrap();
+    let name = annotation("sandbox-name");
+    let mut text = text.to_owned();
+    for (from, to) in [
+        (annotation("sandbox-id").as_str(), "a".repeat(64).as_str()),
+        (id, "b".repeat(64).as_str()),
+        (
+            annotation("sandbox-uid").as_str(),
+            "0e91a9b2-6f0a-4d4e-9c55-000000000001",
+        ),
+        (
+            format!("sandbox-name\": \"{name}\"").as_str(),
+            "sandbox-name\": \"other-1\"",
+        ),
+        (format!("HOSTNAME={name}").as_str(), "HOSTNAME=other-1"),
+        (format!("NAME={name}").as_str(), "NAME=other-1"),
+        (format!("POD={name}").as_str(), "POD=other-1"),
+        ("10.96.0.1", "10.97.0.9"),
+        ("kube-api-access-", "kube-api-access-x"),
+    ] {
+        text = text.replace(from, to);
+    }
+    text
+}
+
+/// An address that the guest has is told as such; natively only the UID can play that part.
+fn address_known(text: &str) -> String {
+    let json: Value = serde_json::from_str(text).unwrap();
+    let uid = json["annotations"]["io.kubernetes.cri.sandbox-uid"]
+        .as_str()
+        .unwrap();
+    let environment = json["process"]["env"].as_array().into_iter().flatten();
+    let address = environment
+        .filter_map(Value::as_str)
+        .find_map(|one| one.strip_prefix("IP="));
+    match address {
+        Some(address) => text.replace(&format!("IP={address}"), &format!("IP={uid}")),
+        None => text.to_owned(),
+    }
+}
+
+/// Which of the parts differ.
+fn differing(one: &ContainerDigests, other: &ContainerDigests) -> Vec<&'static str> {
+    let parts = [
+        ("process", one.process == other.process),
+        ("environment", one.environment == other.environment),
+        ("mounts", one.mounts == other.mounts),
+        ("rights", one.rights == other.rights),
+        ("settings", one.settings == other.settings),
+    ];
+    let differing = parts.into_iter().filter(|(_, same)| !same);
+    differing.map(|(part, _)| part).collect()
+}
+
+#[test]
+fn containerd_1_7_and_2_1_give_a_pod_the_same_digests() {
+    let mut compared = 0;
+    for (pod, container) in containers() {
+        let (Some(old), Some(new)) = (
+            bundle("1.7", pod, &container),
+            bundle("2.1", pod, &container),
+        ) else {
+            // 1.7 has no Strict groups and no image volumes.
+            assert!(matches!(pod, "users" | "image-volume"), "{pod}/{container}");
+            continue;
+        };
+        let (old, new) = (digests(&address_known(&old)), digests(&address_known(&new)));
+        let (Some((old, _)), Some((new, _))) = (&old, &new) else {
+            assert_eq!(
+                old.is_some(),
+                new.is_some(),
+                "{pod}/{container}: refused from one only"
+            );
+            continue;
+        };
+        let found = differing(old, new);
+        assert!(found.is_empty(), "{pod}/{container}: {found:?}");
+        compared += 1;
+    }
+    assert!(compared >= 15, "only {compared} containers were compared");
+}
+
+#[test]
+fn every_replica_of_a_pod_has_the_same_digests() {
+    for release in ["1.7", "2.1"] {
+        for (pod, container) in containers() {
+            let Some(text) = bundle(release, pod, &container) else {
+                continue;
+            };
+            let text = address_known(&text);
+            let (one, other) = (digests(&text), digests(&replica(&text)));
+            let (Some((one, chosen)), Some((other, others))) = (one, other) else {
+                continue;
+            };
+            let found = differing(&one, &other);
+            assert!(found.is_empty(), "{release} {pod}/{container}: {found:?}");
+            // What differs is told beside the digests.
+            assert!(chosen.is_empty() || chosen != others, "{pod}/{container}");
+        }
+    }
+}
+
+#[test]
+fn what_the_owner_decides_has_other_digests() {
+    let text = bundle("2.1", "plain", "main.json").unwrap();
+    let (one, _) = digests(&text).unwrap();
+    for (from, to, part) in [
+        ("echo hello world", "echo hello there", "process"),
+        ("GREETING=world", "GREETING=there", "environment"),
+        ("\"CAP_KILL\"", "\"CAP_SYS_PTRACE\"", "rights"),
+        ("\"/dev/termination-log\"", "\"/dev/other-log\"", "mounts"),
+    ] {
+        assert!(text.contains(from), "{from}");
+        let (other, _) = digests(&text.replace(from, to)).unwrap();
+        assert_eq!(differing(&one, &other), [part], "{from}");
+    }
+}
