@@ -105,7 +105,7 @@ pub async fn copy_all(agent: &AgentClient, plans: &[CopyPlan]) -> Result<(), Vol
             // Another container may be copying it at this moment.
             Some(copied) => {
                 let sending = || send_all(agent, plan, entries);
-                copied.0.get_or_try_init(sending).await.map(|()| ())
+                copied.0.get_or_try_init(sending).await.copied()
             }
             None => send_all(agent, plan, entries).await,
         };
