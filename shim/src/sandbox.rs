@@ -22,7 +22,7 @@ use shim_configuration::{
 };
 use shim_hypervisor::{Hypervisor, Nic, Vm, VmConfig};
 use shim_oci::{Role, Spec};
-use shim_volumes::{self as volumes, Mounts, Place};
+use shim_volumes::{self as volumes, Mounts, Place, PodVolumes};
 use thiserror::Error;
 
 use crate::{
@@ -182,6 +182,8 @@ pub(crate) struct Sandbox {
     pub(crate) timing: Arc<Timing>,
     /// The pod's files.
     pub(crate) state: StateDir,
+    /// Where its volumes are in the guest.
+    pub(crate) volumes: Arc<PodVolumes>,
     resources: tokio::sync::Mutex<Resources>,
 }
 
@@ -195,6 +197,7 @@ impl Sandbox {
             config: booted.config,
             timing: booted.timing,
             state: resources.state.clone(),
+            volumes: Arc::default(),
             resources: tokio::sync::Mutex::new(resources),
         }
     }

@@ -33,6 +33,7 @@ use crate::{
         Step, StepError, ids, make_parents, open_directory, open_root, resolve, set_owner, step,
     },
     table::Containers,
+    versions,
 };
 
 /// Ends the name of a file that is not complete; no name from a shim does.
@@ -115,7 +116,13 @@ fn copy_below(root: &Path, request: CopyFile, rules: &Rules<'_>) -> Step<()> {
         }
         FileKind::Symlink { target } => {
             rules.measured(&[b"link ", target.as_bytes()])?;
-            link(&parent, name, &target, request.owner, rules)
+            link(&parent, name, &target, request.owner, rules)?;
+            if rules.replaces && name == versions::LINK && !parents.is_empty() {
+                // What goes is told by the link, which was measured.
+                let kept = versions::keep_only(&parent, &target);
+                step("remove old versions beside", kept)?;
+            }
+            Ok(())
         }
         FileKind::Regular {
             mode,
@@ -391,6 +398,35 @@ mod tests {
             fs::read_link(root.path().join("..data")).unwrap(),
             Path::new("..two")
         );
+    }
+
+    #[test]
+    fn a_new_version_replaces_the_one_before_whole() {
+        let root = tempfile::tempdir().unwrap();
+        let link = |target: &str| FileKind::Symlink {
+            target: target.into(),
+        };
+        for (version, keys) in [("..1", &["user", "goes"][..]), ("..2", &["user", "comes"])] {
+            for key in keys {
+                let bytes = version.as_bytes();
+                let kind = piece(0, bytes.len() as u64, bytes);
+                put(root.path(), &format!("v/{version}/{key}"), kind).unwrap();
+            }
+            put(root.path(), "v/..data", link(version)).unwrap();
+            for key in keys {
+                put(
+                    root.path(),
+                    &format!("v/{key}"),
+                    link(&format!("..data/{key}")),
+                )
+                .unwrap();
+            }
+        }
+        let volume = root.path().join("v");
+        assert_eq!(fs::read(volume.join("user")).unwrap(), b"..2");
+        assert_eq!(fs::read(volume.join("comes")).unwrap(), b"..2");
+        assert!(fs::symlink_metadata(volume.join("goes")).is_err());
+        assert!(!volume.join("..1").exists());
     }
 
     #[test]

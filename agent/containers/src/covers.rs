@@ -32,10 +32,16 @@ pub(crate) fn covered(inside: &Inside, spec: &Spec, volumes: &[GuestPath]) -> Ve
 
 /// Whether what is mounted is the host's: files that it copied, or a file system in memory
 /// that came with its request.
-pub(crate) fn is_filled_by_host(mount: &Mount, volumes: &[GuestPath]) -> bool {
+fn is_filled_by_host(mount: &Mount, volumes: &[GuestPath]) -> bool {
     let path = mount.source().as_ref().and_then(|path| path.to_str());
     let of_host = |path| matches!(source(path, volumes), Source::OfHost | Source::OfPod(_));
     path.is_some_and(of_host)
+}
+
+/// Whether what is mounted are files that the host copied: what is in a volume the pod wrote.
+pub(crate) fn is_copied(mount: &Mount, volumes: &[GuestPath]) -> bool {
+    let path = mount.source().as_ref().and_then(|path| path.to_str());
+    path.is_some_and(|path| source(path, volumes) == Source::OfHost)
 }
 
 #[cfg(test)]

@@ -313,7 +313,7 @@ impl Containers {
         let bundle = paths::bundle(id);
         let pinned = Pinned::all(&bundle, spec, &self.storages, |mount, opened| {
             match mount.source() {
-                Some(source) if covers::is_filled_by_host(mount, volumes) => {
+                Some(source) if covers::is_copied(mount, volumes) => {
                     let files = (source.as_path(), opened);
                     self.host_files.give(&self.log, files, mount.destination())
                 }

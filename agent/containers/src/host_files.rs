@@ -113,8 +113,8 @@ fn of_directory(
         let found = match openat2(root, &path, flags, Mode::empty(), resolve) {
             Ok(entry) if is_directory(&entry)? => of_directory(root, &entry, &path, depth + 1)?,
             Ok(entry) => of_file(File::from(entry))?,
-            // A link to nothing is a name all the same.
-            Err(rustix::io::Errno::NOENT) => Sha256Digest::ZERO,
+            // A link to nothing is a name all the same, and so is a workload's socket.
+            Err(rustix::io::Errno::NOENT | rustix::io::Errno::NXIO) => Sha256Digest::ZERO,
             Err(error) => return Err(error.into()),
         };
         lines.push(format!("{found} {name}\n"));

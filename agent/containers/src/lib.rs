@@ -13,6 +13,7 @@
 
 mod cgroup;
 mod console;
+mod copies;
 mod copy_file;
 mod covers;
 mod create;
@@ -52,10 +53,12 @@ mod source;
 mod spec;
 mod stats;
 mod stdio;
+mod subpath;
 mod sysctls;
 mod table;
 mod termination;
 mod unread;
+mod versions;
 mod volumes;
 mod watched;
 mod wiring;

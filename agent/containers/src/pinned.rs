@@ -136,7 +136,6 @@ mod tests {
         let storage = Ephemeral {
             mount_point: GuestPath::parse(&path).unwrap(),
             options: TmpfsOptions::default(),
-            shared: true,
         };
         storages.take_ephemeral(storage).unwrap();
         path.into()

@@ -15,6 +15,7 @@ use tracing::{info, warn};
 
 use crate::{
     cgroup::Cgroup,
+    copies,
     parts::Parts,
     table::{Container, Containers, LookupError, lock},
 };
@@ -92,7 +93,7 @@ impl Containers {
         if let Err(error) = Cgroup::of(id).remove(deadline).await {
             warn!(container.id = %id, %error, "cgroup not removed");
         }
-        let (id, storages) = (id.clone(), Arc::clone(&self.storages));
+        let id = id.clone();
         let work = spawn_blocking(move || {
             let failed = |what: &'static str, result: io::Result<()>| {
                 if let Err(error) = result {
@@ -107,9 +108,10 @@ impl Containers {
                 remove_directory(&Path::new(paths::RUNTIME_ROOT).join(&id)),
             );
             failed("bundle", remove_directory(&paths::bundle(&id)));
-            for mount_point in parts.storages {
-                failed("volume", storages.give_back(&mount_point));
-            }
+            failed(
+                "copied files",
+                copies::remove(Path::new(paths::SHARED_ROOT), &id),
+            );
         });
         let _ = work.await;
     }

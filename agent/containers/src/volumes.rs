@@ -1,9 +1,11 @@
-//! Volumes that the guest makes, shared by mount point: the first container that names
-//! one makes it, the last one that goes removes it. Those of kind `ephemeral` are in
-//! memory; those of kind `local` are on the scratch disk, if there is one.
+//! Volumes that the guest makes, known by mount point: the first container that names one
+//! makes it, and it lives as long as the pod. A container's end says nothing about it: init
+//! containers fill volumes for others, and a restarted container finds what it wrote. The
+//! guest ends with its pod, and the keys of the scratch disk with the guest. Volumes of kind
+//! `ephemeral` are in memory; those of kind `local` are on the scratch disk, if there is one.
 
 use std::{
-    collections::HashMap,
+    collections::BTreeMap,
     fs::{self, File},
     io,
     os::{
@@ -21,12 +23,18 @@ use agent_requests::{
 };
 use agent_scratch_disk::{Place, Scratch, ScratchError, Volume as OnDisk};
 use rustix::mount::{
-    FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags, UnmountFlags, fsconfig_create,
+    FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags, fsconfig_create,
     fsconfig_set_string, fsmount, fsopen, move_mount,
 };
 use thiserror::Error;
 
-use crate::shared_root::{directory_below, open_below, open_root};
+use crate::{
+    shared_root::{directory_below, open_below, open_root},
+    subpath::open_part,
+};
+
+/// The most volumes that are made for a pod.
+const VOLUMES_MAX: usize = 256;
 
 /// A volume cannot be had.
 #[derive(Debug, Error)]
@@ -48,28 +56,19 @@ pub enum VolumeError {
     /// The kernel refused.
     #[error(transparent)]
     Kernel(#[from] io::Error),
-}
-
-#[derive(Debug)]
-enum Kind {
-    Mount,
-    OnDisk(OnDisk),
-}
-
-#[derive(Debug)]
-struct Volume {
-    kind: Kind,
-    /// Its root directory, whatever lies at its mount point.
-    root: OwnedFd,
-    users: usize,
-    /// Kept when nobody uses it.
-    shared: bool,
+    /// The pod has too many.
+    #[error("the pod has {VOLUMES_MAX} volumes already")]
+    TooMany,
+    /// What is in a volume is the workload's, so nothing is mounted there.
+    #[error("it lies in volume {0}, or that one in it")]
+    Nested(GuestPath),
 }
 
 /// The volumes there are.
 #[derive(Debug)]
 pub struct Storages {
-    volumes: Mutex<HashMap<GuestPath, Volume>>,
+    /// Each with its root directory, whatever lies at its mount point.
+    made: Mutex<BTreeMap<GuestPath, OwnedFd>>,
     scratch: Arc<Scratch>,
 }
 
@@ -85,12 +84,12 @@ impl Storages {
     #[must_use]
     pub fn new(scratch: Arc<Scratch>) -> Self {
         Self {
-            volumes: Mutex::default(),
+            made: Mutex::default(),
             scratch,
         }
     }
 
-    /// Takes a share in a file system in memory, mounting it if nobody has it.
+    /// Mounts a file system in memory, unless it is there already.
     ///
     /// # Errors
     ///
@@ -99,16 +98,13 @@ impl Storages {
         let Ephemeral {
             mount_point,
             options,
-            shared,
         } = storage;
-        self.take(mount_point, shared, |path| {
-            let root = mount_tmpfs(&directory_below(path)?, &options)?;
-            Ok((Kind::Mount, root))
+        self.take(mount_point, |path| {
+            mount_tmpfs(&directory_below(path)?, &options)
         })
     }
 
-    /// Takes a share in a directory, making it if nobody has it; waits for the scratch
-    /// disk.
+    /// Makes a directory, unless it is there already; waits for the scratch disk.
     ///
     /// # Errors
     ///
@@ -124,23 +120,22 @@ impl Storages {
             }
         };
         let path = storage.path.clone();
-        self.take(path, storage.shared, |path| {
+        self.take(path, |path| {
             let target = directory_below(path)?;
-            match (place, storage.size) {
-                (Place::Disk { .. }, size) => {
-                    let volume = OnDisk::make(size)?;
+            match place {
+                Place::Disk { .. } => {
+                    let volume = OnDisk::make(storage.size)?;
                     own(&File::open(volume.path())?, &storage)?;
-                    let root = volume.bind(&target)?;
-                    Ok((Kind::OnDisk(volume), root))
+                    volume.bind(&target)
                 }
-                (Place::Memory, size) => {
+                Place::Memory => {
                     let options = TmpfsOptions {
-                        size,
+                        size: storage.size,
                         mode: Some(storage.mode),
                         group: storage.group,
                         no_exec: false,
                     };
-                    Ok((Kind::Mount, mount_tmpfs(&target, &options)?))
+                    mount_tmpfs(&target, &options)
                 }
             }
         })
@@ -149,84 +144,52 @@ impl Storages {
     fn take(
         &self,
         mount_point: GuestPath,
-        shared: bool,
-        make: impl FnOnce(&GuestPath) -> io::Result<(Kind, OwnedFd)>,
+        make: impl FnOnce(&GuestPath) -> io::Result<OwnedFd>,
     ) -> Result<GuestPath, StorageError> {
-        let mut volumes = self.volumes.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(volume) = volumes.get_mut(&mount_point) {
-            volume.users += 1;
+        let mut made = self.made.lock().unwrap_or_else(PoisonError::into_inner);
+        if made.contains_key(&mount_point) {
             return Ok(mount_point);
         }
-        match make(&mount_point) {
-            Ok((kind, root)) => {
-                volumes.insert(
-                    mount_point.clone(),
-                    Volume {
-                        kind,
-                        root,
-                        users: 1,
-                        shared,
-                    },
-                );
+        let root = match made.keys().find(|other| are_nested(other, &mount_point)) {
+            Some(other) => Err(VolumeError::Nested(other.clone())),
+            None if made.len() >= VOLUMES_MAX => Err(VolumeError::TooMany),
+            None => make(&mount_point).map_err(VolumeError::Kernel),
+        };
+        match root {
+            Ok(root) => {
+                made.insert(mount_point.clone(), root);
                 Ok(mount_point)
             }
             Err(source) => Err(StorageError {
                 mount_point,
-                source: source.into(),
+                source,
             }),
         }
     }
 
     /// Opens what a path names: in the volume that has its mount point there, or else among
-    /// what the host and the guest put there. No link is followed on the way, and no mount
-    /// crossed.
+    /// what the host and the guest put there. In a volume it comes to exist if it does not, and
+    /// links of the workload are followed that stay there; else none is, and no mount crossed.
     ///
     /// # Errors
     ///
-    /// When there is no such file.
+    /// When there is no such file, or it lies elsewhere.
     pub(crate) fn open(&self, path: &Path) -> io::Result<OwnedFd> {
-        let volumes = self.volumes.lock().unwrap_or_else(PoisonError::into_inner);
-        let holding = volumes.iter().filter_map(|(mount_point, volume)| {
-            let inner = path.strip_prefix(mount_point).ok()?;
-            Some((inner, &volume.root))
-        });
-        match holding.min_by_key(|(inner, _)| inner.components().count()) {
-            Some((inner, root)) if inner.as_os_str().is_empty() => root.try_clone(),
-            Some((inner, root)) => open_below(root, inner),
+        let made = self.made.lock().unwrap_or_else(PoisonError::into_inner);
+        let holding = made
+            .iter()
+            .find_map(|(mount_point, root)| Some((path.strip_prefix(mount_point).ok()?, root)));
+        match holding {
+            Some((part, root)) if part.as_os_str().is_empty() => root.try_clone(),
+            Some((part, root)) => open_part(root, part),
             None => open_outside_volumes(path),
         }
     }
+}
 
-    /// Gives a share back; the last one removes the volume unless it is shared.
-    ///
-    /// # Errors
-    ///
-    /// When the volume cannot be removed.
-    pub fn give_back(&self, mount_point: &GuestPath) -> io::Result<()> {
-        let mut volumes = self.volumes.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some(volume) = volumes.get_mut(mount_point) else {
-            return Ok(());
-        };
-        volume.users = volume.users.saturating_sub(1);
-        if volume.users > 0 || volume.shared {
-            return Ok(());
-        }
-        let Some(volume) = volumes.remove(mount_point) else {
-            return Ok(());
-        };
-        let unmount = || {
-            let flags = UnmountFlags::DETACH | UnmountFlags::NOFOLLOW;
-            rustix::mount::unmount(mount_point.as_str(), flags)?;
-            fs::remove_dir(mount_point)
-        };
-        match volume.kind {
-            Kind::Mount => unmount(),
-            Kind::OnDisk(directory) => {
-                let unmounted = unmount();
-                directory.remove().and(unmounted)
-            }
-        }
-    }
+fn are_nested(one: &GuestPath, other: &GuestPath) -> bool {
+    let (one, other): (&Path, &Path) = (one.as_ref(), other.as_ref());
+    one.starts_with(other) || other.starts_with(one)
 }
 
 fn open_outside_volumes(path: &Path) -> io::Result<OwnedFd> {
@@ -248,7 +211,7 @@ fn own(directory: &File, storage: &Local) -> io::Result<()> {
 /// Mounts a fresh file system in memory; answers with its root.
 fn mount_tmpfs(target: &OwnedFd, options: &TmpfsOptions) -> io::Result<OwnedFd> {
     let context = fsopen("tmpfs", FsOpenFlags::FSOPEN_CLOEXEC)?;
-    for (key, value) in tmpfs_settings(options) {
+    for (key, value) in tmpfs_settings(options, memory_bytes()?) {
         fsconfig_set_string(&context, key, value)?;
     }
     fsconfig_create(&context)?;
@@ -262,14 +225,26 @@ fn mount_tmpfs(target: &OwnedFd, options: &TmpfsOptions) -> io::Result<OwnedFd> 
     Ok(root)
 }
 
-fn tmpfs_settings(options: &TmpfsOptions) -> Vec<(&'static str, String)> {
+/// The memory of this machine.
+fn memory_bytes() -> io::Result<u64> {
+    let text = fs::read_to_string("/proc/meminfo")?;
+    let line = text.lines().find_map(|line| line.strip_prefix("MemTotal:"));
+    let kib = line.and_then(|line| line.trim().strip_suffix(" kB")?.parse::<u64>().ok());
+    let kib = kib.ok_or_else(|| io::Error::other("/proc/meminfo names no MemTotal"))?;
+    Ok(kib.saturating_mul(1024))
+}
+
+/// Settings for the kernel. A size that the machine's memory cannot hold, such as that of the
+/// whole node, would let a pod fill it up: the kernel's own limit, half of it, holds then.
+fn tmpfs_settings(options: &TmpfsOptions, memory_bytes: u64) -> Vec<(&'static str, String)> {
     let set_group = if options.group.is_some() { 0o2000 } else { 0 };
-    let mode = options.mode.unwrap_or(0o777) | set_group;
+    let mode = options.mode.unwrap_or(0o1777) | set_group;
     let mut settings = vec![
         ("source", "tmpfs".to_owned()),
         ("mode", format!("{mode:o}")),
     ];
-    settings.extend(options.size.map(|size| ("size", size.to_string())));
+    let size = options.size.filter(|size| *size < memory_bytes);
+    settings.extend(size.map(|size| ("size", size.to_string())));
     settings.extend(options.group.map(|group| ("gid", group.to_string())));
     settings
 }
@@ -278,34 +253,46 @@ fn tmpfs_settings(options: &TmpfsOptions) -> Vec<(&'static str, String)> {
 mod tests {
     use super::*;
 
-    fn path() -> GuestPath {
-        GuestPath::parse("/run/kata-containers/sandbox/v").unwrap()
+    fn path(name: &str) -> GuestPath {
+        GuestPath::parse(&format!("/run/kata-containers/sandbox/{name}")).unwrap()
+    }
+
+    fn any_directory() -> io::Result<OwnedFd> {
+        Ok(File::open("/")?.into())
     }
 
     #[test]
-    fn a_volume_is_made_once_and_counted() {
+    fn a_volume_is_made_once_however_many_containers_come_and_go() {
         let storages = Storages::default();
         let mut made = 0;
         for _ in 0..3 {
-            storages
-                .take(path(), true, |_| {
-                    made += 1;
-                    Ok((Kind::Mount, File::open("/")?.into()))
-                })
-                .unwrap();
+            let make = |_: &GuestPath| {
+                made += 1;
+                any_directory()
+            };
+            storages.take(path("v"), make).unwrap();
         }
         assert_eq!(made, 1);
-        storages.give_back(&path()).unwrap();
-        let volumes = storages.volumes.lock().unwrap();
-        assert_eq!(volumes.get(&path()).unwrap().users, 2);
     }
 
     #[test]
-    fn a_volume_that_fails_is_not_counted() {
+    fn a_volume_that_fails_is_not_there() {
         let storages = Storages::default();
-        let failed = storages.take(path(), false, |_| Err(io::Error::other("no")));
+        let failed = storages.take(path("v"), |_| Err(io::Error::other("no")));
         assert!(failed.is_err());
-        assert!(storages.volumes.lock().unwrap().is_empty());
+        assert!(storages.made.lock().unwrap().is_empty());
+    }
+
+    #[test]
+    fn no_volume_lies_in_another() {
+        let storages = Storages::default();
+        storages.take(path("v/w"), |_| any_directory()).unwrap();
+        for nested in ["v", "v/w/x"] {
+            let error = storages.take(path(nested), |_| any_directory());
+            let nested_error = matches!(error.unwrap_err().source, VolumeError::Nested(_));
+            assert!(nested_error, "{nested}");
+        }
+        storages.take(path("v/w2"), |_| any_directory()).unwrap();
     }
 
     #[test]
@@ -316,14 +303,22 @@ mod tests {
             group: Some(7),
             no_exec: true,
         };
-        let text = |options| {
-            let settings = tmpfs_settings(options).into_iter();
+        let text = |options, memory_bytes| {
+            let settings = tmpfs_settings(options, memory_bytes).into_iter();
             let words: Vec<_> = settings
                 .map(|(key, value)| format!("{key}={value}"))
                 .collect();
             words.join(",")
         };
-        assert_eq!(text(&options), "source=tmpfs,mode=3777,size=4096,gid=7");
-        assert_eq!(text(&TmpfsOptions::default()), "source=tmpfs,mode=777");
+        let whole = "source=tmpfs,mode=3777,size=4096,gid=7";
+        assert_eq!(text(&options, 8192), whole);
+        assert_eq!(text(&options, 4096), "source=tmpfs,mode=3777,gid=7");
+        let plain = TmpfsOptions::default();
+        assert_eq!(text(&plain, 1), "source=tmpfs,mode=1777");
+    }
+
+    #[test]
+    fn the_memory_of_a_machine_is_known() {
+        assert!(memory_bytes().unwrap() > 1 << 20);
     }
 }

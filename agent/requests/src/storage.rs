@@ -39,15 +39,14 @@ pub enum ImagePull {
     Reference(String),
 }
 
-/// A file system in memory.
+/// A file system in memory. Like every volume it lives as long as the pod, whatever the
+/// request's `shared` says.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Ephemeral {
     /// Where it is mounted.
     pub mount_point: GuestPath,
     /// How.
     pub options: TmpfsOptions,
-    /// Whether it outlives its containers.
-    pub shared: bool,
 }
 
 /// A directory of the guest.
@@ -61,8 +60,6 @@ pub struct Local {
     pub group: Option<u32>,
     /// The most bytes it holds.
     pub size: Option<u64>,
-    /// Whether it outlives its containers.
-    pub shared: bool,
 }
 
 /// Options of a file system in memory.
@@ -70,7 +67,7 @@ pub struct Local {
 pub struct TmpfsOptions {
     /// The most bytes it holds; half of the memory if not given.
     pub size: Option<u64>,
-    /// Permissions of its root.
+    /// Permissions of its root; those of `/tmp` if not given.
     pub mode: Option<u32>,
     /// Group of its root.
     pub group: Option<u32>,
@@ -168,7 +165,6 @@ pub(super) fn ephemeral(entry: agent::Storage) -> Result<Ephemeral, RequestError
     Ok(Ephemeral {
         mount_point: below(SANDBOX_ROOT, &entry.mount_point)?,
         options,
-        shared: entry.shared,
     })
 }
 
@@ -179,7 +175,6 @@ fn local(entry: agent::Storage) -> Result<Local, RequestError> {
         mode: 0o777,
         group: fs_group(&entry),
         size: None,
-        shared: entry.shared,
     };
     for option in &entry.options {
         match option.split_once('=') {

@@ -1,5 +1,5 @@
 //! Volumes on the scratch disk: a directory each, bound to where the pod expects it,
-//! in a project of its own if it has a limit.
+//! in a project of its own if it has a limit. They end with the guest.
 //!
 //! The limit is ext4's project quota. It holds for every process of the pod that has
 //! not `CAP_SYS_RESOURCE`, which containers do not have unless their pod asks for it;
@@ -65,14 +65,5 @@ impl Volume {
             MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
         move_mount(&root, c"", target, c"", whole)?;
         Ok(root)
-    }
-
-    /// Removes it and what is in it.
-    ///
-    /// # Errors
-    ///
-    /// When something in it cannot be removed.
-    pub fn remove(self) -> io::Result<()> {
-        fs::remove_dir_all(self.0)
     }
 }

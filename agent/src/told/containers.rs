@@ -225,6 +225,10 @@ pub(crate) fn storage(error: &StorageError) -> Told {
     match &error.source {
         VolumeError::Scratch(error) => told.because(disk::scratch(error)),
         VolumeError::Kernel(error) => told.errno(error),
+        VolumeError::TooMany => told.because(Told::new("the pod has too many volumes already")),
+        VolumeError::Nested(other) => told.because(
+            Told::new("it lies in volume {path}, or that one in it").with(Field::path(other)),
+        ),
     }
 }
 

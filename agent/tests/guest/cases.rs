@@ -28,6 +28,12 @@ use crate::{
         terminal_has_a_size_and_an_end,
     },
     vm::MAC,
+    volume_cases::{
+        a_new_version_comes_in_one_step_and_the_old_one_goes,
+        a_part_leads_nowhere_out_of_its_volume,
+        a_volume_in_memory_outlives_its_containers_and_is_held_to_its_size,
+        a_volume_lives_as_long_as_the_pod_and_a_part_of_it_is_that_part,
+    },
 };
 
 pub(crate) type Case = for<'a> fn(&'a Host) -> Pin<Box<dyn Future<Output = Outcome> + 'a>>;
@@ -66,6 +72,10 @@ cases! {
     wrong_containers_leave_nothing,
     many_containers_at_once,
     what_a_pod_writes_is_on_the_disk_and_cannot_be_read_there,
+    a_volume_lives_as_long_as_the_pod_and_a_part_of_it_is_that_part,
+    a_volume_in_memory_outlives_its_containers_and_is_held_to_its_size,
+    a_part_leads_nowhere_out_of_its_volume,
+    a_new_version_comes_in_one_step_and_the_old_one_goes,
     files_are_made_on_the_disk_by_all_at_once,
     a_volume_is_held_to_its_size,
     an_image_takes_memory_only_without_a_disk,

@@ -22,6 +22,7 @@ mod swtpm;
 mod tools;
 mod tpm;
 mod vm;
+mod volume_cases;
 
 use std::{
     path::{Path, PathBuf},

@@ -13,7 +13,7 @@ use shim_agent_client::GuestProcess;
 use shim_configuration::{Config, Source, TaskOptions};
 use shim_oci::{self as oci, Membership, Role, Spec};
 use shim_volumes::{
-    self as volumes, VolumeError, VolumePlan,
+    self as volumes, VolumePlan,
     guest_pull::{self, RootfsMount},
 };
 
@@ -238,7 +238,9 @@ async fn make_container(sandbox: &Sandbox, parsed: &mut Parsed) -> Result<Contai
     let storage = image_storage(sandbox, parsed)?;
     let image = storage.source.clone();
     let mut plan = plan_volumes(sandbox, parsed).await?;
-    copy_volumes(sandbox, &plan).await?;
+    volumes::copy_all(&sandbox.agent, &plan.copies)
+        .await
+        .map_err(|error| TaskError::failed(&error))?;
     let mounts = std::mem::take(&mut plan.mounts);
     let mut storages = vec![storage];
     storages.append(&mut plan.storages);
@@ -285,10 +287,12 @@ fn image_storage(sandbox: &Sandbox, parsed: &Parsed) -> Result<Storage, TaskErro
 async fn plan_volumes(sandbox: &Sandbox, parsed: &Parsed) -> Result<VolumePlan, TaskError> {
     let (id, pod, spec) = (parsed.id.clone(), sandbox.id().clone(), parsed.spec.clone());
     let limits = sandbox.config.runtime.empty_dir_limits.clone();
+    let known = Arc::clone(&sandbox.volumes);
     let planning = tokio::task::spawn_blocking(move || {
         let owner = volumes::VolumeOwner {
             container: &id,
             sandbox: &pod,
+            pod: &known,
             limits: &limits,
         };
         volumes::plan(owner, &spec)
@@ -297,21 +301,6 @@ async fn plan_volumes(sandbox: &Sandbox, parsed: &Parsed) -> Result<VolumePlan, 
         Ok(plan) => plan.map_err(|error| TaskError::invalid(&error)),
         Err(error) => Err(TaskError::failed(&error)),
     }
-}
-
-async fn copy_volumes(sandbox: &Sandbox, plan: &VolumePlan) -> Result<(), TaskError> {
-    for file in &plan.copies {
-        volumes::copy(&sandbox.agent, file)
-            .await
-            .map_err(|source| {
-                TaskError::failed(&VolumeError::Copy {
-                    mount_source: file.place.path().display().to_string(),
-                    destination: file.destination.clone(),
-                    source: Box::new(source),
-                })
-            })?;
-    }
-    Ok(())
 }
 
 fn container_request(

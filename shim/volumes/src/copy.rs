@@ -19,7 +19,7 @@ use thiserror::Error;
 use tokio::{fs::File, io::AsyncReadExt, task::spawn_blocking};
 
 use crate::{
-    Place,
+    Copied, Place, VolumeError,
     place::readable,
     walk::{Content, DEPTH_MAX, ENTRIES_MAX, Entry, entries},
 };
@@ -37,6 +37,10 @@ pub struct CopyPlan {
     pub guest: String,
     /// Where the container sees it, for messages.
     pub destination: String,
+    /// Set when it is there, if it is copied once for the whole pod.
+    pub copied: Option<Copied>,
+    /// Whether what is in it is there already.
+    pub only_directory: bool,
 }
 
 impl CopyPlan {
@@ -82,18 +86,64 @@ pub enum CopyError {
     Agent(#[from] AgentError),
 }
 
+/// Copies what a container needs. Everything is looked at before anything is sent.
+///
+/// # Errors
+///
+/// [`VolumeError::Copy`] names the volume.
+pub async fn copy_all(agent: &AgentClient, plans: &[CopyPlan]) -> Result<(), VolumeError> {
+    let mut listed = Vec::new();
+    for plan in plans {
+        let is_there = |copied: &Copied| copied.0.initialized();
+        if !plan.copied.as_ref().is_some_and(is_there) {
+            let entries = list(plan).await.map_err(|error| failed(plan, error))?;
+            listed.push((plan, entries));
+        }
+    }
+    for (plan, entries) in listed {
+        let sent = match &plan.copied {
+            // Another container may be copying it at this moment.
+            Some(copied) => {
+                let sending = || send_all(agent, plan, entries);
+                copied.0.get_or_try_init(sending).await.copied()
+            }
+            None => send_all(agent, plan, entries).await,
+        };
+        sent.map_err(|error| failed(plan, error))?;
+    }
+    Ok(())
+}
+
+fn failed(plan: &CopyPlan, source: CopyError) -> VolumeError {
+    VolumeError::Copy {
+        mount_source: plan.place.path().display().to_string(),
+        destination: plan.destination.clone(),
+        source: Box::new(source),
+    }
+}
+
 /// Copies a file or tree.
 ///
 /// # Errors
 ///
 /// [`CopyError`] names the file.
-pub async fn copy(agent: &AgentClient, plan: &CopyPlan) -> Result<(), CopyError> {
+pub(crate) async fn copy(agent: &AgentClient, plan: &CopyPlan) -> Result<(), CopyError> {
+    let entries = list(plan).await?;
+    send_all(agent, plan, entries).await
+}
+
+async fn list(plan: &CopyPlan) -> Result<Vec<Entry>, CopyError> {
+    let plan = plan.clone();
+    blocking(plan.place.path().to_owned(), move || entries(&plan)).await
+}
+
+async fn send_all(
+    agent: &AgentClient,
+    plan: &CopyPlan,
+    entries: Vec<Entry>,
+) -> Result<(), CopyError> {
     let mut left = BYTES_MAX;
-    let walked = {
-        let plan = plan.clone();
-        blocking(plan.place.path().to_owned(), move || entries(&plan))
-    };
-    for entry in walked.await? {
+    for entry in entries {
         let (metadata, data) = match &entry.content {
             Content::File => {
                 left = copy_file(agent, plan, entry, left).await?;

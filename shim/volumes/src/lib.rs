@@ -6,15 +6,24 @@
 //! and every copy is bounded.
 
 mod copy;
+mod empty_dir;
+mod error;
 pub mod guest_pull;
+mod kubelet;
+mod mountinfo;
 mod place;
 mod plan;
+#[cfg(test)]
+mod plan_tests;
+mod pod;
 mod refresh;
 #[cfg(test)]
 mod tests;
 mod walk;
 
-pub use copy::{CopyError, CopyPlan, copy};
+pub use copy::{CopyError, CopyPlan, copy_all};
+pub use error::VolumeError;
 pub use place::{Mounts, Place};
-pub use plan::{VolumeError, VolumeOwner, VolumePlan, plan, shm_storage};
+pub use plan::{VolumeOwner, VolumePlan, plan, shm_storage};
+pub use pod::{Copied, PodVolumes};
 pub use refresh::{is_updated, refresh};

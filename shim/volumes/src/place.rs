@@ -7,7 +7,7 @@
 //! later. What is opened is looked at before it is read, so that no device or pipe is touched.
 
 use std::{
-    fs::{File, Metadata, OpenOptions},
+    fs::{self, File, Metadata, OpenOptions},
     io::{self, Read, Write},
     os::{
         fd::{AsFd, AsRawFd},
@@ -20,7 +20,6 @@ use std::{
 use nix::{
     errno::Errno,
     fcntl::{AT_FDCWD, OFlag, OpenHow, ResolveFlag, openat2, readlinkat},
-    sys::statfs::{TMPFS_MAGIC, fstatfs},
 };
 
 /// What becomes of mounts below a directory.
@@ -78,9 +77,12 @@ impl Place {
         self.file.metadata()
     }
 
-    /// Whether it lies in memory.
-    pub(crate) fn is_in_memory(&self) -> bool {
-        fstatfs(&*self.file).is_ok_and(|found| found.filesystem_type() == TMPFS_MAGIC)
+    /// The number of the mount that it lies on, as the list of mounts has it.
+    pub(crate) fn mount_id(&self) -> io::Result<u64> {
+        let text = fs::read_to_string(format!("/proc/self/fdinfo/{}", self.file.as_raw_fd()))?;
+        let mut lines = text.lines();
+        let id = lines.find_map(|line| line.strip_prefix("mnt_id:")?.trim().parse().ok());
+        id.ok_or_else(|| io::Error::other("the kernel does not say on which mount it lies"))
     }
 
     /// Reads a regular file, up to a number of bytes.
@@ -167,11 +169,12 @@ fn reopen(file: &File, options: &mut OpenOptions) -> io::Result<File> {
 
 #[cfg(test)]
 mod tests {
-    use std::{fs, os::unix::fs::symlink};
+    use std::os::unix::fs::symlink;
 
-    use nix::mount::{MsFlags, mount};
+    use nix::mount::MsFlags;
 
     use super::*;
+    use crate::tests::{mount_at, with_own_mounts};
 
     #[test]
     fn no_link_is_followed_to_a_place_or_below_it() {
@@ -222,30 +225,9 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let root = folder.path().canonicalize().unwrap();
         fs::create_dir(root.join("m")).unwrap();
-        // A thread of its own, so that the mount is seen by no other test.
-        let checked = std::thread::spawn(move || {
-            let private = nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNS);
-            if let Err(errno) = private {
-                eprintln!("skipped: no mount namespace can be made here ({errno})");
-                return;
-            }
-            let nothing = None::<&str>;
-            mount(
-                nothing,
-                "/",
-                nothing,
-                MsFlags::MS_REC | MsFlags::MS_PRIVATE,
-                nothing,
-            )
-            .unwrap();
-            mount(
-                Some("none"),
-                &root.join("m"),
-                Some("tmpfs"),
-                MsFlags::empty(),
-                nothing,
-            )
-            .unwrap();
+        with_own_mounts(move || {
+            let point = root.join("m");
+            mount_at(None, &point, Some("tmpfs"), MsFlags::empty(), None);
             fs::write(root.join("m/f"), "below").unwrap();
             let below = |mounts| {
                 Place::open(&root, mounts)
@@ -256,6 +238,5 @@ mod tests {
             assert!(below(Mounts::Included).is_ok());
             assert!(below(Mounts::Refused).unwrap_err().contains("rbind"));
         });
-        checked.join().unwrap();
     }
 }

@@ -1,17 +1,18 @@
 //! What a container's mounts become in the guest.
 //!
-//! Nothing of the host is shared with the guest, so each bind mount of the spec is
-//! replaced: files, ConfigMaps and Secrets are copied in ([`copy`](mod@crate::copy)), `/dev/shm`
-//! becomes the pod's, an `emptyDir` becomes a directory or tmpfs of the guest. The
-//! `sizeLimit` of an `emptyDir` does not reach a runtime through CRI, so a pod that wants
-//! it kept says it again in an annotation, where its policy can see it too. What
-//! cannot be had without sharing (sockets, devices) is refused by name. Root file
-//! systems are pulled in the guest ([`guest_pull`](crate::guest_pull)).
+//! Nothing of the host is shared with the guest, so each bind mount of the spec is replaced.
+//! What it becomes is decided by what its source is on the node, whatever the path of the source
+//! or of the target: an `emptyDir`, or a part of one, is the one that the guest makes for the
+//! pod; ConfigMaps, Secrets and the files that containerd and kubelet make for a container are
+//! copied for it ([`copy_all`](crate::copy_all)); any other path of the node is copied once for
+//! the pod. What cannot be had without sharing (sockets, devices, volumes of other kinds) is
+//! refused by name. Root file systems are pulled in the guest
+//! ([`guest_pull`](crate::guest_pull)).
 
 use std::{
     collections::BTreeMap,
     fs, io,
-    os::unix::fs::{FileTypeExt, MetadataExt},
+    os::unix::fs::FileTypeExt,
     path::{Path, PathBuf},
 };
 
@@ -20,58 +21,24 @@ use agent_protocol::{
     rpc::agent::Storage,
 };
 use shim_oci::{Mount, Spec};
-use thiserror::Error;
 
-use crate::{CopyError, CopyPlan, Mounts, Place};
+use crate::{
+    Copied, CopyPlan, Mounts, Place, PodVolumes, VolumeError, empty_dir,
+    kubelet::{self, Kind, NodeVolume},
+    mountinfo::{HostMounts, Spot},
+    pod::{Conflict, Found, What},
+};
 
 /// Where copied files go.
-const SHARE: &str = "/run/kata-containers/shared/containers";
+pub(crate) const SHARE: &str = "/run/kata-containers/shared/containers";
 /// The pod's shared memory in the guest.
-const GUEST_SHM: &str = "/run/kata-containers/sandbox/shm";
-const GUEST_EPHEMERAL: &str = "/run/kata-containers/sandbox/ephemeral";
+pub(crate) const GUEST_SHM: &str = "/run/kata-containers/sandbox/shm";
 /// Size of the pod's shared memory, in bytes; what containerd gives without a VM.
 const SHM_BYTES: u64 = 64 << 20;
-const EMPTY_DIR: &str = "kubernetes.io~empty-dir";
-const TERMINATION_PATH: &str = "io.kubernetes.container.terminationMessagePath";
-
-/// Why a mount cannot be had.
-#[derive(Debug, Error)]
-pub enum VolumeError {
-    /// The source cannot be looked at.
-    #[error("cannot read {mount_source}, mounted at {destination}")]
-    Source {
-        /// Host path.
-        mount_source: String,
-        /// Path in the container.
-        destination: String,
-        /// The cause.
-        #[source]
-        source: io::Error,
-    },
-    /// The source is something that only the host can serve.
-    #[error(
-        "{mount_source}, mounted at {destination}, is a {kind} of the host: a confidential pod cannot use it, so remove the volume"
-    )]
-    HostOnly {
-        /// Host path.
-        mount_source: String,
-        /// Path in the container.
-        destination: String,
-        /// What it is.
-        kind: &'static str,
-    },
-    /// Copying failed.
-    #[error("cannot copy {mount_source}, mounted at {destination}, into the guest")]
-    Copy {
-        /// Host path.
-        mount_source: String,
-        /// Path in the container.
-        destination: String,
-        /// The cause.
-        #[source]
-        source: Box<CopyError>,
-    },
-}
+const SHM: &str = "/dev/shm";
+/// Begins the name of what is copied for the pod.
+const OF_POD: &str = "sandbox";
+pub(crate) const TERMINATION_PATH: &str = "io.kubernetes.container.terminationMessagePath";
 
 /// What to do before `CreateContainer`, and what to say in it.
 #[derive(Debug, Default)]
@@ -110,6 +77,8 @@ pub struct VolumeOwner<'a> {
     pub container: &'a ContainerId,
     /// Its pod.
     pub sandbox: &'a SandboxId,
+    /// What the pod's containers have had so far.
+    pub pod: &'a PodVolumes,
     /// The most bytes of the pod's `emptyDir` volumes, by name.
     pub limits: &'a BTreeMap<String, u64>,
 }
@@ -120,31 +89,51 @@ pub struct VolumeOwner<'a> {
 ///
 /// [`VolumeError`] names the mount that cannot be had.
 pub fn plan(owner: VolumeOwner<'_>, spec: &Spec) -> Result<VolumePlan, VolumeError> {
-    let mut plan = VolumePlan::default();
-    let termination = spec.annotation(TERMINATION_PATH);
-    for mount in &spec.mounts {
+    let mut planning = Planning {
+        owner,
+        termination: spec.annotation(TERMINATION_PATH),
+        plan: VolumePlan::default(),
+    };
+    let mut sources = Vec::new();
+    for (number, mount) in spec.mounts.iter().enumerate() {
         let mut replaced = mount.clone();
         // The guest takes paths in their plainest spelling only.
         let plain: PathBuf = Path::new(&mount.destination).components().collect();
         replaced.destination = plain.display().to_string();
-        if !is_bind(mount) {
-            plan.mounts.push(replaced);
-            continue;
+        if is_bind(mount) {
+            if is_shared_memory(owner.sandbox, &replaced) {
+                replaced.source = GUEST_SHM.to_owned();
+                replaced.options = vec!["rbind".to_owned()];
+            } else {
+                let source = planning.look(mount)?;
+                if source.mounts_read_only {
+                    make_read_only(&mut replaced.options);
+                }
+                sources.push((number, source));
+            }
         }
-        if replaced.destination == "/dev/shm" {
-            replaced.source = GUEST_SHM.to_owned();
-            replaced.options = vec!["rbind".to_owned()];
-        } else {
-            let is_termination_log = termination == Some(mount.destination.as_str());
-            replaced.source = bind(owner, mount, is_termination_log, &mut plan)?;
-        }
-        plan.mounts.push(replaced);
+        planning.plan.mounts.push(replaced);
     }
-    Ok(plan)
+    // The whole before its parts, so that they become parts of it.
+    sources.sort_by_key(|(_, source)| source.spot.path().iter().count());
+    for (number, source) in sources {
+        let guest = planning.place(source)?;
+        if let Some(mount) = planning.plan.mounts.get_mut(number) {
+            mount.source = guest;
+        }
+    }
+    Ok(planning.plan)
 }
 
 fn is_bind(mount: &Mount) -> bool {
     mount.kind == "bind" || mount.options.iter().any(|o| o == "bind" || o == "rbind")
+}
+
+/// Whether this is what containerd mounts where a pod says nothing: a directory that it made
+/// for the sandbox.
+fn is_shared_memory(sandbox: &SandboxId, mount: &Mount) -> bool {
+    let of_sandbox = Path::new(sandbox.as_str()).join("shm");
+    mount.destination == SHM && Path::new(&mount.source).ends_with(of_sandbox)
 }
 
 /// Mounts below the source belong to a recursive bind only.
@@ -156,258 +145,248 @@ fn mounts_of(mount: &Mount) -> Mounts {
     }
 }
 
-/// Plans one bind mount; answers with its source in the guest.
-fn bind(
-    owner: VolumeOwner<'_>,
-    mount: &Mount,
-    is_termination_log: bool,
-    plan: &mut VolumePlan,
-) -> Result<String, VolumeError> {
-    let failed = |source| VolumeError::Source {
+fn is_read_only(options: &[String]) -> bool {
+    options
+        .iter()
+        .any(|option| option == "ro" || option == "rro")
+}
+
+fn make_read_only(options: &mut Vec<String>) {
+    options.retain(|option| option != "rw");
+    if !is_read_only(options) {
+        options.push("ro".to_owned());
+    }
+}
+
+/// A bind mount whose source was opened.
+struct Source<'a> {
+    mount: &'a Mount,
+    place: Place,
+    spot: Spot,
+    all: HostMounts,
+    /// Whether it is so on the node, whatever the container asks for.
+    mounts_read_only: bool,
+    writable: bool,
+}
+
+impl Source<'_> {
+    fn failed(&self, source: io::Error) -> VolumeError {
+        unreadable(self.mount)(source)
+    }
+
+    fn names(&self) -> (String, String) {
+        (self.mount.source.clone(), self.mount.destination.clone())
+    }
+}
+
+fn unreadable(mount: &Mount) -> impl Fn(io::Error) -> VolumeError {
+    move |source| VolumeError::Source {
         mount_source: mount.source.clone(),
         destination: mount.destination.clone(),
         source,
-    };
-    let host = Path::new(&mount.source);
-    let place = if owner.container.as_str() == owner.sandbox.as_str() {
-        // containerd wrote this mount itself, maybe by a link to where its files are.
-        let resolved = host.canonicalize().map_err(failed)?;
-        Place::open(&resolved, mounts_of(mount))
-    } else {
-        Place::open(host, mounts_of(mount))
-    };
-    let place = place.map_err(failed)?;
-    let metadata = place.metadata().map_err(failed)?;
-    let kind = metadata.file_type();
-    if let Some(name) = empty_dir(host).filter(|_| kind.is_dir()) {
-        let storage = empty_dir_storage(owner, &name, place.is_in_memory(), metadata.gid());
-        let guest = storage.mount_point.clone();
-        plan.storages.push(storage);
-        return Ok(guest);
     }
-    let only = |kind| {
-        Err(VolumeError::HostOnly {
-            mount_source: mount.source.clone(),
-            destination: mount.destination.clone(),
-            kind,
-        })
-    };
-    if kind.is_socket() {
-        return only("socket");
-    }
-    if kind.is_fifo() {
-        return only("fifo");
-    }
-    if kind.is_block_device() || kind.is_char_device() {
-        return only("device");
-    }
-    let name = guest_name(owner.container, &mount.destination).map_err(failed)?;
-    let guest = format!("{SHARE}/{name}");
-    if is_termination_log {
-        plan.termination_log = Some(place.clone());
-    }
-    plan.copies.push(CopyPlan {
-        place,
-        guest: guest.clone(),
-        destination: mount.destination.clone(),
-    });
-    Ok(guest)
 }
 
-/// The volume's name if the path is (in) an `emptyDir` of kubelet's.
-fn empty_dir(host: &Path) -> Option<String> {
-    let mut parts = host.iter();
-    parts.find(|part| *part == EMPTY_DIR)?;
-    let name = parts.next()?.to_str()?;
-    // A subPath below it is not the volume itself.
-    parts.next().is_none().then(|| name.to_owned())
+struct Planning<'a> {
+    owner: VolumeOwner<'a>,
+    termination: Option<&'a str>,
+    plan: VolumePlan,
 }
 
-fn empty_dir_storage(owner: VolumeOwner<'_>, name: &str, in_memory: bool, gid: u32) -> Storage {
-    let sandbox = owner.sandbox;
-    let group = (gid != 0).then(|| format!("fsgid={gid}"));
-    let limit = owner.limits.get(name);
-    let further = group
-        .into_iter()
-        .chain(limit.map(|bytes| format!("size={bytes}")));
-    if in_memory {
-        return Storage {
-            driver: "ephemeral".to_owned(),
-            source: "tmpfs".to_owned(),
-            fstype: "tmpfs".to_owned(),
-            options: further.collect(),
-            mount_point: format!("{GUEST_EPHEMERAL}/{name}"),
-            ..Storage::default()
+impl Planning<'_> {
+    /// Opens a source, unless only the host could serve it.
+    fn look<'m>(&self, mount: &'m Mount) -> Result<Source<'m>, VolumeError> {
+        let failed = unreadable(mount);
+        let host = Path::new(&mount.source);
+        let place = if self.owner.container.as_str() == self.owner.sandbox.as_str() {
+            // containerd wrote this mount itself, maybe by a link to where its files are.
+            let resolved = host.canonicalize().map_err(&failed)?;
+            Place::open(&resolved, mounts_of(mount))
+        } else {
+            Place::open(host, mounts_of(mount))
         };
+        let place = place.map_err(&failed)?;
+        let kind = place.metadata().map_err(&failed)?.file_type();
+        let only_on_host = [
+            (kind.is_socket(), "socket"),
+            (kind.is_fifo(), "fifo"),
+            (kind.is_block_device() || kind.is_char_device(), "device"),
+            (host == Path::new(SHM), "shared memory"),
+        ];
+        if let Some((_, kind)) = only_on_host.into_iter().find(|(is, _)| *is) {
+            return Err(VolumeError::HostOnly {
+                mount_source: mount.source.clone(),
+                destination: mount.destination.clone(),
+                kind,
+            });
+        }
+        let all = HostMounts::read().map_err(&failed)?;
+        let (spot, on) = all.find(&place).map_err(&failed)?;
+        let mounts_read_only = on.is_read_only();
+        Ok(Source {
+            mounts_read_only,
+            writable: !mounts_read_only && !is_read_only(&mount.options),
+            mount,
+            place,
+            spot,
+            all,
+        })
     }
-    Storage {
-        driver: "local".to_owned(),
-        source: "local".to_owned(),
-        fstype: "local".to_owned(),
-        options: std::iter::once("mode=0777".to_owned())
-            .chain(further)
-            .collect(),
-        mount_point: format!("{SHARE}/{sandbox}/rootfs/local/{name}"),
-        ..Storage::default()
+
+    /// Decides what a source becomes; answers with its place in the guest.
+    fn place(&mut self, source: Source<'_>) -> Result<String, VolumeError> {
+        let is_termination_log = self.termination == Some(source.mount.destination.as_str());
+        if is_termination_log {
+            self.plan.termination_log = Some(source.place.clone());
+        }
+        let path = source.place.path();
+        if is_termination_log || kubelet::is_of_pod(path) || self.is_of_containerd(path) {
+            return self.copy_for_container(source);
+        }
+        let volume = kubelet::volume_of(path, &source.spot, &source.all);
+        if let Some(volume) = volume.map_err(|error| source.failed(error))? {
+            return self.place_volume(source, volume);
+        }
+        let found = self.owner.pod.find(&source.spot, source.writable);
+        match found {
+            Some(found) if found.is_made() => self.take(source, found),
+            _ if kubelet::is_among_volumes(&source.spot) => {
+                let (mount_source, destination) = source.names();
+                Err(VolumeError::Unknown {
+                    mount_source,
+                    destination,
+                })
+            }
+            Some(found) => self.take(source, found),
+            None => {
+                let name = copy_name(OF_POD, path).map_err(|error| source.failed(error))?;
+                let spot = source.spot.clone();
+                self.add(source, spot, name, What::Copied(Copied::default()))
+            }
+        }
+    }
+
+    /// Whether containerd made it, in a directory of the sandbox (`resolv.conf`) or of the
+    /// container (a `VOLUME` of its image).
+    fn is_of_containerd(&self, path: &Path) -> bool {
+        let of = [
+            ("sandboxes", self.owner.sandbox.as_str()),
+            ("containers", self.owner.container.as_str()),
+        ];
+        let pairs = path.iter().zip(path.iter().skip(1));
+        let mut pairs = pairs.filter_map(|(folder, id)| Some((folder.to_str()?, id.to_str()?)));
+        pairs.any(|pair| of.contains(&pair))
+    }
+
+    fn place_volume(
+        &mut self,
+        source: Source<'_>,
+        volume: NodeVolume,
+    ) -> Result<String, VolumeError> {
+        let storage = match volume.kind {
+            Kind::Configuration => return self.copy_for_container(source),
+            Kind::EmptyDir => empty_dir::storage(self.owner, &volume),
+            Kind::Other => Ok(None),
+        };
+        match storage.map_err(|error| source.failed(error))? {
+            Some(storage) => {
+                let guest = storage.mount_point.clone();
+                self.add(source, volume.spot, guest, What::Made(storage))
+            }
+            None => {
+                let (mount_source, destination) = source.names();
+                Err(VolumeError::Kind {
+                    mount_source,
+                    destination,
+                    kind: format!("{} ({})", volume.plugin, volume.mount.kind),
+                })
+            }
+        }
+    }
+
+    /// Gives a volume its place in the guest, and takes it there.
+    fn add(
+        &mut self,
+        source: Source<'_>,
+        spot: Spot,
+        guest: String,
+        what: What,
+    ) -> Result<String, VolumeError> {
+        let (mount_source, destination) = source.names();
+        match self.owner.pod.add(spot, guest, what, source.writable) {
+            Ok(()) => {}
+            Err(Conflict::PartWasCopied) => {
+                return Err(VolumeError::Overlap {
+                    mount_source,
+                    destination,
+                });
+            }
+            Err(Conflict::Taken) => {
+                return Err(VolumeError::SameName {
+                    mount_source,
+                    destination,
+                });
+            }
+        }
+        match self.owner.pod.find(&source.spot, source.writable) {
+            Some(found) => self.take(source, found),
+            None => Err(source.failed(io::Error::other("its name is not UTF-8"))),
+        }
+    }
+
+    fn take(&mut self, source: Source<'_>, found: Found) -> Result<String, VolumeError> {
+        match found.what {
+            What::Made(storage) => {
+                let is_same = |other: &Storage| other.mount_point == storage.mount_point;
+                if !self.plan.storages.iter().any(is_same) {
+                    self.plan.storages.push(storage);
+                }
+            }
+            // A directory that the kubelet made after the whole was copied.
+            What::Copied(_) if found.is_part => {
+                let metadata = source.place.metadata();
+                if metadata.map_err(|error| source.failed(error))?.is_dir() {
+                    self.copy(source, found.guest.clone(), None, true);
+                }
+            }
+            What::Copied(copied) => self.copy(source, found.guest.clone(), Some(copied), false),
+        }
+        Ok(found.guest)
+    }
+
+    fn copy_for_container(&mut self, source: Source<'_>) -> Result<String, VolumeError> {
+        let last = Path::new(&source.mount.destination);
+        let guest = copy_name(self.owner.container.as_str(), last);
+        let guest = guest.map_err(|error| source.failed(error))?;
+        self.copy(source, guest.clone(), None, false);
+        Ok(guest)
+    }
+
+    fn copy(
+        &mut self,
+        source: Source<'_>,
+        guest: String,
+        copied: Option<Copied>,
+        only_directory: bool,
+    ) {
+        self.plan.copies.push(CopyPlan {
+            place: source.place,
+            guest,
+            destination: source.mount.destination.clone(),
+            copied,
+            only_directory,
+        });
     }
 }
 
-/// `<container>-<16 hex digits>-<last part of the destination>`.
-fn guest_name(id: &ContainerId, destination: &str) -> io::Result<String> {
+/// `<owner>-<16 hex digits>-<last part of the path>`, below the root of copies.
+fn copy_name(owner: &str, path: &Path) -> io::Result<String> {
     let mut random = [0; 8];
     io::Read::read_exact(&mut fs::File::open("/dev/urandom")?, &mut random)?;
     let digits: String = random.iter().map(|byte| format!("{byte:02x}")).collect();
-    let last = Path::new(destination).file_name();
-    let last = last.and_then(|name| name.to_str()).unwrap_or("volume");
-    Ok(format!("{id}-{digits}-{last}"))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn ids() -> (ContainerId, SandboxId) {
-        (
-            ContainerId::parse("c1").unwrap(),
-            SandboxId::parse("s1").unwrap(),
-        )
-    }
-
-    fn spec(mounts: &[(&str, &Path)]) -> Spec {
-        let mounts = mounts.iter().map(|(destination, source)| Mount {
-            destination: (*destination).to_owned(),
-            source: source.display().to_string(),
-            kind: "bind".to_owned(),
-            options: vec!["rbind".to_owned(), "ro".to_owned()],
-        });
-        Spec {
-            mounts: mounts.collect(),
-            ..Spec::default()
-        }
-    }
-
-    fn planned(spec: &Spec) -> Result<VolumePlan, VolumeError> {
-        planned_for(&ids().0, spec)
-    }
-
-    fn planned_for(container: &ContainerId, spec: &Spec) -> Result<VolumePlan, VolumeError> {
-        let owner = VolumeOwner {
-            container,
-            sandbox: &ids().1,
-            limits: &BTreeMap::from([("small".to_owned(), 4096)]),
-        };
-        plan(owner, spec)
-    }
-
-    #[test]
-    fn shared_memory_is_the_pods_and_system_mounts_stay() {
-        let mut spec = spec(&[("/dev/shm", Path::new("/host/shm"))]);
-        spec.mounts.push(Mount {
-            destination: "/proc".into(),
-            source: "proc".into(),
-            kind: "proc".into(),
-            options: vec![],
-        });
-        let plan = planned(&spec).unwrap();
-        assert_eq!(plan.mounts[0].source, GUEST_SHM);
-        assert_eq!(plan.mounts[0].options, ["rbind"]);
-        assert_eq!(plan.mounts[1].source, "proc");
-        assert!(plan.copies.is_empty() && plan.storages.is_empty());
-    }
-
-    #[test]
-    fn files_and_directories_are_copied_under_a_name_that_policies_know() {
-        let folder = tempfile::tempdir().unwrap();
-        let hosts = folder.path().join("etc-hosts");
-        fs::write(&hosts, "x").unwrap();
-        let mut spec = spec(&[("/etc/hosts", &hosts), ("/config", folder.path())]);
-        spec.annotations
-            .insert(TERMINATION_PATH.into(), "/etc/hosts".into());
-        let plan = planned(&spec).unwrap();
-        assert_eq!(plan.copies.len(), 2);
-        let guest = &plan.copies[0].guest;
-        assert_eq!(guest, &plan.mounts[0].source);
-        let name = guest.strip_prefix(&format!("{SHARE}/c1-")).unwrap();
-        let (digits, last) = name.split_once('-').unwrap();
-        assert_eq!((digits.len(), last), (16, "hosts"));
-        assert_eq!(plan.mounts[0].options, ["rbind", "ro"]);
-        let log = plan.termination_log.unwrap();
-        assert_eq!(log.path(), hosts);
-    }
-
-    #[test]
-    fn an_empty_dir_becomes_a_directory_of_the_guest() {
-        let folder = tempfile::tempdir().unwrap();
-        let volume = folder.path().join(EMPTY_DIR).join("cache");
-        fs::create_dir_all(&volume).unwrap();
-        let plan = planned(&spec(&[("/cache", &volume)])).unwrap();
-        assert!(plan.copies.is_empty());
-        let storage = &plan.storages[0];
-        assert!(["local", "ephemeral"].contains(&storage.driver.as_str()));
-        assert_eq!(plan.mounts[0].source, storage.mount_point);
-        assert!(storage.mount_point.ends_with("/cache"));
-
-        let below = volume.join("sub");
-        fs::create_dir(&below).unwrap();
-        let plan = planned(&spec(&[("/cache", &below)])).unwrap();
-        assert_eq!(plan.copies.len(), 1);
-    }
-
-    #[test]
-    fn an_empty_dir_has_the_limit_that_its_pod_gave_it() {
-        let folder = tempfile::tempdir().unwrap();
-        for (name, limited) in [("small", true), ("other", false)] {
-            let volume = folder.path().join(EMPTY_DIR).join(name);
-            fs::create_dir_all(&volume).unwrap();
-            let plan = planned(&spec(&[("/v", &volume)])).unwrap();
-            let options = &plan.storages[0].options;
-            assert_eq!(
-                options.contains(&"size=4096".to_owned()),
-                limited,
-                "{options:?}"
-            );
-        }
-    }
-
-    #[test]
-    fn what_only_the_host_can_serve_is_refused_by_name() {
-        let folder = tempfile::tempdir().unwrap();
-        let socket = folder.path().join("s.sock");
-        let _listener = std::os::unix::net::UnixListener::bind(&socket).unwrap();
-        let text = planned(&spec(&[("/s", &socket)])).unwrap_err().to_string();
-        assert!(text.contains("s.sock") && text.contains("socket"), "{text}");
-        let text = planned(&spec(&[("/n", Path::new("/dev/null"))]))
-            .unwrap_err()
-            .to_string();
-        assert!(text.contains("device"), "{text}");
-        assert!(planned(&spec(&[("/x", Path::new("/nonexistent"))])).is_err());
-    }
-
-    #[test]
-    fn a_source_behind_a_link_is_refused() {
-        let folder = tempfile::tempdir().unwrap();
-        let volume = folder.path().join("volume");
-        fs::create_dir(&volume).unwrap();
-        assert!(planned(&spec(&[("/v", &volume)])).is_ok());
-        let link = folder.path().join("link");
-        std::os::unix::fs::symlink(&volume, &link).unwrap();
-        let error = planned(&spec(&[("/v", &link)])).unwrap_err();
-        let VolumeError::Source { source, .. } = error else {
-            panic!("{error}");
-        };
-        assert!(source.to_string().contains("symbolic link"), "{source}");
-        // Not so for the pod's first container, whose mounts containerd makes up itself.
-        let first = ContainerId::parse("s1").unwrap();
-        assert!(planned_for(&first, &spec(&[("/v", &link)])).is_ok());
-    }
-
-    #[test]
-    fn the_pods_shared_memory_is_what_policies_demand() {
-        let storage = shm_storage();
-        assert_eq!(
-            storage.options,
-            ["noexec", "nosuid", "nodev", "mode=1777", "size=67108864"]
-        );
-        assert!(storage.fs_group.is_none() && !storage.shared);
-    }
+    let last = path.file_name().and_then(|name| name.to_str());
+    Ok(format!(
+        "{SHARE}/{owner}-{digits}-{}",
+        last.unwrap_or("volume")
+    ))
 }

@@ -3,18 +3,17 @@
 //! kubelet writes a new version of a ConfigMap, Secret or token beside the old one and
 //! then swings the link `..data` to it. The link is read every ten seconds, which costs
 //! less than a watch and misses nothing, since only its present target matters. After a
-//! change the whole volume is sent again, links last. Files of the old version stay in
-//! the guest, where no link leads to them. The volume is the one that was opened when its
-//! mount was planned, whatever has its name by now.
+//! change the new version is sent, then the link to it, then those of keys. The guest points
+//! the link at it in one step, and removes what only the version before had. The volume is the
+//! one that was opened when its mount was planned, whatever has its name by now.
 
 use std::{convert::Infallible, path::PathBuf, time::Duration};
 
 use shim_agent_client::AgentClient;
 
-use crate::{CopyPlan, copy};
+use crate::{CopyPlan, copy::copy, walk::LINK};
 
 const INTERVAL: Duration = Duration::from_secs(10);
-const LINK: &str = "..data";
 const KINDS: [&str; 4] = [
     "kubernetes.io~configmap",
     "kubernetes.io~secret",
@@ -78,19 +77,12 @@ mod tests {
     use std::fs;
 
     use super::*;
-    use crate::{
-        Mounts, Place,
-        tests::{Guest, exchange, plan_of},
-    };
+    use crate::tests::{Guest, exchange, plan_of};
 
     #[test]
     fn only_volumes_that_kubelet_updates_are_watched() {
         let folder = tempfile::tempdir().unwrap();
-        let plan = |path: PathBuf| CopyPlan {
-            place: Place::open(&path, Mounts::Included).unwrap(),
-            guest: "/g".into(),
-            destination: "/d".into(),
-        };
+        let plan = |path: PathBuf| plan_of(&path);
         let root = folder.path().canonicalize().unwrap();
         let volume = root.join("kubernetes.io~configmap").join("v");
         fs::create_dir_all(volume.join("..1")).unwrap();

@@ -18,7 +18,11 @@ use agent_protocol::rpc::{
 };
 use async_trait::async_trait;
 use futures::StreamExt;
-use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
+use nix::{
+    fcntl::{AT_FDCWD, RenameFlags, renameat2},
+    mount::{MsFlags, mount},
+    sched::{CloneFlags, unshare},
+};
 use shim_agent_client::AgentClient;
 use tokio::net::UnixStream;
 use ttrpc::{
@@ -26,7 +30,10 @@ use ttrpc::{
     asynchronous::{Server, transport::Listener},
 };
 
-use crate::{CopyPlan, Mounts, Place, copy};
+use crate::{
+    Copied, CopyPlan, Mounts, Place,
+    copy::{BYTES_MAX, copy, copy_all},
+};
 
 const FOREIGN: &str = "of the host";
 const OWN: &str = "of the volume";
@@ -69,7 +76,39 @@ pub(crate) fn plan_of(volume: &Path) -> CopyPlan {
         place: Place::open(volume, Mounts::Included).unwrap(),
         guest: "/g".into(),
         destination: "/d".into(),
+        copied: None,
+        only_directory: false,
     }
+}
+
+/// Runs something in a thread with mounts of its own, seen by no other test; says so if that
+/// cannot be had.
+pub(crate) fn with_own_mounts(work: impl FnOnce() + Send + 'static) {
+    let worker = std::thread::spawn(move || {
+        if let Err(errno) = unshare(CloneFlags::CLONE_NEWNS) {
+            eprintln!("skipped: no mount namespace can be made here ({errno})");
+            return;
+        }
+        mount_at(
+            None,
+            Path::new("/"),
+            None,
+            MsFlags::MS_REC | MsFlags::MS_PRIVATE,
+            None,
+        );
+        work();
+    });
+    worker.join().unwrap();
+}
+
+pub(crate) fn mount_at(
+    source: Option<&Path>,
+    target: &Path,
+    kind: Option<&str>,
+    flags: MsFlags,
+    options: Option<&str>,
+) {
+    mount(source, target, kind, flags, options).unwrap();
 }
 
 pub(crate) fn exchange(one: &Path, other: &Path) {
@@ -136,4 +175,47 @@ async fn names_swapped_for_links_at_any_moment_show_the_guest_nothing_of_the_hos
     let sent = guest.take();
     assert_eq!(sent.iter().filter(|text| *text == OWN).count(), FILES + 1);
     assert!(own > 0);
+}
+
+#[tokio::test]
+async fn everything_is_looked_at_before_anything_is_sent() {
+    let folder = tempfile::tempdir().unwrap();
+    let root = folder.path().canonicalize().unwrap();
+    tree(&root.join("small"), OWN);
+    let large = root.join("large");
+    fs::File::create(&large)
+        .unwrap()
+        .set_len(BYTES_MAX + 1)
+        .unwrap();
+    let (guest, agent, _server) = Guest::start().await;
+    let plans = [plan_of(&root.join("small")), plan_of(&large)];
+    let error = copy_all(&agent, &plans).await.unwrap_err();
+    assert!(error.to_string().contains("large"), "{error}");
+    assert!(guest.take().is_empty());
+    copy_all(&agent, &plans[..1]).await.unwrap();
+    assert!(!guest.take().is_empty());
+}
+
+#[tokio::test]
+async fn what_is_copied_for_the_pod_is_copied_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let root = folder.path().canonicalize().unwrap();
+    fs::write(root.join("f"), OWN).unwrap();
+    let (guest, agent, _server) = Guest::start().await;
+    let plan = [CopyPlan {
+        copied: Some(Copied::default()),
+        ..plan_of(&root)
+    }];
+    let both = tokio::join!(copy_all(&agent, &plan), copy_all(&agent, &plan));
+    assert!(both.0.is_ok() && both.1.is_ok());
+    copy_all(&agent, &plan).await.unwrap();
+    let sent = guest.take();
+    assert_eq!(sent.iter().filter(|text| *text == OWN).count(), 1);
+    // A directory of it alone is sent without what is in it.
+    let part = [CopyPlan {
+        only_directory: true,
+        ..plan_of(&root)
+    }];
+    copy_all(&agent, &part).await.unwrap();
+    assert_eq!(guest.take(), [""]);
 }

@@ -26,6 +26,8 @@ use crate::{
 
 /// The most files of one volume.
 pub(crate) const ENTRIES_MAX: usize = 4096;
+/// The link to the version of a ConfigMap, Secret or token that counts.
+pub(crate) const LINK: &str = "..data";
 /// The deepest tree.
 pub(crate) const DEPTH_MAX: usize = 32;
 
@@ -48,29 +50,43 @@ pub(crate) enum Content {
     Link(Metadata, PathBuf),
 }
 
-/// Everything to send, parents before children.
+/// Everything to send, parents before children. Of a volume that has versions, only the one
+/// that counts.
 ///
 /// # Errors
 ///
-/// [`CopyError`] names what cannot be read, or says that there is too much.
+/// [`CopyError`] names what cannot be read, or says that there is too much, or that another
+/// version came meanwhile.
 pub(crate) fn entries(plan: &CopyPlan) -> Result<Vec<Entry>, CopyError> {
     let path = plan.place.path();
     let root = plan.place.root().map_err(read_error(path))?;
+    // A version is complete before the link leads to it.
+    let version = plan.place.link(LINK);
     let mut walk = Walk {
         plan,
+        version: version.as_deref(),
         entries: Vec::new(),
         seen: 0,
         bytes: 0,
     };
     walk.add(&root, PathBuf::new(), plan.guest.clone(), 0)?;
-    // Links last: what they show is complete when they appear.
-    walk.entries
-        .sort_by_key(|entry| matches!(entry.content, Content::Link(..)));
-    Ok(walk.entries)
+    let mut entries = walk.entries;
+    if plan.place.link(LINK) != version {
+        return Err(CopyError::Changed { path: path.into() });
+    }
+    // Links last, and first among them the one to the version: what they show is complete
+    // when they appear.
+    entries.sort_by_key(|entry| match entry.content {
+        Content::Link(..) if entry.name == Path::new(LINK) => 1,
+        Content::Link(..) => 2,
+        _ => 0,
+    });
+    Ok(entries)
 }
 
 struct Walk<'a> {
     plan: &'a CopyPlan,
+    version: Option<&'a Path>,
     entries: Vec<Entry>,
     seen: usize,
     bytes: u64,
@@ -114,10 +130,13 @@ impl Walk<'_> {
             guest: guest.clone(),
             content,
         });
-        if !kind.is_dir() {
+        if !kind.is_dir() || self.plan.only_directory {
             return Ok(());
         }
         for child in names(file).map_err(read_error(&path))? {
+            if depth == 0 && self.is_other_version(&child) {
+                continue;
+            }
             let path = self.plan.path_of(&name.join(&child));
             let file = self.plan.place.child(file, &child);
             let file = file.map_err(read_error(&path))?;
@@ -126,6 +145,12 @@ impl Walk<'_> {
             self.add(&file, name.join(text), format!("{guest}/{text}"), depth + 1)?;
         }
         Ok(())
+    }
+
+    /// Whether this is a version of the volume, or the beginning of one, that does not count.
+    fn is_other_version(&self, name: &Path) -> bool {
+        let hidden = name.as_os_str().as_bytes().starts_with(b"..") && name != Path::new(LINK);
+        hidden && self.version.is_some_and(|version| version != name)
     }
 }
 
@@ -160,14 +185,10 @@ mod tests {
     use std::fs;
 
     use super::*;
-    use crate::{Mounts, Place};
+    use crate::tests::plan_of;
 
     fn listed(host: &Path) -> Result<Vec<String>, CopyError> {
-        let plan = CopyPlan {
-            place: Place::open(&host.canonicalize().unwrap(), Mounts::Included).unwrap(),
-            guest: "/g".into(),
-            destination: "/d".into(),
-        };
+        let plan = plan_of(&host.canonicalize().unwrap());
         Ok(entries(&plan)?
             .into_iter()
             .map(|entry| entry.guest)
@@ -175,11 +196,14 @@ mod tests {
     }
 
     #[test]
-    fn a_configuration_volume_keeps_its_links() {
+    fn a_configuration_volume_is_sent_with_its_links_and_one_version() {
         let folder = tempfile::tempdir().unwrap();
         let root = folder.path();
         fs::create_dir(root.join("..2026_01")).unwrap();
         fs::write(root.join("..2026_01/key"), "value").unwrap();
+        // One that is not complete yet, or that nobody needs any more.
+        fs::create_dir(root.join("..2026_02")).unwrap();
+        std::os::unix::fs::symlink("..2026_02", root.join("..data_tmp")).unwrap();
         std::os::unix::fs::symlink("..2026_01", root.join("..data")).unwrap();
         std::os::unix::fs::symlink("..data/key", root.join("key")).unwrap();
         std::os::unix::fs::symlink("../outside", root.join("up")).unwrap();
@@ -187,6 +211,7 @@ mod tests {
         let _socket = std::os::unix::net::UnixListener::bind(root.join("socket")).unwrap();
         let mut found = listed(root).unwrap();
         assert_eq!(found[0], "/g");
+        assert_eq!(found[3..], ["/g/..data", "/g/key"]);
         found.sort();
         assert_eq!(
             found,

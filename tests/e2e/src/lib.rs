@@ -30,6 +30,7 @@ pub mod process;
 pub mod protected;
 pub mod scratch;
 pub mod terminal;
+pub mod volumes;
 
 pub use stage::Stage;
 
@@ -100,6 +101,8 @@ macro_rules! scenarios_of_any_release {
                 one_container_restarts_while_another_runs_on;
             network:
                 pods_reach_each_other_and_the_node_and_it_them;
+            volumes:
+                a_pods_volumes_are_what_they_are_on_a_plain_node;
             scratch:
                 what_a_pod_writes_lies_encrypted_on_the_node_and_goes_with_it;
             attest:

@@ -67,7 +67,7 @@ pub fn what_a_pod_writes_lies_encrypted_on_the_node_and_goes_with_it(
         "the volume holds {volume} bytes"
     );
     // What the kernel says when a project has used up its quota.
-    ensure!(exit.stderr.contains("No space left"), "{exit:?}");
+    ensure!(exit.stderr.contains("quota exceeded"), "{exit:?}");
 
     let disk = disk(stage, pod.id());
     let metadata = fs::metadata(&disk)?;

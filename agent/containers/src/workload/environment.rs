@@ -39,7 +39,8 @@ impl PodFacts {
         }
     }
 
-    fn field(&self, value: &str) -> Option<&'static str> {
+    /// The field of the pod that has this value.
+    pub(super) fn field(&self, value: &str) -> Option<&'static str> {
         let found = self.values.iter().find(|(_, known)| known == value);
         found.map(|(field, _)| *field)
     }

@@ -226,7 +226,11 @@ fn normal(
             chosen.extend(environment.chosen);
             json!(environment.fixed)
         }
-        "mounts" => json!(mounts::normal(serde_json::from_value(value)?, volumes)),
+        "mounts" => {
+            let normal = mounts::normal(serde_json::from_value(value)?, volumes, facts);
+            chosen.extend(normal.chosen);
+            json!(normal.fixed)
+        }
         "linux.namespaces" => json!(namespaces(&value)),
         // Sets, which each release of a node's software writes in its own order.
         "process.user.additionalGids"

@@ -3,6 +3,7 @@
 use agent_protocol::path::GuestPath;
 use serde::Serialize;
 
+use super::PodFacts;
 use crate::source::{Source, source};
 
 /// As in the OCI runtime specification.
@@ -18,8 +19,17 @@ pub(super) struct Mount {
     options: Vec<String>,
 }
 
-#[derive(Debug, PartialEq, Eq, Serialize)]
+/// Mounts in their one spelling.
+#[derive(Debug)]
 pub(super) struct Normal {
+    /// What the pod's owner decides.
+    pub(super) fixed: Vec<One>,
+    /// Names of the pod's own that are not in it: `DESTINATION=name`.
+    pub(super) chosen: Vec<String>,
+}
+
+#[derive(Debug, PartialEq, Eq, Serialize)]
+pub(super) struct One {
     destination: String,
     what: String,
     options: Vec<String>,
@@ -38,13 +48,24 @@ const FLOOR: [&str; 8] = [
 ];
 
 /// In the order in which they are made: a later one may lie over an earlier one.
-pub(super) fn normal(mounts: Vec<Mount>, volumes: &[GuestPath]) -> Vec<Normal> {
+pub(super) fn normal(mounts: Vec<Mount>, volumes: &[GuestPath], facts: &PodFacts) -> Normal {
+    let mut chosen = Vec::new();
     let mounts = mounts.into_iter();
-    mounts.map(|mount| one(mount, volumes)).collect()
+    Normal {
+        fixed: mounts
+            .map(|mount| one(mount, volumes, facts, &mut chosen))
+            .collect(),
+        chosen,
+    }
 }
 
-fn one(mount: Mount, volumes: &[GuestPath]) -> Normal {
-    let what = what(&mount, volumes);
+fn one(mount: Mount, volumes: &[GuestPath], facts: &PodFacts, chosen: &mut Vec<String>) -> One {
+    let mut named = |name: &str, own_parts: usize| {
+        let (name, own) = without_names(name, own_parts, facts);
+        chosen.extend(own.iter().map(|own| format!("{}={own}", mount.destination)));
+        name
+    };
+    let what = what(&mount, volumes, &mut named);
     let mut options = mount.options;
     options.retain(|option| !FLOOR.contains(&option.as_str()));
     // Nothing is mounted below a source in the guest; which of the two is asked for, is for the
@@ -54,22 +75,43 @@ fn one(mount: Mount, volumes: &[GuestPath]) -> Normal {
     }
     options.sort();
     options.dedup();
-    Normal {
+    One {
         destination: mount.destination,
         what,
         options,
     }
 }
 
+/// The name of a volume, which has so many parts, or of something in it, with the field of the pod
+/// in place of a part that Kubernetes made of it (`subPathExpr`), and those parts. No name holds
+/// the mark.
+fn without_names(name: &str, volume: usize, facts: &PodFacts) -> (String, Vec<String>) {
+    let mut own = Vec::new();
+    let parts = name.split('/').enumerate();
+    let parts = parts.map(|(number, part)| match facts.field(part) {
+        Some(field) if number >= volume => {
+            own.push(part.to_owned());
+            format!("\0{field}")
+        }
+        _ => part.to_owned(),
+    });
+    let parts: Vec<String> = parts.collect();
+    (parts.join("/"), own)
+}
+
 /// A volume by its kind and name, a file system by its type.
-fn what(mount: &Mount, volumes: &[GuestPath]) -> String {
+fn what(
+    mount: &Mount,
+    volumes: &[GuestPath],
+    mut named: impl FnMut(&str, usize) -> String,
+) -> String {
     if mount.kind != "bind" {
         return mount.kind.clone();
     }
     match source(&mount.source, volumes) {
-        Source::Volume(name) => format!("volume {name}"),
+        Source::Volume(name) => format!("volume {}", named(name, 1)),
         Source::SharedMemory => "shared memory of the pod".to_owned(),
-        Source::OfPod(name) => format!("volume of the pod {name}"),
+        Source::OfPod(name) => format!("volume of the pod {}", named(name, 2)),
         // Under whatever name the host copied them.
         Source::OfHost => "files of the host".to_owned(),
         Source::OfGuest => "termination message".to_owned(),
@@ -79,11 +121,20 @@ fn what(mount: &Mount, volumes: &[GuestPath]) -> String {
 
 #[cfg(test)]
 mod tests {
-    use agent_requests::paths::{SANDBOX_ROOT, SHARED_ROOT};
+    use agent_requests::{
+        PodNames,
+        paths::{SANDBOX_ROOT, SHARED_ROOT},
+    };
 
     use super::*;
 
-    fn bind(source: &str, options: &[&str]) -> Normal {
+    fn bind(source: &str, options: &[&str]) -> One {
+        let (one, chosen) = bind_in("a-pod", source, options);
+        assert!(chosen.is_empty());
+        one
+    }
+
+    fn bind_in(pod: &str, source: &str, options: &[&str]) -> (One, Vec<String>) {
         let volumes = ["s", "one", "two"].map(|sandbox| {
             let path = format!("{SHARED_ROOT}/{sandbox}/rootfs/local/data");
             GuestPath::parse(&path).unwrap()
@@ -94,7 +145,28 @@ mod tests {
             source: source.to_owned(),
             options: options.iter().map(|&option| option.to_owned()).collect(),
         };
-        one(mount, &volumes)
+        let facts = PodFacts::of(&PodNames {
+            name: pod.to_owned(),
+            ..PodNames::default()
+        });
+        let mut chosen = Vec::new();
+        let one = one(mount, &volumes, &facts, &mut chosen);
+        (one, chosen)
+    }
+
+    #[test]
+    fn a_part_that_has_the_name_of_its_pod_is_the_same_for_every_replica() {
+        for root in [
+            format!("{SHARED_ROOT}/s/rootfs/local/data"),
+            format!("{SANDBOX_ROOT}/ephemeral/data"),
+        ] {
+            let of = |pod: &str| bind_in(pod, &format!("{root}/{pod}/made"), &[]);
+            assert_eq!(of("one").0, of("two").0);
+            assert_eq!(of("one").1, ["/x=one"]);
+            let fixed = bind_in("one", &format!("{root}/other/made"), &[]);
+            assert_ne!(of("one").0, fixed.0);
+            assert!(fixed.1.is_empty());
+        }
     }
 
     #[test]

@@ -31,4 +31,4 @@ pub use store::{
     settle,
 };
 pub use tar::TarError;
-pub use tree::{Notes, TreeError, open_root, remove_directory};
+pub use tree::{Notes, TreeError, open_root, remove_directory, remove_tree};

@@ -35,8 +35,7 @@ use node::{Node, WHITEOUT_MODE};
 pub(crate) use node::{OPAQUE, directory_attributes, is_overlay_xattr, times};
 pub use notes::Notes;
 pub(crate) use path::TreePath;
-pub use removal::remove_directory;
-use removal::remove_tree;
+pub use removal::{remove_directory, remove_tree};
 use rustix::{
     fs::{
         AtFlags, FileType, Mode, XattrFlags, fsetxattr, linkat, mknodat, statat, symlinkat,

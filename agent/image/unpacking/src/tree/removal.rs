@@ -34,8 +34,12 @@ pub fn remove_directory(path: &Path) -> io::Result<()> {
     }
 }
 
-/// Removes a directory and everything in it, without recursion: depth is the archive's choice.
-pub(crate) fn remove_tree(at: &OwnedFd, name: &[u8]) -> rustix::io::Result<()> {
+/// The same, beneath a directory that is open. Without recursion: depth is the archive's choice.
+///
+/// # Errors
+///
+/// When it is no directory, or something in it cannot be removed.
+pub fn remove_tree(at: &OwnedFd, name: &[u8]) -> rustix::io::Result<()> {
     let mut stack: Vec<(OwnedFd, Vec<u8>)> = vec![(open_child(at, name)?, name.to_vec())];
     while let Some((fd, _)) = stack.last() {
         let mut child = None;
