@@ -12,7 +12,8 @@ use std::{
 use agent_measured::NoteError;
 use agent_protocol::{id::ContainerId, path::GuestPath};
 use agent_requests::{
-    ContainerSpec, CreateContainer, ImagePull, ProcessSpec, StartContainer, VolumeStorage, paths,
+    ContainerSpec, CreateContainer, ImagePull, ProcessNamespace, ProcessSpec, StartContainer,
+    VolumeStorage, paths,
 };
 use oci_spec::runtime::{Capability, Process as SpecProcess, Spec};
 use policy_engine::{Grants, Permit};
@@ -25,12 +26,12 @@ use crate::{
     covers,
     devices::{self, Device},
     granted::{self, Use},
-    inside::{Inside, UserError, resolve_user},
+    inside::Inside,
     job::{self, Job, JobError},
     memory::resident_kib,
     parts::Parts,
     pinned::{PinError, Pinned},
-    pod_pause::PauseError,
+    pod_pause::{PauseError, path_of},
     process::Process,
     pull_events::PullEvents,
     root::{Root, RootError},
@@ -39,6 +40,7 @@ use crate::{
     sysctls::{self, SysctlError},
     table::{CONTAINERS_MAX, Container, Containers, LookupError, lock},
     termination,
+    user::{self, UserError},
     volumes::StorageError,
     wiring::{Wiring, WiringError},
     workload::{PodFacts, WorkloadError},
@@ -191,9 +193,17 @@ impl Containers {
             ImagePull::Pause => Some(self.pause.reserve()?),
             ImagePull::Reference(_) => None,
         };
-        let join = self
-            .pause
-            .processes_for(request.shared_processes && pause.is_none())?;
+        // The container library opens the namespace in a process of its own.
+        let (join, _held) = match &request.processes {
+            ProcessNamespace::Of(target) => {
+                let held = self.find(target)?.processes()?;
+                (Some(path_of(&held)), Some(held))
+            }
+            seen => {
+                let of_pod = *seen == ProcessNamespace::Pod && pause.is_none();
+                (self.pause.processes_for(of_pod)?, None)
+            }
+        };
         self.take_volumes(request.volumes, parts).await?;
         let sysctls = request.spec.sysctls;
         if pause.is_some() || !sysctls.is_empty() {
@@ -254,7 +264,7 @@ impl Containers {
             digests,
             facts,
             defaults: process,
-            shared_processes: request.shared_processes,
+            shared_processes: request.processes.is_shared(),
             is_pause,
             vsock: grants.vsock,
             termination,
@@ -387,7 +397,12 @@ impl Containers {
             id: container.id.to_string(),
         };
         let expecting = self.reaper.expecting();
-        let started = job::run(&self.reaper, &expecting, &job, None).await;
+        let mut started = job::run(&self.reaper, &expecting, &job, None)
+            .await
+            .map(drop);
+        if started.is_ok() {
+            started = job::runs(&container.init.verdict).await;
+        }
         started.map_err(|source| {
             container.started.store(false, Ordering::Relaxed);
             CreateError::Job {
@@ -514,16 +529,13 @@ fn open_inside(root: &Path) -> Result<Inside, CreateError> {
     })
 }
 
-/// Makes the working directory, as other runtimes do, and turns the user's name
-/// into numbers.
+/// Makes the working directory, as other runtimes do, and finds out who the user is.
 fn prepare_inside(inside: &Inside, asked: ProcessSpec) -> Result<SpecProcess, CreateError> {
     let mut process = asked.process;
     if inside.make_directories(process.cwd()).is_err() {
         // The library reports it with the path if the process really cannot start there.
         warn!("working directory not made");
     }
-    if !asked.user_name.is_empty() {
-        resolve_user(inside, &asked.user_name, &mut process)?;
-    }
+    user::settle(inside, &asked.user_name, &mut process)?;
     Ok(process)
 }

@@ -16,6 +16,7 @@ use thiserror::Error;
 use crate::{
     reaper::{Exit, ExitStatus},
     stdio::{Output, Stdio},
+    verdict::Verdict,
 };
 
 /// A process in a container.
@@ -23,6 +24,8 @@ use crate::{
 pub struct Process {
     pub(super) pid: i32,
     pub(super) exit: Exit,
+    /// Whether its program runs.
+    pub(super) verdict: Verdict,
     stdio: Stdio,
     discarding: Discarding,
 }
@@ -58,10 +61,11 @@ impl From<io::Error> for StreamError {
 }
 
 impl Process {
-    pub(super) fn new(pid: i32, exit: Exit, stdio: Stdio) -> Self {
+    pub(super) fn new(pid: i32, exit: Exit, stdio: Stdio, verdict: Verdict) -> Self {
         Self {
             pid,
             exit,
+            verdict,
             stdio,
             discarding: Discarding::default(),
         }
