@@ -170,20 +170,21 @@ fn sleep() -> oci::Process {
 #[tokio::test]
 async fn a_pod_lives_and_leaves_nothing() {
     let mut bench = Bench::new();
-    assert_eq!(bench.create("pod").await.unwrap(), 4242);
+    let of_pod = bench.create("pod").await.unwrap();
     assert!(bench.state_exists());
     bench.service.start("pod", "").await.unwrap();
-    bench.create("app").await.unwrap();
+    let of_app = bench.create("app").await.unwrap();
+    assert_ne!(of_pod, of_app, "each task has a number of its own");
     let app = bench.service.find("app").unwrap();
     assert_eq!(app.init.status(), Status::CREATED);
-    bench.service.start("app", "").await.unwrap();
+    assert_eq!(bench.service.start("app", "").await.unwrap(), of_app);
     assert_eq!(app.init.status(), Status::RUNNING);
     assert!(bench.service.delete("app", "").await.is_err());
     bench.service.kill("app", "", 15).await.unwrap();
     assert_eq!(app.init.wait().await.status, 3);
     bench.service.kill("app", "", 9).await.unwrap();
     let (pid, exit) = bench.service.delete("app", "").await.unwrap();
-    assert_eq!((pid, exit.status), (4242, 3));
+    assert_eq!((pid, exit.status), (of_app, 3));
     assert!(matches!(
         bench.service.find("app"),
         Err(TaskError::NotFound { .. })
@@ -354,6 +355,33 @@ async fn input_is_passed_on_and_closed_when_asked() {
     assert_eq!(app.init.wait().await.status, 3);
     assert_eq!(*bench.script.input.lock().unwrap(), b"hello");
     assert!(bench.script.calls().contains(&"CloseStdin".to_owned()));
+}
+
+#[tokio::test]
+async fn a_process_without_input_is_told_so_and_one_with_a_terminal_is_not() {
+    for (terminal, told) in [(false, 2), (true, 0)] {
+        let bench = Bench::new();
+        bench.create("pod").await.unwrap();
+        let stdio = || Stdio {
+            terminal,
+            ..silent()
+        };
+        let request = bench.request("app", stdio());
+        bench.service.create(request).await.unwrap();
+        bench.service.start("app", "").await.unwrap();
+        bench.service.exec("app", "e1", stdio(), sleep()).unwrap();
+        bench.service.start("app", "e1").await.unwrap();
+        let closed = || {
+            let calls = bench.script.calls();
+            calls.iter().filter(|call| *call == "CloseStdin").count()
+        };
+        while closed() < told {
+            tokio::task::yield_now().await;
+        }
+        bench.service.kill("app", "", 9).await.unwrap();
+        bench.service.find("app").unwrap().init.wait().await;
+        assert_eq!(closed(), told);
+    }
 }
 
 #[tokio::test]
