@@ -137,7 +137,7 @@ impl Service {
     }
 
     /// Whose processes a container is to see; containerd names a container by its task's number.
-    fn processes_for(&self, spec: &Spec) -> Result<Processes, TaskError> {
+    pub(super) fn processes_for(&self, spec: &Spec) -> Result<Processes, TaskError> {
         let path = spec.namespace("pid").unwrap_or_default();
         if path.is_empty() {
             return Ok(Processes::Own);
@@ -265,7 +265,7 @@ impl Service {
 }
 
 /// Whose processes a container sees.
-enum Processes {
+pub(super) enum Processes {
     Own,
     OfPod,
     OfContainer(String),

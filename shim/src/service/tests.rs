@@ -268,6 +268,62 @@ async fn a_pod_that_would_weaken_its_node_or_guest_is_not_started() {
 }
 
 #[tokio::test]
+async fn a_pod_that_can_never_run_costs_nothing_however_often_it_is_tried() {
+    let bench = Bench::new();
+    for (linux, why) in [
+        (
+            r#"{"namespaces":[{"type":"pid"},{"type":"network"}]}"#,
+            "hostIPC",
+        ),
+        (
+            r#"{"namespaces":[{"type":"ipc"},{"type":"network"}]}"#,
+            "hostPID",
+        ),
+        (
+            r#"{"namespaces":[{"type":"ipc"},{"type":"pid"},{"type":"user"}]}"#,
+            "hostUsers",
+        ),
+        (
+            r#"{"resources":{"unified":{"memory.high":"1"}}}"#,
+            "memory.high",
+        ),
+    ] {
+        let request = bench.request("pod", silent());
+        let file = Path::new(&request.bundle).join("config.json");
+        let spec = fs::read_to_string(&file).unwrap();
+        let spec = spec.strip_suffix('}').unwrap();
+        fs::write(&file, format!(r#"{spec},"linux":{linux}}}"#)).unwrap();
+        let error = bench.service.create(request).await.unwrap_err().to_string();
+        assert!(error.contains(why), "{error}");
+        assert!(!bench.state_exists());
+        assert_eq!(bench.script.calls(), Vec::<String>::new());
+    }
+    assert!(bench.create("pod").await.is_ok());
+}
+
+#[tokio::test]
+async fn a_container_sees_the_processes_of_the_one_that_its_number_names() {
+    let bench = Bench::new();
+    let of_pod = bench.create("pod").await.unwrap();
+    let of_app = bench.create("app").await.unwrap();
+    let processes = |path: &str| {
+        let json = format!(r#"{{"linux":{{"namespaces":[{{"type":"pid","path":"{path}"}}]}}}}"#);
+        bench
+            .service
+            .processes_for(&serde_json::from_str(&json).unwrap())
+    };
+    use super::create::Processes;
+    assert!(matches!(processes(""), Ok(Processes::Own)));
+    let path = |number: u32| format!("/proc/{number}/ns/pid");
+    assert!(matches!(processes(&path(of_pod)), Ok(Processes::OfPod)));
+    let target = processes(&path(of_app));
+    assert!(matches!(target, Ok(Processes::OfContainer(id)) if id == "app"));
+    assert!(processes(&path(std::process::id())).is_err());
+    bench.service.kill("app", "", 9).await.unwrap();
+    assert!(processes(&path(of_app)).is_err(), "it has ended");
+}
+
+#[tokio::test]
 async fn a_dead_vm_ends_everything_once() {
     let mut bench = Bench::new();
     bench.create("pod").await.unwrap();
