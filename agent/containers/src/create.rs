@@ -123,6 +123,10 @@ pub enum CreateError {
     Worker(#[source] tokio::task::JoinError),
 }
 
+/// What the log says of a container that sees another one's processes, beside its digests, in
+/// which it is like one that sees the pod's.
+const SEES_PROCESSES: &str = "sees the processes of another container";
+
 /// A place in the table; given back unless a container takes it.
 struct Reservation<'a> {
     containers: &'a Containers,
@@ -194,16 +198,7 @@ impl Containers {
             ImagePull::Reference(_) => None,
         };
         // The container library opens the namespace in a process of its own.
-        let (join, _held) = match &request.processes {
-            ProcessNamespace::Of(target) => {
-                let held = self.find(target)?.processes()?;
-                (Some(path_of(&held)), Some(held))
-            }
-            seen => {
-                let of_pod = *seen == ProcessNamespace::Pod && pause.is_none();
-                (self.pause.processes_for(of_pod)?, None)
-            }
-        };
+        let (join, _held) = self.joined(&request.processes, pause.is_some())?;
         self.take_volumes(request.volumes, parts).await?;
         let sysctls = request.spec.sysctls;
         if pause.is_some() || !sysctls.is_empty() {
@@ -230,8 +225,12 @@ impl Containers {
             prepare_inside(&inside, asked).map(|prepared| (prepared, covered))
         })
         .await??;
-        let marks = granted::marks(grants, &prepared, covered).map_err(CreateError::NotGranted)?;
+        let mut marks =
+            granted::marks(grants, &prepared, covered).map_err(CreateError::NotGranted)?;
         process.process = prepared;
+        if matches!(request.processes, ProcessNamespace::Of(_)) {
+            marks.push(SEES_PROCESSES.to_owned());
+        }
         complete_spec(&mut spec, process.process.clone(), join);
         let told = Told {
             id: &id,
@@ -273,6 +272,21 @@ impl Containers {
             parts: Default::default(),
             id,
         })
+    }
+
+    /// The process namespace that a container joins, if any; another container's is held open
+    /// until it has.
+    fn joined(
+        &self,
+        seen: &ProcessNamespace,
+        is_pause: bool,
+    ) -> Result<(Option<PathBuf>, Option<fs::File>), CreateError> {
+        if let ProcessNamespace::Of(target) = seen {
+            let held = self.find(target)?.processes()?;
+            return Ok((Some(path_of(&held)), Some(held)));
+        }
+        let of_pod = *seen == ProcessNamespace::Pod && !is_pause;
+        Ok((self.pause.processes_for(of_pod)?, None))
     }
 
     async fn take_volumes(
@@ -401,7 +415,7 @@ impl Containers {
             .await
             .map(drop);
         if started.is_ok() {
-            started = job::runs(&container.init.verdict).await;
+            started = container.init.runs().await;
         }
         started.map_err(|source| {
             container.started.store(false, Ordering::Relaxed);

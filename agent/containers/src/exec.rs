@@ -16,7 +16,7 @@ use tokio::{task::spawn_blocking, time::sleep};
 
 use crate::{
     inside::Inside,
-    job::{self, Job, JobError},
+    job::{Job, JobError},
     process::Process,
     spec::{exec_identity, executable_of, no_capabilities, within, write_private},
     table::{Container, Containers, EXECS_MAX, LookupError, lock},
@@ -182,7 +182,7 @@ impl Containers {
             WiringError::Job(source) => refused(source),
             WiringError::Stream(source) => prepare(source),
         })?;
-        job::runs(&made.verdict).await.map_err(refused)?;
+        made.runs().await.map_err(refused)?;
         Ok(made)
     }
 }
