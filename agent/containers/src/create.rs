@@ -228,9 +228,8 @@ impl Containers {
         let mut marks =
             granted::marks(grants, &prepared, covered).map_err(CreateError::NotGranted)?;
         process.process = prepared;
-        if matches!(request.processes, ProcessNamespace::Of(_)) {
-            marks.push(SEES_PROCESSES.to_owned());
-        }
+        let debugs = matches!(request.processes, ProcessNamespace::Of(_));
+        marks.extend(debugs.then(|| SEES_PROCESSES.to_owned()));
         complete_spec(&mut spec, process.process.clone(), join);
         let told = Told {
             id: &id,
