@@ -154,7 +154,7 @@ impl Database {
     }
 
     fn find(
-        self: &Database,
+        &self,
         text: &str,
         process: &SpecProcess,
     ) -> Result<oci_spec::runtime::User, UserError> {
@@ -222,6 +222,28 @@ impl Database {
         let entry = self.entries().find(|entry| entry.uid == uid);
         let home = entry.map_or("", |entry| entry.home);
         if home.is_empty() { "/" } else { home }
+    }
+}
+
+/// Looks up in files of an image: what is asked, `/etc/passwd` and `/etc/group` follow each other,
+/// a zero byte between them.
+#[cfg(feature = "fuzzing")]
+pub(crate) fn fuzz(bytes: &[u8]) {
+    let text = String::from_utf8_lossy(bytes);
+    let mut parts = text.splitn(3, '\0').map(str::to_owned);
+    let mut next = || parts.next().unwrap_or_default();
+    let (asked, passwd, group) = (next(), next(), next());
+    let database = Database {
+        passwd: Ok(passwd),
+        group,
+    };
+    let found = database.find(&asked, &SpecProcess::default());
+    if let Ok(user) = found {
+        let groups = user.additional_gids().clone().unwrap_or_default();
+        let distinct: BTreeSet<_> = groups.iter().collect();
+        assert_eq!(distinct.len(), groups.len());
+        assert_eq!(groups.first(), Some(&user.gid()));
+        assert!(!database.home(user.uid()).is_empty());
     }
 }
 
