@@ -65,15 +65,28 @@ struct Place {
 }
 
 impl PodCgroup {
+    /// The most bytes of memory that a pod in a cgroup of this path may have; `None` without
+    /// a limit.
+    ///
+    /// # Errors
+    ///
+    /// [`CgroupError`] if the path cannot name a cgroup, or if the mounts cannot be read.
+    pub(crate) fn memory_limit(cgroups_path: &str) -> Result<Option<u64>, CgroupError> {
+        let mounts = read("/proc/self/mounts")?;
+        let relative = relative(cgroups_path)?;
+        let places = hierarchies(&mounts).into_iter().flat_map(|hierarchy| {
+            let all = relative.ancestors().map(|path| hierarchy.mount.join(path));
+            all.collect::<Vec<_>>()
+        });
+        Ok(places.filter_map(|place| limit_at(&place)).min())
+    }
+
     /// Finds out what joining would make. Changes nothing.
     ///
     /// # Errors
     ///
     /// [`CgroupError`] if the path cannot name a cgroup, or if the mounts cannot be read.
     pub(crate) fn plan(cgroups_path: &str) -> Result<Self, CgroupError> {
-        let read = |path: &'static str| {
-            fs::read_to_string(path).map_err(|source| CgroupError::Mounts { path, source })
-        };
         let mounts = read("/proc/self/mounts")?;
         let own = read("/proc/self/cgroup")?;
         let relative = relative(cgroups_path)?;
@@ -129,6 +142,22 @@ impl PodCgroup {
         }
         remove(&self.made);
     }
+}
+
+fn read(path: &'static str) -> Result<String, CgroupError> {
+    fs::read_to_string(path).map_err(|source| CgroupError::Mounts { path, source })
+}
+
+/// The limit of one directory, of either version; the kernel's largest number is none.
+fn limit_at(place: &Path) -> Option<u64> {
+    const NONE: u64 = 1 << 62;
+    let limit = ["memory.max", "memory.limit_in_bytes"]
+        .iter()
+        .find_map(|file| {
+            let text = fs::read_to_string(place.join(file)).ok()?;
+            text.trim().parse::<u64>().ok()
+        });
+    limit.filter(|limit| *limit < NONE)
 }
 
 /// Another pod may remove a shared parent between two steps, so try a few times.
@@ -345,6 +374,23 @@ proc /proc proc rw 0 0
         remove(std::slice::from_ref(&pod));
         assert!(!pod.exists());
         child.wait().unwrap();
+    }
+
+    #[test]
+    fn a_limit_is_a_number_below_the_kernels_largest() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |file: &str, text: &str| {
+            fs::write(folder.path().join(file), text).unwrap();
+            let limit = limit_at(folder.path());
+            fs::remove_file(folder.path().join(file)).unwrap();
+            limit
+        };
+        assert_eq!(at("memory.max", "67108864\n"), Some(64 << 20));
+        assert_eq!(at("memory.limit_in_bytes", "67108864\n"), Some(64 << 20));
+        assert_eq!(at("memory.max", "max\n"), None);
+        assert_eq!(at("memory.limit_in_bytes", "9223372036854771712\n"), None);
+        assert_eq!(limit_at(folder.path()), None);
+        assert!(PodCgroup::memory_limit("/../x").is_err());
     }
 
     #[test]

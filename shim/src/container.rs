@@ -8,11 +8,11 @@ use std::{
     },
 };
 
-use shim_oci::Role;
+use shim_oci::{Resources, Role};
 use shim_volumes::{CopyPlan, Place, VolumePlan, is_updated};
 use tokio::sync::Notify;
 
-use crate::{process::Process, status::TaskError};
+use crate::{image_users::UserWords, process::Process, status::TaskError, task_pid::TaskPid};
 
 /// The most further processes of a container at one time.
 const EXECS_MAX: usize = 4096;
@@ -28,6 +28,12 @@ pub(crate) struct Container {
     pub(crate) bundle: String,
     /// Its first process.
     pub(crate) init: Arc<Process>,
+    /// Its number on the node.
+    pub(crate) pid: TaskPid,
+    /// The words for its users.
+    pub(crate) users: UserWords,
+    /// What it may use.
+    pub(crate) limits: Mutex<Resources>,
     /// Where its termination message goes.
     pub(crate) termination_log: Option<Place>,
     /// Volumes that kubelet updates while it runs.
@@ -35,21 +41,35 @@ pub(crate) struct Container {
     execs: Mutex<HashMap<String, Arc<Process>>>,
 }
 
+/// What a container is made of, apart from its processes and volumes.
+#[derive(Debug)]
+pub(crate) struct Made {
+    /// Its id.
+    pub(crate) id: String,
+    /// Its part in the pod.
+    pub(crate) role: Role,
+    /// Its bundle on the host.
+    pub(crate) bundle: String,
+    /// Its number on the node.
+    pub(crate) pid: TaskPid,
+    /// The words for its users.
+    pub(crate) users: UserWords,
+    /// What it may use.
+    pub(crate) limits: Resources,
+}
+
 impl Container {
     /// A container with no further processes; of its volumes only the updated ones
     /// are kept.
-    pub(crate) fn new(
-        id: String,
-        role: Role,
-        bundle: String,
-        init: Arc<Process>,
-        volumes: VolumePlan,
-    ) -> Self {
+    pub(crate) fn new(made: Made, init: Arc<Process>, volumes: VolumePlan) -> Self {
         Self {
-            id,
-            role,
-            bundle,
+            id: made.id,
+            role: made.role,
+            bundle: made.bundle,
             init,
+            pid: made.pid,
+            users: made.users,
+            limits: made.limits.into(),
             termination_log: volumes.termination_log,
             updated: Mutex::new(volumes.copies.into_iter().filter(is_updated).collect()),
             execs: Mutex::default(),
@@ -251,13 +271,15 @@ mod tests {
 
     fn container() -> Container {
         let init = Arc::new(process(""));
-        Container::new(
-            "c1".into(),
-            Role::Container,
-            "/b".into(),
-            init,
-            VolumePlan::default(),
-        )
+        let made = Made {
+            id: "c1".into(),
+            role: Role::Container,
+            bundle: "/b".into(),
+            pid: TaskPid::take(None).unwrap(),
+            users: UserWords::default(),
+            limits: Resources::default(),
+        };
+        Container::new(made, init, VolumePlan::default())
     }
 
     #[test]

@@ -17,7 +17,7 @@ use std::{
 use agent_protocol::{id::SandboxId, limits::AGENT_PORT, rpc::agent::CreateSandboxRequest};
 use shim_agent_client::{AgentClient, AgentError};
 use shim_configuration::{
-    Accelerator, Config, Internetworking, Limits, Size, SizingError,
+    Accelerator, Config, Internetworking, Limits, Room, Size, SizingError, VM_OWN_MIB,
     annotations::{self, AnnotationError},
 };
 use shim_hypervisor::{Hypervisor, Nic, Vm, VmConfig};
@@ -31,6 +31,7 @@ use crate::{
     initdata::{Delivery, DeliveryError},
     network::{self, GuestNetwork, NetworkError, PodNetwork},
     record::{Record, RecordError, StateDir},
+    refuse::Impossible,
     scratch::{self, ScratchError},
     tee::{Protection, TeeError},
     timing::{Step, Timing},
@@ -70,11 +71,18 @@ pub(crate) enum BootError {
     Tee(#[from] TeeError),
     #[error(transparent)]
     Users(#[from] UsersError),
-    /// The spec has no network of its own.
+    #[error(transparent)]
+    Impossible(#[from] Impossible),
+    /// The VM would be killed for lack of memory sooner or later.
     #[error(
-        "the pod uses the host's network, which a VM cannot: remove hostNetwork, or set internetworking_model = \"none\" in [runtime]"
+        "the pod's VM takes {need} MiB, {guest} for the guest and {VM_OWN_MIB} for QEMU, and the pod's cgroup holds {limit} MiB: set overhead.podFixed.memory of the pod's RuntimeClass to {fixed}Mi, or sandbox_cgroup_only = false in [runtime]"
     )]
-    HostNetwork,
+    PodLimit {
+        need: u64,
+        guest: u32,
+        limit: u64,
+        fixed: u32,
+    },
     #[error("cannot start the VM")]
     Start(#[source] shim_hypervisor::StartError),
     #[error("the guest does not answer")]
@@ -178,6 +186,8 @@ pub(crate) struct Sandbox {
     pub(crate) vm: Arc<dyn Vm>,
     /// The pod's configuration.
     pub(crate) config: Config,
+    /// What its containers may use of the VM together.
+    pub(crate) room: Room,
     /// The clock.
     pub(crate) timing: Arc<Timing>,
     /// The pod's files.
@@ -195,6 +205,7 @@ impl Sandbox {
             agent: booted.agent,
             vm: booted.vm,
             config: booted.config,
+            room: booted.room,
             timing: booted.timing,
             state: resources.state.clone(),
             volumes: Arc::default(),
@@ -207,7 +218,7 @@ impl Sandbox {
         &self.id
     }
 
-    /// Process id of the hypervisor, containerd's idea of a task's pid.
+    /// Process id of the hypervisor.
     pub(crate) fn pid(&self) -> u32 {
         self.vm.pid()
     }
@@ -227,6 +238,7 @@ pub(crate) struct Booted {
     agent: AgentClient,
     vm: Arc<dyn Vm>,
     config: Config,
+    room: Room,
     timing: Arc<Timing>,
 }
 
@@ -241,7 +253,8 @@ pub(crate) async fn boot(
     resources: &mut Resources,
 ) -> Result<Booted, BootError> {
     annotations::apply(pod.spec, &mut pod.config)?;
-    let size = size(&pod)?;
+    let (size, room) = size(&pod)?;
+    fits_limit(size, pod.config.qemu().overhead_memory, pod_limit(&pod)?)?;
     let image = GuestImage::open(&pod.config.qemu().guest_image)?;
     let delivery = Delivery::of(&pod.config)?;
     let protection = Protection::of(pod.config.qemu(), delivery.host_data())?;
@@ -285,27 +298,53 @@ pub(crate) async fn boot(
         agent,
         vm,
         config: pod.config,
+        room,
         timing: pod.timing,
     })
 }
 
-fn size(pod: &Pod<'_>) -> Result<Size, BootError> {
+fn size(pod: &Pod<'_>) -> Result<(Size, Room), BootError> {
     let limits = Limits::of(pod.role, pod.spec)?;
     let cpus = thread::available_parallelism()
         .map_or(1, |cpus| u32::try_from(cpus.get()).unwrap_or(u32::MAX));
     let host = NonZeroU32::new(cpus).unwrap_or(NonZeroU32::MIN);
-    Ok(Size::of(limits, pod.config.qemu(), host)?)
+    let size = Size::of(limits, pod.config.qemu(), host)?;
+    Ok((size, size.room(limits, pod.config.qemu())))
+}
+
+/// What the pod's cgroup may hold, if the VM is going to lie in it.
+fn pod_limit(pod: &Pod<'_>) -> Result<Option<u64>, BootError> {
+    match cgroup_path(pod) {
+        Some(path) => Ok(PodCgroup::memory_limit(path)?),
+        None => Ok(None),
+    }
+}
+
+fn fits_limit(size: Size, overhead_mib: u32, limit: Option<u64>) -> Result<(), BootError> {
+    let guest = size.memory_mib.get();
+    let need = u64::from(guest).saturating_add(VM_OWN_MIB.into());
+    match limit.map(|bytes| bytes >> 20) {
+        Some(limit) if limit < need => Err(BootError::PodLimit {
+            need,
+            guest,
+            limit,
+            fixed: overhead_mib.saturating_add(VM_OWN_MIB),
+        }),
+        _ => Ok(()),
+    }
+}
+
+/// Where the VM is to lie, if the configuration says so.
+fn cgroup_path<'a>(pod: &Pod<'a>) -> Option<&'a str> {
+    let linux = pod.spec.linux.as_ref();
+    let path = linux.map(|linux| linux.cgroups_path.as_str());
+    path.filter(|path| pod.config.runtime.sandbox_cgroup_only && !path.is_empty())
 }
 
 fn join_cgroup(pod: &Pod<'_>, resources: &mut Resources) -> Result<(), BootError> {
-    let path = pod
-        .spec
-        .linux
-        .as_ref()
-        .map_or("", |linux| linux.cgroups_path.as_str());
-    if !pod.config.runtime.sandbox_cgroup_only || path.is_empty() {
+    let Some(path) = cgroup_path(pod) else {
         return Ok(());
-    }
+    };
     let cgroup = PodCgroup::plan(path)?;
     resources.record.cgroups = cgroup.made().to_vec();
     resources.record.save(&resources.state)?;
@@ -322,7 +361,7 @@ async fn attach_network(
         return Ok((None, Vec::new()));
     }
     let netns: PathBuf = match pod.spec.namespace("network") {
-        None => return Err(BootError::HostNetwork),
+        None => return Err(Impossible::HostNetwork.into()),
         // A new namespace has no links, and nobody will put any there.
         Some("") => return Ok((None, Vec::new())),
         Some(path) => path.into(),
@@ -407,4 +446,31 @@ fn dns(spec: &Spec) -> Result<Vec<String>, BootError> {
         source,
     })?;
     Ok(text.lines().map(str::to_owned).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_vm_that_its_pods_cgroup_cannot_hold_is_refused_with_the_number_to_change() {
+        let size = Size {
+            vcpus: NonZeroU32::MIN,
+            memory_mib: NonZeroU32::new(64 + 256).unwrap(),
+        };
+        for limit in [None, Some((64 + 320) << 20), Some(1 << 40)] {
+            assert!(fits_limit(size, 256, limit).is_ok(), "{limit:?}");
+        }
+        let error = fits_limit(size, 256, Some(64 << 20))
+            .unwrap_err()
+            .to_string();
+        for part in [
+            "384 MiB",
+            "holds 64 MiB",
+            "320Mi",
+            "sandbox_cgroup_only = false",
+        ] {
+            assert!(error.contains(part), "{error}");
+        }
+    }
 }

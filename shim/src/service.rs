@@ -6,6 +6,7 @@
 
 mod create;
 mod lifecycle;
+mod resize;
 #[cfg(test)]
 mod tests;
 mod watch;
@@ -80,7 +81,7 @@ impl Service {
     }
 
     /// Process id of the hypervisor; 0 if there is no VM.
-    pub(crate) fn pid(&self) -> u32 {
+    pub(crate) fn hypervisor_pid(&self) -> u32 {
         self.try_sandbox().map_or(0, |sandbox| sandbox.pid())
     }
 
@@ -114,13 +115,13 @@ impl Service {
     }
 
     /// Decides the end of a process and tells containerd, if nobody has before.
-    fn finish(&self, container: &str, process: &Process, status: u32) -> Option<Exit> {
+    fn finish(&self, container: &Container, process: &Process, status: u32) -> Option<Exit> {
         let exit = process.finish(status)?;
-        let exec = &process.guest.exec;
+        let (id, exec) = (&container.id, &process.guest.exec);
         self.events.publish(&TaskExit {
-            container_id: container.to_owned(),
-            id: if exec.is_empty() { container } else { exec }.to_owned(),
-            pid: self.pid(),
+            container_id: id.clone(),
+            id: if exec.is_empty() { id } else { exec }.to_owned(),
+            pid: container.pid.number(),
             exit_status: exit.status,
             exited_at: Some(exit.at.clone()).into(),
             ..TaskExit::default()

@@ -31,6 +31,8 @@ pub(crate) struct Trim<'a> {
     pub(crate) mounts: Vec<oci::Mount>,
     /// Drop the system call filter.
     pub(crate) drop_seccomp: bool,
+    /// The container whose processes this one sees, if it is another one.
+    pub(crate) processes_of: Option<&'a str>,
 }
 
 /// Makes the guest's spec.
@@ -62,15 +64,10 @@ pub(crate) fn guest_spec(spec: &oci::Spec, trim: Trim<'_>) -> guest::Spec {
         Linux: spec
             .linux
             .as_ref()
-            .map(|section| linux(section, trim.drop_seccomp))
+            .map(|section| linux(section, trim.drop_seccomp, trim.processes_of))
             .into(),
         ..guest::Spec::default()
     }
-}
-
-/// Whether the container shares the PID namespace of the pod.
-pub(crate) fn shares_pid_namespace(spec: &oci::Spec) -> bool {
-    spec.namespace("pid").is_some_and(|path| !path.is_empty())
 }
 
 /// A process as the guest gets it, for a container or an exec.
@@ -135,7 +132,7 @@ fn mount(mount: oci::Mount) -> guest::Mount {
     }
 }
 
-fn linux(linux: &oci::Linux, drop_seccomp: bool) -> guest::Linux {
+fn linux(linux: &oci::Linux, drop_seccomp: bool, processes_of: Option<&str>) -> guest::Linux {
     let namespaces = linux.namespaces.iter();
     let seccomp = linux.seccomp.as_ref().filter(|_| !drop_seccomp);
     guest::Linux {
@@ -144,12 +141,9 @@ fn linux(linux: &oci::Linux, drop_seccomp: bool) -> guest::Linux {
         CgroupsPath: linux.cgroups_path.clone(),
         Namespaces: namespaces
             .filter(|namespace| !GUEST_NAMESPACES.contains(&namespace.kind.as_str()))
-            .map(|namespace| guest::LinuxNamespace {
-                Type: namespace.kind.clone(),
-                // The path is one of the host.
-                Path: String::new(),
-                ..guest::LinuxNamespace::default()
-            })
+            // The path is one of the host.
+            .map(|namespace| guest_namespace(&namespace.kind, String::new()))
+            .chain(processes_of.map(|id| guest_namespace("pid", guest_processes(id))))
             .collect(),
         Devices: linux.devices.iter().map(device).collect(),
         Seccomp: seccomp.map(filter).into(),
@@ -160,11 +154,25 @@ fn linux(linux: &oci::Linux, drop_seccomp: bool) -> guest::Linux {
     }
 }
 
+fn guest_namespace(kind: &str, path: String) -> guest::LinuxNamespace {
+    guest::LinuxNamespace {
+        Type: kind.to_owned(),
+        Path: path,
+        ..guest::LinuxNamespace::default()
+    }
+}
+
+/// How the agent is told another container's process namespace.
+fn guest_processes(id: &str) -> String {
+    format!("/run/kata-containers/{id}/ns/pid")
+}
+
 /// Limits without those that name devices, CPUs or nodes of the host.
 pub(crate) fn resources(resources: &oci::Resources) -> guest::LinuxResources {
     guest::LinuxResources {
         Memory: resources.memory.as_ref().map(memory).into(),
         CPU: resources.cpu.as_ref().map(cpu).into(),
+        Pids: resources.pids.as_ref().map(pids).into(),
         HugepageLimits: resources
             .hugepage_limits
             .iter()
@@ -175,6 +183,13 @@ pub(crate) fn resources(resources: &oci::Resources) -> guest::LinuxResources {
             })
             .collect(),
         ..guest::LinuxResources::default()
+    }
+}
+
+fn pids(pids: &oci::Pids) -> guest::LinuxPids {
+    guest::LinuxPids {
+        Limit: pids.limit,
+        ..guest::LinuxPids::default()
     }
 }
 
@@ -297,6 +312,7 @@ mod tests {
             bundle: Path::new("/bundle"),
             mounts: Vec::new(),
             drop_seccomp,
+            processes_of: None,
         };
         let guest = guest_spec(&spec, trim);
         (spec, guest)
@@ -304,8 +320,7 @@ mod tests {
 
     #[test]
     fn what_belongs_to_the_host_is_gone() {
-        let (spec, guest) = trimmed(true);
-        assert!(shares_pid_namespace(&spec));
+        let (_, guest) = trimmed(true);
         assert!(guest.Hooks.is_none());
         assert!(guest.Solaris.is_none() && guest.Windows.is_none());
         let kinds: Vec<_> = guest
@@ -318,7 +333,7 @@ mod tests {
         assert!(guest.Linux.Namespaces.iter().all(|n| n.Path.is_empty()));
         let resources = &guest.Linux.Resources;
         assert!(resources.Devices.is_empty());
-        assert!(resources.Pids.is_none() && resources.BlockIO.is_none());
+        assert!(resources.BlockIO.is_none());
         assert!(resources.Network.is_none());
         assert_eq!(resources.CPU.Cpus, "");
         assert_eq!(resources.CPU.Mems, "");
@@ -327,6 +342,15 @@ mod tests {
         assert_eq!(guest.Linux.MountLabel, "");
         assert_eq!(guest.Process.SelinuxLabel, "");
         assert!(!guest.Annotations.contains_key(HOST_ONLY[0]));
+    }
+
+    #[test]
+    fn another_containers_processes_are_named_as_in_the_guest() {
+        let (spec, _) = trimmed(false);
+        let linux = linux(&spec.linux.unwrap(), false, Some("target"));
+        let mut processes = linux.Namespaces.iter().filter(|one| one.Type == "pid");
+        let path = &processes.next().unwrap().Path;
+        assert_eq!(path, "/run/kata-containers/target/ns/pid");
     }
 
     #[test]
@@ -342,6 +366,7 @@ mod tests {
         assert_eq!(guest.Process.OOMScoreAdj, -998);
         assert_eq!(guest.Linux.Resources.Memory.Limit, 1024);
         assert_eq!(guest.Linux.Resources.CPU.Shares, 2);
+        assert_eq!(guest.Linux.Resources.Pids.Limit, 9);
         assert_eq!(guest.Annotations[BUNDLE_PATH], "/bundle");
         assert_eq!(guest.Annotations[CONTAINER_TYPE], "pod_container");
     }

@@ -4,7 +4,9 @@
 //! a process. The shim opens outputs for reading and writing, so that opening never
 //! blocks and a containerd that restarts does not break the pipe; and it holds a
 //! writing end of the input, so that the input ends when both the client and
-//! `CloseIO` say so, not before a client has come. Output is read ahead by one chunk.
+//! `CloseIO` say so, not before a client has come. A process without input is told at once that
+//! there will be none; one with a terminal is not, because its terminal stays. Output is read
+//! ahead by one chunk.
 
 use std::{
     io,
@@ -128,10 +130,19 @@ pub(crate) struct StdinKeeper(#[expect(dead_code, reason = "held, not used")] pi
 
 /// Opened streams of a process that is about to start.
 pub(crate) struct OpenStdio {
-    stdin: Option<pipe::Receiver>,
+    stdin: Stdin,
     outputs: Vec<(Output, Sink)>,
     /// Present if there is an input that is not closed yet.
     pub(crate) keeper: Option<StdinKeeper>,
+}
+
+enum Stdin {
+    /// It comes from a client.
+    Pipe(pipe::Receiver),
+    /// There is none, and its end is told.
+    Ended,
+    /// There is none, and the process has a terminal.
+    Silent,
 }
 
 enum Sink {
@@ -150,7 +161,11 @@ impl OpenStdio {
     /// [`StdioError`] names the stream.
     pub(crate) async fn open(stdio: &Stdio, closed: bool) -> Result<Self, StdioError> {
         let mut opened = Self {
-            stdin: None,
+            stdin: if stdio.terminal {
+                Stdin::Silent
+            } else {
+                Stdin::Ended
+            },
             outputs: Vec::new(),
             keeper: None,
         };
@@ -160,11 +175,8 @@ impl OpenStdio {
                 path: path.clone(),
                 source,
             };
-            opened.stdin = Some(
-                pipe::OpenOptions::new()
-                    .open_receiver(&path)
-                    .map_err(failed)?,
-            );
+            let receiver = pipe::OpenOptions::new().open_receiver(&path);
+            opened.stdin = Stdin::Pipe(receiver.map_err(failed)?);
             if !closed {
                 let keeper = pipe::OpenOptions::new()
                     .open_sender(&path)
@@ -231,9 +243,14 @@ impl OpenStdio {
             tokio::spawn(pump)
         });
         let outputs = outputs.collect();
-        let input = self
-            .stdin
-            .map(|stdin| tokio::spawn(pump_input(agent.clone(), process.clone(), stdin)));
+        let (agent, process) = (agent.clone(), process.clone());
+        let input = match self.stdin {
+            Stdin::Pipe(stdin) => Some(tokio::spawn(pump_input(agent, process, stdin))),
+            Stdin::Ended => Some(tokio::spawn(
+                async move { end_input(&agent, &process).await },
+            )),
+            Stdin::Silent => None,
+        };
         Pumps {
             outputs,
             input,
@@ -327,7 +344,11 @@ async fn pump_input(agent: AgentClient, process: GuestProcess, mut stdin: pipe::
             return;
         }
     }
-    if let Err(error) = agent.close_stdin(&process).await {
+    end_input(&agent, &process).await;
+}
+
+async fn end_input(agent: &AgentClient, process: &GuestProcess) {
+    if let Err(error) = agent.close_stdin(process).await {
         tracing::debug!(%error, "input not closed");
     }
 }
@@ -384,7 +405,9 @@ mod tests {
             terminal: false,
         };
         let mut opened = OpenStdio::open(&stdio, false).await.unwrap();
-        let mut stdin = opened.stdin.take().unwrap();
+        let Stdin::Pipe(mut stdin) = opened.stdin else {
+            panic!("no input");
+        };
         let mut client = pipe::OpenOptions::new().open_sender(&path).unwrap();
         client.write_all(b"abc").await.unwrap();
         drop(client);
@@ -397,5 +420,20 @@ mod tests {
         assert!(more.await.is_err());
         drop(opened.keeper.take());
         assert_eq!(stdin.read(&mut buffer).await.unwrap(), 0);
+    }
+
+    #[tokio::test]
+    async fn input_that_nobody_gives_has_ended_unless_there_is_a_terminal() {
+        for terminal in [false, true] {
+            let stdio = Stdio {
+                stdin: String::new(),
+                stdout: String::new(),
+                stderr: String::new(),
+                terminal,
+            };
+            let opened = OpenStdio::open(&stdio, false).await.unwrap();
+            assert_eq!(matches!(opened.stdin, Stdin::Ended), !terminal);
+            assert!(opened.keeper.is_none());
+        }
     }
 }

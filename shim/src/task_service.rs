@@ -5,7 +5,6 @@
 
 use std::{collections::HashMap, sync::Arc};
 
-use agent_protocol::rpc::oci::LinuxResources;
 use async_trait::async_trait;
 use containerd_shim_protos::{
     api::{
@@ -25,7 +24,7 @@ use ttrpc::r#async::{Service as Methods, TtrpcContext};
 use crate::{
     process::Phase,
     service::{CreateRequest, Service},
-    spec, stats,
+    stats,
     status::TaskError,
     stdio::Stdio,
 };
@@ -111,7 +110,7 @@ impl Task for TaskService {
         Ok(StateResponse {
             id: container.id.clone(),
             bundle: container.bundle.clone(),
-            pid: self.0.pid(),
+            pid: container.pid.number(),
             status: process.status().into(),
             stdin: process.stdio.stdin.clone(),
             stdout: process.stdio.stdout.clone(),
@@ -154,13 +153,14 @@ impl Task for TaskService {
     }
 
     async fn pids(&self, _: &TtrpcContext, request: PidsRequest) -> ttrpc::Result<PidsResponse> {
-        self.0.find(&request.id)?;
-        let hypervisor = ProcessInfo {
-            pid: self.0.pid(),
+        let container = self.0.find(&request.id)?;
+        let info = |pid| ProcessInfo {
+            pid,
             ..ProcessInfo::default()
         };
+        let pids = [container.pid.number(), self.0.hypervisor_pid()];
         Ok(PidsResponse {
-            processes: vec![hypervisor],
+            processes: pids.map(info).into(),
             ..PidsResponse::default()
         })
     }
@@ -210,11 +210,8 @@ impl Task for TaskService {
     }
 
     async fn update(&self, _: &TtrpcContext, request: UpdateTaskRequest) -> ttrpc::Result<Empty> {
-        self.0.find(&request.id)?;
-        let resources: oci::Resources = unpack("resources", request.resources.into_option())?;
-        let resources: LinuxResources = spec::resources(&resources);
-        let updated = self.0.sandbox()?.agent.update(&request.id, resources).await;
-        updated.map_err(TaskError::from)?;
+        let resources = unpack("resources", request.resources.into_option())?;
+        self.0.update(&request.id, resources).await?;
         Ok(Empty::default())
     }
 
@@ -232,10 +229,15 @@ impl Task for TaskService {
         Err(TaskError::Unimplemented("checkpointing a confidential guest").into())
     }
 
-    async fn connect(&self, _: &TtrpcContext, _: ConnectRequest) -> ttrpc::Result<ConnectResponse> {
+    async fn connect(
+        &self,
+        _: &TtrpcContext,
+        request: ConnectRequest,
+    ) -> ttrpc::Result<ConnectResponse> {
+        let container = self.0.find(&request.id);
         Ok(ConnectResponse {
             shim_pid: std::process::id(),
-            task_pid: self.0.pid(),
+            task_pid: container.map_or(0, |container| container.pid.number()),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             ..ConnectResponse::default()
         })

@@ -12,7 +12,8 @@ use std::{
 use agent_measured::NoteError;
 use agent_protocol::{id::ContainerId, path::GuestPath};
 use agent_requests::{
-    ContainerSpec, CreateContainer, ImagePull, ProcessSpec, StartContainer, VolumeStorage, paths,
+    ContainerSpec, CreateContainer, ImagePull, ProcessNamespace, ProcessSpec, StartContainer,
+    VolumeStorage, paths,
 };
 use oci_spec::runtime::{Capability, Process as SpecProcess, Spec};
 use policy_engine::{Grants, Permit};
@@ -25,12 +26,12 @@ use crate::{
     covers,
     devices::{self, Device},
     granted::{self, Use},
-    inside::{Inside, UserError, resolve_user},
+    inside::Inside,
     job::{self, Job, JobError},
     memory::resident_kib,
     parts::Parts,
     pinned::{PinError, Pinned},
-    pod_pause::PauseError,
+    pod_pause::{PauseError, path_of},
     process::Process,
     pull_events::PullEvents,
     root::{Root, RootError},
@@ -39,6 +40,7 @@ use crate::{
     sysctls::{self, SysctlError},
     table::{CONTAINERS_MAX, Container, Containers, LookupError, lock},
     termination,
+    user::{self, UserError},
     volumes::StorageError,
     wiring::{Wiring, WiringError},
     workload::{PodFacts, WorkloadError},
@@ -121,6 +123,10 @@ pub enum CreateError {
     Worker(#[source] tokio::task::JoinError),
 }
 
+/// What the log says of a container that sees another one's processes, beside its digests, in
+/// which it is like one that sees the pod's.
+const SEES_PROCESSES: &str = "sees the processes of another container";
+
 /// A place in the table; given back unless a container takes it.
 struct Reservation<'a> {
     containers: &'a Containers,
@@ -191,9 +197,8 @@ impl Containers {
             ImagePull::Pause => Some(self.pause.reserve()?),
             ImagePull::Reference(_) => None,
         };
-        let join = self
-            .pause
-            .processes_for(request.shared_processes && pause.is_none())?;
+        // The container library opens the namespace in a process of its own.
+        let (join, _held) = self.joined(&request.processes, pause.is_some())?;
         self.take_volumes(request.volumes, parts).await?;
         let sysctls = request.spec.sysctls;
         if pause.is_some() || !sysctls.is_empty() {
@@ -220,8 +225,11 @@ impl Containers {
             prepare_inside(&inside, asked).map(|prepared| (prepared, covered))
         })
         .await??;
-        let marks = granted::marks(grants, &prepared, covered).map_err(CreateError::NotGranted)?;
+        let mut marks =
+            granted::marks(grants, &prepared, covered).map_err(CreateError::NotGranted)?;
         process.process = prepared;
+        let debugs = matches!(request.processes, ProcessNamespace::Of(_));
+        marks.extend(debugs.then(|| SEES_PROCESSES.to_owned()));
         complete_spec(&mut spec, process.process.clone(), join);
         let told = Told {
             id: &id,
@@ -254,7 +262,7 @@ impl Containers {
             digests,
             facts,
             defaults: process,
-            shared_processes: request.shared_processes,
+            shared_processes: request.processes.is_shared(),
             is_pause,
             vsock: grants.vsock,
             termination,
@@ -263,6 +271,21 @@ impl Containers {
             parts: Default::default(),
             id,
         })
+    }
+
+    /// The process namespace that a container joins, if any; another container's is held open
+    /// until it has.
+    fn joined(
+        &self,
+        seen: &ProcessNamespace,
+        is_pause: bool,
+    ) -> Result<(Option<PathBuf>, Option<fs::File>), CreateError> {
+        if let ProcessNamespace::Of(target) = seen {
+            let held = self.find(target)?.processes()?;
+            return Ok((Some(path_of(&held)), Some(held)));
+        }
+        let of_pod = *seen == ProcessNamespace::Pod && !is_pause;
+        Ok((self.pause.processes_for(of_pod)?, None))
     }
 
     async fn take_volumes(
@@ -387,7 +410,12 @@ impl Containers {
             id: container.id.to_string(),
         };
         let expecting = self.reaper.expecting();
-        let started = job::run(&self.reaper, &expecting, &job, None).await;
+        let mut started = job::run(&self.reaper, &expecting, &job, None)
+            .await
+            .map(drop);
+        if started.is_ok() {
+            started = container.init.runs().await;
+        }
         started.map_err(|source| {
             container.started.store(false, Ordering::Relaxed);
             CreateError::Job {
@@ -514,16 +542,13 @@ fn open_inside(root: &Path) -> Result<Inside, CreateError> {
     })
 }
 
-/// Makes the working directory, as other runtimes do, and turns the user's name
-/// into numbers.
+/// Makes the working directory, as other runtimes do, and finds out who the user is.
 fn prepare_inside(inside: &Inside, asked: ProcessSpec) -> Result<SpecProcess, CreateError> {
     let mut process = asked.process;
     if inside.make_directories(process.cwd()).is_err() {
         // The library reports it with the path if the process really cannot start there.
         warn!("working directory not made");
     }
-    if !asked.user_name.is_empty() {
-        resolve_user(inside, &asked.user_name, &mut process)?;
-    }
+    user::settle(inside, &asked.user_name, &mut process)?;
     Ok(process)
 }

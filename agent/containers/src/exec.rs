@@ -15,11 +15,12 @@ use thiserror::Error;
 use tokio::{task::spawn_blocking, time::sleep};
 
 use crate::{
-    inside::{Inside, UserError, resolve_user},
+    inside::Inside,
     job::{Job, JobError},
     process::Process,
     spec::{exec_identity, executable_of, no_capabilities, within, write_private},
     table::{Container, Containers, EXECS_MAX, LookupError, lock},
+    user::{self, UserError},
     wiring::{Wiring, WiringError},
     workload::{self, WorkloadError},
 };
@@ -131,14 +132,16 @@ impl Containers {
             source,
         };
         let mut process = spec.process;
-        if !user_name.is_empty() {
+        if !user_name.is_empty() && user_name == container.defaults.user_name {
+            user::same(&container.defaults.process, &mut process);
+        } else {
             let (root, name) = (paths::bundle(id).join("rootfs"), user_name.to_owned());
             let resolved = spawn_blocking(move || {
                 let inside = Inside::open(&root).map_err(|source| UserError::Read {
                     file: "root directory",
                     source,
                 })?;
-                resolve_user(&inside, &name, &mut process).map(|()| process)
+                user::settle(&inside, &name, &mut process).map(|()| process)
             });
             process = resolved
                 .await
@@ -170,14 +173,17 @@ impl Containers {
         };
         let result = wiring.run(self, &job).await;
         let _ = fs::remove_file(&file);
-        result.map_err(|error| match error {
-            WiringError::Job(source) => ExecError::Job {
-                container: id.clone(),
-                executable: executable_of(Some(&process)),
-                source,
-            },
+        let refused = |source| ExecError::Job {
+            container: id.clone(),
+            executable: executable_of(Some(&process)),
+            source,
+        };
+        let made = result.map_err(|error| match error {
+            WiringError::Job(source) => refused(source),
             WiringError::Stream(source) => prepare(source),
-        })
+        })?;
+        made.runs().await.map_err(refused)?;
+        Ok(made)
     }
 }
 

@@ -3,7 +3,10 @@
 use agent_requests::PodNames;
 use oci_spec::runtime::Spec;
 
-use crate::workload::{PodFacts, workload};
+use crate::{
+    user,
+    workload::{PodFacts, workload},
+};
 
 /// Takes a spec apart for the log; one that is written and read again is the same.
 ///
@@ -28,4 +31,13 @@ pub fn normal_form(bytes: &[u8]) {
         .ok()
         .and_then(|spec| workload(&spec, &[], &[], &facts).ok());
     assert_eq!(Some(first), second);
+}
+
+/// Looks a user up in an image's files; groups are told once, the first one first.
+///
+/// # Panics
+///
+/// When they are not.
+pub fn image_user(bytes: &[u8]) {
+    user::fuzz(bytes);
 }

@@ -27,8 +27,10 @@ use rustix::{
 };
 
 use crate::{
-    dispositions, filter, floor,
+    dispositions, floor,
     job::{Job, MESSAGE_BYTES_MAX, Outcome, Refusal},
+    program::{Confinement, Program},
+    spec::write_private,
 };
 
 /// Most bytes of a reason; the rest adds nothing for its reader.
@@ -43,7 +45,7 @@ pub fn run() -> std::process::ExitCode {
         Ok((job, streams))
     });
     let outcome = match job {
-        Ok((job, streams)) => match perform(job, streams) {
+        Ok((job, given)) => match perform(job, given) {
             Ok(pid) => Outcome::Done { pid },
             Err(error) => {
                 let message = words(&error);
@@ -67,27 +69,44 @@ pub fn run() -> std::process::ExitCode {
 
 type Streams = [OwnedFd; 3];
 
-fn receive(socket: impl AsFd) -> Result<(Job, Option<Streams>), String> {
+/// What the process is given, as far as there is any of it.
+#[derive(Default)]
+struct Given {
+    verdict: Option<OwnedFd>,
+    streams: Option<Streams>,
+}
+
+impl Given {
+    fn of(fds: impl Iterator<Item = OwnedFd>) -> Self {
+        let mut fds = fds;
+        Self {
+            verdict: fds.next(),
+            streams: fds.collect::<Vec<_>>().try_into().ok(),
+        }
+    }
+}
+
+fn receive(socket: impl AsFd) -> Result<(Job, Given), String> {
     let mut bytes = vec![0; MESSAGE_BYTES_MAX];
-    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(3))];
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(4))];
     let mut control = RecvAncillaryBuffer::new(&mut space);
     let mut parts = [IoSliceMut::new(&mut bytes)];
     let message = rustix::net::recvmsg(socket, &mut parts, &mut control, RecvFlags::CMSG_CLOEXEC)
         .map_err(|error| format!("helper cannot read its job: {error}"))?;
-    let fds: Vec<OwnedFd> = control
+    let fds = control
         .drain()
         .filter_map(|part| match part {
             RecvAncillaryMessage::ScmRights(fds) => Some(fds),
             _ => None,
         })
-        .flatten()
-        .collect();
+        .flatten();
+    let given = Given::of(fds);
     let text = bytes.get(..message.bytes).unwrap_or_default();
     let job = parse_json(text).map_err(|_| "helper cannot read its job".to_owned())?;
-    Ok((job, fds.try_into().ok()))
+    Ok((job, given))
 }
 
-fn perform(job: Job, streams: Option<Streams>) -> Result<i32, LibcontainerError> {
+fn perform(job: Job, given: Given) -> Result<i32, LibcontainerError> {
     workload_limits();
     // Answers go out with NOSIGNAL, so the helper itself does not need SIGPIPE ignored.
     dispositions::reset();
@@ -97,7 +116,7 @@ fn perform(job: Job, streams: Option<Streams>) -> Result<i32, LibcontainerError>
             bundle,
             console,
             vsock: _,
-        } => create(id, &bundle, console.as_deref(), streams),
+        } => create(id, &bundle, console.as_deref(), given),
         Job::Start { id } => {
             Container::load(Path::new(RUNTIME_ROOT).join(id))?.start()?;
             Ok(0)
@@ -107,7 +126,7 @@ fn perform(job: Job, streams: Option<Streams>) -> Result<i32, LibcontainerError>
             process,
             console,
             vsock: _,
-        } => exec(id, &process, console.as_deref(), streams),
+        } => exec(id, &process, console.as_deref(), given),
     }
 }
 
@@ -126,10 +145,12 @@ fn create(
     id: String,
     bundle: &Path,
     console: Option<&Path>,
-    streams: Option<Streams>,
+    given: Given,
 ) -> Result<i32, LibcontainerError> {
-    let container = builder(id, streams)?
+    let program = Program::new(given.verdict, Confinement::default());
+    let container = builder(id, given.streams)?
         .with_console_socket(console)
+        .with_executor(program)
         .as_init(bundle)
         .with_systemd(false)
         .build()?;
@@ -138,22 +159,32 @@ fn create(
 
 fn exec(
     id: String,
-    process: &Path,
+    file: &Path,
     console: Option<&Path>,
-    streams: Option<Streams>,
+    given: Given,
 ) -> Result<i32, LibcontainerError> {
     let bundle = Path::new(STATE_ROOT).join(&id);
     let container = Spec::load(bundle.join("config.json"))?;
-    let mut builder = builder(id, streams)?.with_console_socket(console);
-    if let Some(filtered) = filter::executor(&container) {
-        builder = builder.with_executor(filtered);
-    }
-    let pid = builder
+    let confinement = kept_back(&container, file)?;
+    let pid = builder(id, given.streams)?
+        .with_console_socket(console)
+        .with_executor(Program::new(given.verdict, confinement))
         .as_tenant()
         .with_detach(true)
-        .with_process(Some(process))
+        .with_process(Some(file))
         .build()?;
     Ok(pid.as_raw())
+}
+
+/// Takes out of a further process's file what it gets from [`Program`].
+fn kept_back(container: &Spec, file: &Path) -> Result<Confinement, LibcontainerError> {
+    let text = std::fs::read(file).map_err(LibcontainerError::OtherIO)?;
+    let json = LibcontainerError::OtherSerialization;
+    let mut process = serde_json::from_slice(&text).map_err(json)?;
+    let confinement = Confinement::of(container, &mut process);
+    let text = serde_json::to_vec(&process).map_err(json)?;
+    write_private(file, &text).map_err(LibcontainerError::OtherIO)?;
+    Ok(confinement)
 }
 
 /// What workloads start with unless their spec says otherwise, as under systemd.

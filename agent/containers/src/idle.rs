@@ -11,6 +11,7 @@ use crate::{
     process::Process,
     stdio::Stdio,
     table::{Container, Containers, lock},
+    verdict::Verdict,
     workload::PodFacts,
 };
 
@@ -34,7 +35,9 @@ impl Containers {
             #[expect(clippy::expect_used, reason = "only tests call this")]
             let (stdio, _) = Stdio::pipes(owner, None).expect("pipes can be made");
             let exit = self.reaper.claim(&self.reaper.expecting(), NOBODY);
-            Arc::new(Process::new(NOBODY, exit, stdio))
+            #[expect(clippy::expect_used, reason = "only tests call this")]
+            let (verdict, _) = Verdict::pair().expect("pipes can be made");
+            Arc::new(Process::new(NOBODY, exit, stdio, verdict))
         };
         let container = Container {
             id: id.clone(),

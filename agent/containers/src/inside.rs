@@ -10,44 +10,11 @@ use std::{
     path::Path,
 };
 
-use oci_spec::runtime::Process as SpecProcess;
 use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, mkdirat, openat2};
-use thiserror::Error;
-
-/// Larger than any user database that a person wrote.
-const DATABASE_BYTES_MAX: u64 = 4 << 20;
 
 /// A container's root directory.
 #[derive(Debug)]
 pub(super) struct Inside(OwnedFd);
-
-/// Why a user cannot be found.
-#[derive(Debug, Error)]
-pub enum UserError {
-    /// The image has no such user.
-    #[error("user {0:?} is not in the image's /etc/passwd")]
-    Unknown(String),
-    /// The image's database cannot be read.
-    #[error("the image's {file} cannot be read")]
-    Read {
-        /// Its name.
-        file: &'static str,
-        /// Why.
-        #[source]
-        source: io::Error,
-    },
-}
-
-/// A user by numbers.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) struct User {
-    /// User.
-    pub uid: u32,
-    /// First group.
-    pub gid: u32,
-    /// Further groups.
-    pub groups: Vec<u32>,
-}
 
 impl Inside {
     /// Whether there is something at a path that a mount would hide: anything but a
@@ -131,87 +98,11 @@ impl Inside {
         }
         Ok(())
     }
-
-    /// Looks a user up by name.
-    ///
-    /// # Errors
-    ///
-    /// When the image does not know the name.
-    pub(super) fn user(&self, name: &str) -> Result<User, UserError> {
-        let text = |file: &'static str| {
-            let read = self.read(Path::new(file), DATABASE_BYTES_MAX);
-            read.map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
-                .map_err(|source| UserError::Read { file, source })
-        };
-        let groups = text("/etc/group").unwrap_or_default();
-        find(name, &text("/etc/passwd")?, &groups)
-            .ok_or_else(|| UserError::Unknown(name.to_owned()))
-    }
-}
-
-/// Puts the numbers of a user of the image into a process.
-pub(crate) fn resolve_user(
-    inside: &Inside,
-    name: &str,
-    process: &mut SpecProcess,
-) -> Result<(), UserError> {
-    let found = inside.user(name)?;
-    let mut groups = process.user().additional_gids().clone().unwrap_or_default();
-    groups.extend(found.groups);
-    let mut user = process.user().clone();
-    user.set_uid(found.uid);
-    user.set_gid(found.gid);
-    user.set_additional_gids(Some(groups));
-    process.set_user(user);
-    Ok(())
-}
-
-fn find(name: &str, passwd: &str, group: &str) -> Option<User> {
-    let fields = passwd
-        .lines()
-        .map(|line| line.split(':'))
-        .find_map(|mut fields| (fields.next()? == name).then_some(fields));
-    let mut fields = fields?.skip(1);
-    let uid = fields.next()?.parse().ok()?;
-    let gid = fields.next()?.parse().ok()?;
-    let groups = group.lines().filter_map(|line| {
-        let mut fields = line.split(':').skip(2);
-        let gid = fields.next()?.parse().ok()?;
-        fields
-            .next()?
-            .split(',')
-            .any(|member| member == name)
-            .then_some(gid)
-    });
-    Some(User {
-        uid,
-        gid,
-        groups: groups.collect(),
-    })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    const PASSWD: &str = "root:x:0:0:root:/root:/bin/sh\napp:x:1000:1001::/:/bin/sh\nbad:x\n";
-    const GROUP: &str = "root:x:0:\nwheel:x:10:root,app\nstaff:x:50:app\nbad\n";
-
-    #[test]
-    fn a_user_comes_with_all_groups() {
-        let app = find("app", PASSWD, GROUP).unwrap();
-        assert_eq!(
-            app,
-            User {
-                uid: 1000,
-                gid: 1001,
-                groups: vec![10, 50]
-            }
-        );
-        for name in ["bad", "nobody", "", "x"] {
-            assert_eq!(find(name, PASSWD, GROUP), None, "{name}");
-        }
-    }
 
     #[test]
     fn links_do_not_lead_out() {

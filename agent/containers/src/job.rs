@@ -28,6 +28,7 @@ use tokio::{io::Interest, net::UnixStream, time::timeout};
 use crate::{
     reaper::{Expecting, Reaper},
     stdio::WorkloadEnds,
+    verdict::Verdict,
 };
 
 /// First argument of the agent when it runs as a helper.
@@ -131,6 +132,9 @@ pub enum JobError {
     /// The helper sent something else than an answer.
     #[error("container helper's answer cannot be read")]
     Answer(#[source] serde_json::Error),
+    /// The kernel does not run the program.
+    #[error("the kernel refuses the program")]
+    Program(#[source] io::Error),
     /// The container library refused.
     #[error("{message}")]
     Refused {
@@ -141,7 +145,27 @@ pub enum JobError {
     },
 }
 
-/// Runs a job, with the workload's streams if it starts a process without terminal.
+/// What the process that a job makes is given.
+#[derive(Debug)]
+pub struct Given {
+    /// Where it tells why its program does not run.
+    pub verdict: OwnedFd,
+    /// Its streams, unless it has a terminal.
+    pub streams: Option<WorkloadEnds>,
+}
+
+impl Given {
+    fn ends(&self) -> Vec<BorrowedFd<'_>> {
+        let streams = self.streams.iter();
+        let streams = streams.flat_map(|ends| [&ends.stdin, &ends.stdout, &ends.stderr]);
+        std::iter::once(&self.verdict)
+            .chain(streams)
+            .map(OwnedFd::as_fd)
+            .collect()
+    }
+}
+
+/// Runs a job, with what is for the process if it makes one.
 ///
 /// # Errors
 ///
@@ -150,7 +174,7 @@ pub async fn run(
     reaper: &Reaper,
     _: &Expecting,
     job: &Job,
-    streams: Option<WorkloadEnds>,
+    given: Option<Given>,
 ) -> Result<i32, JobError> {
     let text = serde_json::to_vec(job).map_err(JobError::Answer)?;
     let (own, theirs) = rustix::net::socketpair(
@@ -170,8 +194,8 @@ pub async fn run(
     let (pid, exit) = reaper.spawn(&mut command).map_err(JobError::Spawn)?;
     // The command keeps the helper's end open, which would hide its death.
     drop(command);
-    send(&own, &text, streams.as_ref()).map_err(JobError::Talk)?;
-    drop(streams);
+    send(&own, &text, given.as_ref()).map_err(JobError::Talk)?;
+    drop(given);
     let answer = timeout(JOB_TIME_MAX, receive(own, exit.wait()));
     match answer.await {
         Ok(Ok(Outcome::Done { pid })) => Ok(pid),
@@ -184,12 +208,9 @@ pub async fn run(
     }
 }
 
-fn send(socket: &OwnedFd, text: &[u8], streams: Option<&WorkloadEnds>) -> io::Result<()> {
-    let fds: Vec<BorrowedFd<'_>> = match streams {
-        Some(ends) => vec![ends.stdin.as_fd(), ends.stdout.as_fd(), ends.stderr.as_fd()],
-        None => Vec::new(),
-    };
-    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(3))];
+fn send(socket: &OwnedFd, text: &[u8], given: Option<&Given>) -> io::Result<()> {
+    let fds = given.map(Given::ends).unwrap_or_default();
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(4))];
     let mut control = SendAncillaryBuffer::new(&mut space);
     if !fds.is_empty() {
         control.push(SendAncillaryMessage::ScmRights(&fds));
@@ -223,6 +244,19 @@ async fn receive<T>(socket: OwnedFd, exited: impl Future<Output = T>) -> Result<
     tokio::select! {
         answer = answer => answer,
         _ = exited => outcome(read(&socket)),
+    }
+}
+
+/// Waits until the kernel runs the program of the process that a job made or started.
+///
+/// # Errors
+///
+/// [`JobError`] says why it does not.
+pub(crate) async fn runs(verdict: &Verdict) -> Result<(), JobError> {
+    match timeout(JOB_TIME_MAX, verdict.runs()).await {
+        Ok(Ok(())) => Ok(()),
+        Ok(Err(error)) => Err(JobError::Program(error)),
+        Err(_) => Err(JobError::Slow),
     }
 }
 

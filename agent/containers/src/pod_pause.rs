@@ -6,14 +6,14 @@
 use std::{
     fs::File,
     io,
-    os::fd::AsRawFd,
+    os::{fd::AsRawFd, unix::fs::MetadataExt},
     path::PathBuf,
     sync::{Mutex, OnceLock},
 };
 
 use thiserror::Error;
 
-use crate::table::lock;
+use crate::table::{Container, lock};
 
 /// Why a container is not, or cannot join, the pod's pause container.
 #[derive(Debug, Error)]
@@ -24,6 +24,9 @@ pub enum PauseError {
     /// A container shares the pod's processes before there are any.
     #[error("the pod's processes cannot be shared: it has no pause container yet")]
     None,
+    /// The container whose processes are to be seen has ended.
+    #[error("the processes of a container that has ended cannot be shared")]
+    Ended,
     /// Its process namespace cannot be held.
     #[error("cannot hold the pod's process namespace")]
     Namespace(#[source] io::Error),
@@ -56,17 +59,53 @@ impl PodPause {
             return Ok(None);
         }
         let namespace = self.processes.get().ok_or(PauseError::None)?;
-        // The container library opens it in a process of its own.
-        let (agent, number) = (std::process::id(), namespace.as_raw_fd());
-        Ok(Some(format!("/proc/{agent}/fd/{number}").into()))
+        Ok(Some(path_of(namespace)))
+    }
+}
+
+/// Where other processes of the agent find a namespace that this one holds.
+pub(crate) fn path_of(namespace: &File) -> PathBuf {
+    let (agent, number) = (std::process::id(), namespace.as_raw_fd());
+    format!("/proc/{agent}/fd/{number}").into()
+}
+
+/// Of the process with this number; 0 is the agent.
+fn namespace_of(pid: i32) -> Result<File, PauseError> {
+    let process = match pid {
+        0 => "self".to_owned(),
+        pid => pid.to_string(),
+    };
+    File::open(format!("/proc/{process}/ns/pid")).map_err(PauseError::Namespace)
+}
+
+impl Container {
+    /// The namespace of its processes.
+    ///
+    /// # Errors
+    ///
+    /// [`PauseError`] when its first process has ended: then there is none.
+    pub(crate) fn processes(&self) -> Result<File, PauseError> {
+        let opened = namespace_of(self.init.pid);
+        // Asked after it was opened, so the number was not another process's yet.
+        if self.init.exit.status().is_some() {
+            return Err(PauseError::Ended);
+        }
+        let namespace = opened?;
+        let number = |file: &File| file.metadata().map(|metadata| metadata.ino());
+        let agents = namespace_of(0)?;
+        let is_agents = number(&namespace).and_then(|one| Ok(one == number(&agents)?));
+        // The agent's own is nobody's to share, whatever happened.
+        match is_agents.map_err(PauseError::Namespace)? {
+            false => Ok(namespace),
+            true => Err(PauseError::Ended),
+        }
     }
 }
 
 impl PauseReservation<'_> {
     /// The pause container was made, and this is its process: its namespace is the pod's.
     pub(crate) fn holds(self, pid: i32) -> Result<(), PauseError> {
-        let namespace = File::open(format!("/proc/{pid}/ns/pid")).map_err(PauseError::Namespace)?;
-        let _ = self.0.processes.set(namespace);
+        let _ = self.0.processes.set(namespace_of(pid)?);
         Ok(())
     }
 }

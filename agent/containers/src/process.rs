@@ -3,7 +3,7 @@
 use std::{
     io,
     sync::{
-        Arc,
+        Arc, Mutex,
         atomic::{AtomicBool, Ordering},
     },
     time::Duration,
@@ -14,8 +14,11 @@ use policy_engine::Permit;
 use thiserror::Error;
 
 use crate::{
+    job::{self, JobError},
     reaper::{Exit, ExitStatus},
     stdio::{Output, Stdio},
+    table::lock,
+    verdict::Verdict,
 };
 
 /// A process in a container.
@@ -23,6 +26,8 @@ use crate::{
 pub struct Process {
     pub(super) pid: i32,
     pub(super) exit: Exit,
+    /// Whether its program runs, until that is known.
+    verdict: Mutex<Option<Verdict>>,
     stdio: Stdio,
     discarding: Discarding,
 }
@@ -58,10 +63,11 @@ impl From<io::Error> for StreamError {
 }
 
 impl Process {
-    pub(super) fn new(pid: i32, exit: Exit, stdio: Stdio) -> Self {
+    pub(super) fn new(pid: i32, exit: Exit, stdio: Stdio, verdict: Verdict) -> Self {
         Self {
             pid,
             exit,
+            verdict: Some(verdict).into(),
             stdio,
             discarding: Discarding::default(),
         }
@@ -70,6 +76,19 @@ impl Process {
     /// Sets the size that its terminal starts with; without one the kernel's is as good.
     pub(super) fn set_size(&self, (rows, columns): (u16, u16)) {
         let _ = self.stdio.resize(rows, columns);
+    }
+
+    /// Waits until the kernel runs its program; to be asked once.
+    ///
+    /// # Errors
+    ///
+    /// [`JobError`] says why it does not.
+    pub(super) async fn runs(&self) -> Result<(), JobError> {
+        let verdict = lock(&self.verdict).take();
+        match verdict {
+            Some(verdict) => job::runs(&verdict).await,
+            None => Ok(()),
+        }
     }
 
     /// Waits for its end.

@@ -1,15 +1,19 @@
 //! What a container uses, read from its cgroup in the kernel's own units and told
-//! in those of the protocol: nanoseconds, bytes, operations.
+//! in those of the protocol: nanoseconds, bytes, operations. The network is the pod's, so each
+//! container's numbers of it are the same.
 
-use std::{collections::HashMap, io};
+use std::{collections::HashMap, fs, io};
 
 use agent_protocol::rpc::agent::{
     BlkioStats, BlkioStatsEntry, CgroupStats, CpuStats, CpuUsage, MemoryData, MemoryStats,
-    PidsStats, StatsContainerResponse, ThrottlingData,
+    NetworkStats, PidsStats, StatsContainerResponse, ThrottlingData,
 };
 use protobuf::MessageField;
 
 use crate::cgroup::Cgroup;
+
+/// A container may make interfaces by the thousand.
+const INTERFACES_MAX: usize = 64;
 
 /// Reads a container's statistics; a controller that is off reads as zeros.
 ///
@@ -30,8 +34,10 @@ pub(super) fn read(cgroup: &Cgroup) -> io::Result<StatsContainerResponse> {
         blkio_stats: MessageField::some(block_io(&file("io.stat"))),
         ..Default::default()
     };
+    let network = fs::read_to_string("/proc/net/dev").unwrap_or_default();
     Ok(StatsContainerResponse {
         cgroup_stats: MessageField::some(stats),
+        network_stats: interfaces(&network),
         ..Default::default()
     })
 }
@@ -112,6 +118,34 @@ fn block_io(text: &str) -> BlkioStats {
     stats
 }
 
+/// `/proc/net/dev` has two lines of headings, then one an interface: `eth0: 1 2 3 …`, eight
+/// numbers received and eight sent, beginning with bytes, packets, errors and drops.
+fn interfaces(text: &str) -> Vec<NetworkStats> {
+    let lines = text.lines().skip(2).filter_map(|line| {
+        let (name, numbers) = line.split_once(':')?;
+        let name = name.trim();
+        let mut numbers = numbers.split_whitespace().map(number);
+        let mut next = || numbers.next();
+        let (rx_bytes, rx_packets, rx_errors, rx_dropped) = (next()?, next()?, next()?, next()?);
+        numbers.nth(3)?;
+        let mut next = || numbers.next();
+        let (tx_bytes, tx_packets, tx_errors, tx_dropped) = (next()?, next()?, next()?, next()?);
+        (name != "lo").then(|| NetworkStats {
+            name: name.to_owned(),
+            rx_bytes,
+            rx_packets,
+            rx_errors,
+            rx_dropped,
+            tx_bytes,
+            tx_packets,
+            tx_errors,
+            tx_dropped,
+            ..Default::default()
+        })
+    });
+    lines.take(INTERFACES_MAX).collect()
+}
+
 /// Lines of a key and a number.
 fn table(text: &str) -> HashMap<String, u64> {
     text.lines()
@@ -143,6 +177,28 @@ mod tests {
         assert_eq!(cpu.cpu_usage.total_usage, 1_500_000);
         assert_eq!(cpu.cpu_usage.usage_in_usermode, 1_000_000);
         assert_eq!(cpu.throttling_data.throttled_periods, 2);
+    }
+
+    #[test]
+    fn the_pods_interfaces_are_told_and_loopback_is_not() {
+        let text = "Inter-|   Receive  |  Transmit\n face |bytes packets\n    \
+            lo: 1 1 0 0 0 0 0 0 1 1 0 0 0 0 0 0\n  \
+            eth0: 10 2 3 4 0 0 0 0 50 6 7 8 0 0 0 0\n odd: 1 2\n";
+        let found = interfaces(text);
+        assert_eq!(found.len(), 1);
+        let NetworkStats {
+            name,
+            rx_bytes,
+            rx_dropped,
+            tx_bytes,
+            tx_dropped,
+            ..
+        } = &found[0];
+        assert_eq!(name, "eth0");
+        assert_eq!(
+            [*rx_bytes, *rx_dropped, *tx_bytes, *tx_dropped],
+            [10, 4, 50, 8]
+        );
     }
 
     #[test]

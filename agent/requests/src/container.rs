@@ -1,14 +1,18 @@
 //! Requests about whole containers.
 
-use std::time::Duration;
+use std::{path::Path, time::Duration};
 
-use agent_protocol::{id::ContainerId, rpc::agent};
+use agent_protocol::{
+    id::ContainerId,
+    rpc::{agent, oci},
+};
 
 use crate::{
     capabilities::Processes,
     error::{RequestError, Unsupported},
     limits::Limits,
     parse::{Parse, at_most, container_id, process_id, rule},
+    paths,
     spec::ContainerSpec,
     storage::{self, ImagePull, Storage, VolumeStorage},
 };
@@ -28,8 +32,43 @@ pub struct CreateContainer {
     pub spec: ContainerSpec,
     /// Where its volumes come from.
     pub volumes: Vec<VolumeStorage>,
-    /// Whether it joins the process namespace of the pause container.
-    pub shared_processes: bool,
+    /// Whose processes it sees.
+    pub processes: ProcessNamespace,
+}
+
+/// Whose processes a container sees.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ProcessNamespace {
+    /// Its own only.
+    Own,
+    /// Those of the pod, in the namespace of the pause container.
+    Pod,
+    /// Those of another container, as a debug container does.
+    Of(ContainerId),
+}
+
+impl ProcessNamespace {
+    /// Kata's flag for the pod's; another container's is the path of a namespace in the spec.
+    fn parse(of_pod: bool, linux: &oci::Linux) -> Result<Self, RequestError> {
+        let mut namespaces = linux.Namespaces.iter();
+        let path = namespaces.find(|one| one.Type == "pid" && !one.Path.is_empty());
+        let Some(path) = path.map(|one| one.Path.as_str()) else {
+            return Ok(if of_pod { Self::Pod } else { Self::Own });
+        };
+        let id = Path::new(path).strip_prefix(paths::STATE_ROOT).ok();
+        let id = id.and_then(|rest| rest.to_str()?.strip_suffix("/ns/pid"));
+        let id = id.and_then(|id| ContainerId::parse(id).ok());
+        match id {
+            Some(id) if !of_pod => Ok(Self::Of(id)),
+            _ => Err(RequestError::Invalid("process namespace")),
+        }
+    }
+
+    /// Whether it sees processes that are not its own.
+    #[must_use]
+    pub fn is_shared(&self) -> bool {
+        *self != Self::Own
+    }
 }
 
 /// New limits of a container.
@@ -74,17 +113,18 @@ impl Parse for CreateContainer {
             .OCI
             .into_option()
             .ok_or(RequestError::Missing("OCI spec"))?;
+        let processes = ProcessNamespace::parse(message.sandbox_pidns, oci.Linux.get_or_default())?;
         let (spec, volumes) = match &image {
             // The guest makes the pause container itself: of what the host says about it,
             // only settings of the pod count.
             ImagePull::Pause => (ContainerSpec::pause(&container, oci)?, Vec::new()),
             ImagePull::Reference(_) => {
-                let processes = if message.sandbox_pidns {
+                let seen = if processes.is_shared() {
                     Processes::Shared
                 } else {
                     Processes::Own
                 };
-                (ContainerSpec::parse(&container, oci, processes)?, volumes)
+                (ContainerSpec::parse(&container, oci, seen)?, volumes)
             }
         };
         Ok(Self {
@@ -92,7 +132,7 @@ impl Parse for CreateContainer {
             image,
             spec,
             volumes,
-            shared_processes: message.sandbox_pidns,
+            processes,
         })
     }
 }
@@ -195,13 +235,9 @@ rule! {
 
 #[cfg(test)]
 mod tests {
-    use std::path::Path;
-
-    use agent_protocol::rpc::oci;
     use protobuf::MessageField;
 
     use super::*;
-    use crate::paths;
 
     fn message(id: &str) -> agent::CreateContainerRequest {
         agent::CreateContainerRequest {
@@ -247,6 +283,35 @@ mod tests {
         };
         for bad in [none, two, device] {
             assert!(CreateContainer::parse(bad).is_err());
+        }
+    }
+
+    #[test]
+    fn another_containers_processes_are_named_by_its_id_and_nothing_else() {
+        let seen = |path: &str, of_pod| {
+            let mut message = message("c1");
+            message.sandbox_pidns = of_pod;
+            let spec = message.OCI.mut_or_insert_default();
+            spec.Linux.mut_or_insert_default().Namespaces = vec![oci::LinuxNamespace {
+                Type: "pid".into(),
+                Path: path.into(),
+                ..Default::default()
+            }];
+            CreateContainer::parse(message).map(|request| request.processes)
+        };
+        assert_eq!(seen("", false).unwrap(), ProcessNamespace::Own);
+        assert_eq!(seen("", true).unwrap(), ProcessNamespace::Pod);
+        let target = ContainerId::parse("target").unwrap();
+        let path = "/run/kata-containers/target/ns/pid";
+        assert_eq!(seen(path, false).unwrap(), ProcessNamespace::Of(target));
+        assert!(seen(path, true).is_err());
+        for path in [
+            "/proc/1/ns/pid",
+            "/run/kata-containers/../ns/pid",
+            "/run/kata-containers/a/b/ns/pid",
+            "/run/kata-containers/target/ns/net",
+        ] {
+            assert!(seen(path, false).is_err(), "{path}");
         }
     }
 

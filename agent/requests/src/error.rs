@@ -113,6 +113,9 @@ pub enum Unsupported {
     /// A capability that containers in the guest do not get.
     #[error("capability {0:?} is not given to containers: remove it")]
     Capability(String),
+    /// A part of a system call filter that the guest cannot apply.
+    #[error("the seccomp profile cannot be applied: the guest has no {0:?}")]
+    Seccomp(String),
     /// Streams that bypass the RPC.
     #[error("stdio ports are not supported: streams go through the agent's calls")]
     StdioPorts,

@@ -24,8 +24,8 @@ mod storage;
 
 pub use capabilities::to_be_granted;
 pub use container::{
-    ContainerRequest, CreateContainer, PauseContainer, RemoveContainer, ResumeContainer,
-    StartContainer, StatsContainer, UpdateContainer,
+    ContainerRequest, CreateContainer, PauseContainer, ProcessNamespace, RemoveContainer,
+    ResumeContainer, StartContainer, StatsContainer, UpdateContainer,
 };
 pub use error::{RequestError, Unsupported};
 pub use files::{CopyFile, FileKind, FileOwner, GetDiagnosticData, GetVolumeStats};

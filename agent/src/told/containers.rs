@@ -106,6 +106,9 @@ fn pause(error: &PauseError) -> Told {
         PauseError::None => {
             Told::new("the pod's processes cannot be shared: it has no pause container yet")
         }
+        PauseError::Ended => {
+            Told::new("the processes of a container that has ended cannot be shared")
+        }
         PauseError::Namespace(source) => {
             Told::new("cannot hold the pod's process namespace").errno(source)
         }
@@ -150,8 +153,10 @@ pub(crate) fn exec(error: &ExecError) -> Told {
 
 fn user(error: &UserError) -> Told {
     match error {
-        UserError::Unknown(name) => Told::new("user \"{user}\" is not in the image's /etc/passwd")
-            .with(Field::user(FromHost(name))),
+        UserError::Unknown(name) => {
+            Told::new("user \"{user}\" is not in the image's /etc/passwd and /etc/group")
+                .with(Field::user(FromHost(name)))
+        }
         UserError::Read { file, source } => Told::new("the image's {what} cannot be read")
             .with(Field::what(file))
             .errno(source),
@@ -165,6 +170,9 @@ fn job(error: &JobError, executable: &str) -> Told {
         JobError::Died => Told::new("container helper ended early"),
         JobError::Slow => Told::new("container helper took too long"),
         JobError::Answer(_) => Told::new("container helper's answer cannot be read"),
+        JobError::Program(error) => Told::new("executable '{executable}' cannot be run")
+            .with(Field::executable(FromHost(executable)))
+            .errno(error),
         JobError::Refused { refusal, .. } => {
             self::refusal(*refusal).with(Field::executable(FromHost(executable)))
         }

@@ -78,6 +78,10 @@ fn unsupported(what: &Unsupported) -> Told {
         Unsupported::Capability(name) => {
             Told::new("capability '{sent}' is not given to containers: remove it").with(sent(name))
         }
+        Unsupported::Seccomp(word) => {
+            Told::new("the seccomp profile cannot be applied: the guest has no '{sent}'")
+                .with(sent(word))
+        }
         Unsupported::StdioPorts => {
             Told::new("stdio ports are not supported: streams go through the agent's calls")
         }

@@ -27,7 +27,7 @@ pub(crate) async fn filters_and_capabilities_hold(host: &Host) -> Outcome {
         ..Default::default()
     };
     let look = "mkdir /tmp/x 2>/dev/null && echo made; grep CapEff /proc/self/status; \
-                grep Seccomp: /proc/self/status";
+                grep -E '^(NoNewPrivs|Seccomp):' /proc/self/status";
     let mut container = Container::new("filter", &format!("{look}; sleep 1000"));
     container.process.Capabilities = MessageField::some(capabilities);
     let mut request = container.request(&host.image);
@@ -36,7 +36,8 @@ pub(crate) async fn filters_and_capabilities_hold(host: &Host) -> Outcome {
     host.agent.create_container(call(), &request).await?;
     host.start("filter").await?;
     host.exec("filter", "look", shell(look)).await?;
-    let expected = "CapEff:\t0000000000000021\nSeccomp:\t2\n";
+    // The floor is the first filter, the profile the second; neither costs the process more.
+    let expected = "CapEff:\t0000000000000021\nNoNewPrivs:\t0\nSeccomp:\t2\n";
     let exec = String::from_utf8(host.stdout("filter", "look").await?)?;
     check!(exec == expected, "exec: {exec}");
     let mut first = String::new();
@@ -51,6 +52,15 @@ pub(crate) async fn filters_and_capabilities_hold(host: &Host) -> Outcome {
         first.push_str(&String::from_utf8(data)?);
     }
     check!(first == expected, "first: {first}");
+    let mut plain = shell(look);
+    plain.User = MessageField::some(oci::User {
+        UID: 1000,
+        ..Default::default()
+    });
+    host.exec("filter", "user", plain).await?;
+    let exec = String::from_utf8(host.stdout("filter", "user").await?)?;
+    let expected = "CapEff:\t0000000000000000\nNoNewPrivs:\t0\nSeccomp:\t2\n";
+    check!(exec == expected, "exec of a user: {exec}");
     host.remove("filter").await
 }
 
@@ -63,7 +73,41 @@ pub(crate) async fn processes_can_be_shared(host: &Host) -> Outcome {
     let out = host.stdout("same-ns", "").await?;
     check!(out == b"1\n", "{:?}", String::from_utf8_lossy(&out));
     check!(host.wait("same-ns", "").await? == 0, "failed");
-    host.remove("same-ns").await
+    host.remove("same-ns").await?;
+    processes_of_another_container_are_seen(host).await
+}
+
+/// As a debug container sees its target's; and none of a container that has ended.
+async fn processes_of_another_container_are_seen(host: &Host) -> Outcome {
+    host.run(Container::new("target", "exec sleep 4321"))
+        .await?;
+    let debugger = || {
+        let container =
+            Container::new("debug", "ps | grep -c 'sleep 432[1]'; ps | grep -c /pause$");
+        let mut request = container.request(&host.image);
+        let linux = request
+            .OCI
+            .mut_or_insert_default()
+            .Linux
+            .mut_or_insert_default();
+        linux.Namespaces = vec![oci::LinuxNamespace {
+            Type: "pid".into(),
+            Path: "/run/kata-containers/target/ns/pid".into(),
+            ..Default::default()
+        }];
+        request
+    };
+    host.agent.create_container(call(), &debugger()).await?;
+    host.start("debug").await?;
+    let out = host.stdout("debug", "").await?;
+    check!(out == b"1\n0\n", "{:?}", String::from_utf8_lossy(&out));
+    host.remove("debug").await?;
+    host.signal("target", 9).await?;
+    host.wait("target", "").await?;
+    let refused = host.agent.create_container(call(), &debugger()).await;
+    let text = refused.err().ok_or("saw an ended one")?.to_string();
+    check!(text.contains("has ended"), "{text}");
+    host.remove("target").await
 }
 
 pub(crate) async fn signals_reach_and_kill(host: &Host) -> Outcome {
@@ -80,10 +124,16 @@ pub(crate) async fn signals_reach_and_kill(host: &Host) -> Outcome {
     check!(host.wait("trap", "").await? == 5, "trap not run");
     host.signal("trap", 15).await?;
     host.remove("trap").await?;
-    for (id, signal) in [("deaf", 15), ("killed", 9)] {
-        host.run(Container::new(id, "sleep 1000 & sleep 1000"))
+    for (id, script) in [
+        ("no-handler", "sleep 1000 & sleep 1000"),
+        ("ignores", "trap '' TERM; sleep 1000 & sleep 1000"),
+    ] {
+        host.run(Container::new(id, script)).await?;
+        host.signal(id, 15).await?;
+        host.exec(id, "alive", shell("sleep 0.3; kill -0 1; exit 6"))
             .await?;
-        host.signal(id, signal).await?;
+        check!(host.wait(id, "alive").await? == 6, "{id} ended by SIGTERM");
+        host.signal(id, 9).await?;
         let status = host.wait(id, "").await?;
         check!(status == 137, "{id}: {status}");
         host.remove(id).await?;

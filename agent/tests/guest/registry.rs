@@ -146,8 +146,11 @@ fn fill(tools: &Tools, root: &Path) {
     }
     fs::write(
         root.join("etc/passwd"),
-        "root:x:0:0::/:/bin/sh\napp:x:1000:1001::/:/bin/sh\n",
+        "root:x:0:0::/:/bin/sh\napp:x:1000:1001::/home/app:/bin/sh\n",
     )
     .unwrap();
+    fs::write(root.join("no-program"), "echo shell\n").unwrap();
+    let executable = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+    fs::set_permissions(root.join("no-program"), executable).unwrap();
     fs::write(root.join("etc/group"), "root:x:0:\nextra:x:2000:app\n").unwrap();
 }

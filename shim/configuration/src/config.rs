@@ -243,7 +243,7 @@ impl Default for Runtime {
         Self {
             enable_debug: false,
             internetworking_model: Internetworking::Tcfilter,
-            disable_guest_seccomp: true,
+            disable_guest_seccomp: false,
             sandbox_cgroup_only: true,
             experimental: Vec::new(),
             experimental_force_guest_pull: false,

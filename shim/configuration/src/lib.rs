@@ -19,4 +19,4 @@ mod sizing;
 pub use config::{Accelerator, Agent, Config, Internetworking, Qemu, Runtime, Tee};
 pub use load::{ConfigError, Source};
 pub use options::{OptionsError, TaskOptions};
-pub use sizing::{Limits, Size, SizingError};
+pub use sizing::{Limits, Room, Size, SizingError, VM_OWN_MIB};

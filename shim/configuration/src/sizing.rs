@@ -64,6 +64,10 @@ const MEMORY_MIB_MAX: u64 = 1 << 30;
 const VCPUS_MAX: f64 = 4096.0;
 const MIB: u64 = 1 << 20;
 
+/// The most MiB that QEMU, the shim and the vsock device of a pod take on the node beside the
+/// guest's memory. Emulation takes more.
+pub const VM_OWN_MIB: u32 = 64;
+
 const QUOTA: &str = "io.kubernetes.cri.sandbox-cpu-quota";
 const PERIOD: &str = "io.kubernetes.cri.sandbox-cpu-period";
 const MEMORY: &str = "io.kubernetes.cri.sandbox-memory";
@@ -132,6 +136,27 @@ impl Size {
     }
 }
 
+/// What the containers of a pod may use of its VM together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Room {
+    /// Whole CPUs.
+    pub vcpus: NonZeroU32,
+    /// Bytes of memory.
+    pub memory: u64,
+}
+
+impl Size {
+    /// What is left of a VM of this size, made for these limits, for the pod's containers.
+    pub fn room(self, limits: Limits, qemu: &Qemu) -> Room {
+        let whole = u64::from(self.memory_mib.get());
+        let left = whole.saturating_sub(qemu.overhead_memory.into());
+        Room {
+            vcpus: self.vcpus,
+            memory: limits.memory.unwrap_or(left.saturating_mul(MIB)),
+        }
+    }
+}
+
 fn vcpus(limits: Limits, qemu: &Qemu, host_cpus: NonZeroU32) -> Result<NonZeroU32, SizingError> {
     #[expect(
         clippy::cast_precision_loss,
@@ -188,6 +213,35 @@ mod tests {
 
     fn host(cpus: u32) -> NonZeroU32 {
         NonZeroU32::new(cpus).unwrap()
+    }
+
+    #[test]
+    fn the_shipped_runtime_class_counts_what_a_vm_costs() {
+        let class = include_str!("../../../hack/node/runtimeclass.yaml");
+        let shipped = Qemu::default();
+        let memory = shipped.overhead_memory + VM_OWN_MIB;
+        assert!(
+            class.contains(&format!("    memory: {memory}Mi\n")),
+            "{memory}"
+        );
+        let cpu = (shipped.overhead_vcpus * 1000.0).round();
+        assert!(class.contains(&format!("    cpu: {cpu}m\n")), "{cpu}");
+        let configuration = include_str!("../../../hack/node/configuration.toml");
+        assert!(
+            !configuration.contains("\noverhead_"),
+            "the shipped file changes neither"
+        );
+    }
+
+    #[test]
+    fn containers_have_the_room_that_they_limited_or_all_but_the_overhead() {
+        let room = |memory| {
+            let limits = Limits::from_parts(0, 0, memory);
+            let size = Size::of(limits, &qemu(), host(64)).unwrap();
+            size.room(limits, &qemu()).memory
+        };
+        assert_eq!(room(64 << 20), 64 << 20);
+        assert_eq!(room(0), (512 - 100) << 20);
     }
 
     fn size(quota: i64, period: i64, memory: i64) -> (u32, u32) {

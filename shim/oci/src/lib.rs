@@ -8,6 +8,6 @@ mod spec;
 
 pub use pod::{Membership, MembershipError, Role, image_name};
 pub use spec::{
-    Capabilities, ConsoleSize, Cpu, Device, HugepageLimit, Linux, Memory, Mount, Namespace,
+    Capabilities, ConsoleSize, Cpu, Device, HugepageLimit, Linux, Memory, Mount, Namespace, Pids,
     Process, Resources, Rlimit, Root, Seccomp, Spec, SpecError, Syscall, SyscallArg, User,
 };

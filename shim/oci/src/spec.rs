@@ -9,6 +9,7 @@
 use std::{collections::BTreeMap, fs::File, io, path::Path};
 
 use serde::Deserialize;
+use serde_json::Value;
 use thiserror::Error;
 
 /// The most bytes of a `config.json` that are read; containerd's are below 1 MiB.
@@ -18,7 +19,7 @@ macro_rules! wire {
     ($(#[$doc:meta])* $name:ident { $($(#[$attr:meta])* $field:ident: $type:ty,)* }) => {
         $(#[$doc])*
         #[expect(missing_docs, reason = "the specification explains its own fields")]
-        #[derive(Debug, Clone, Default, Deserialize)]
+        #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
         #[serde(rename_all = "camelCase", default)]
         pub struct $name {
             $($(#[$attr])* pub $field: $type,)*
@@ -114,6 +115,7 @@ wire!(
         namespaces: Vec<Namespace>,
         devices: Vec<Device>,
         seccomp: Option<Seccomp>,
+        intel_rdt: Option<Value>,
         rootfs_propagation: String,
         masked_paths: Vec<String>,
         readonly_paths: Vec<String>,
@@ -145,7 +147,19 @@ wire!(
     Resources {
         memory: Option<Memory>,
         cpu: Option<Cpu>,
+        pids: Option<Pids>,
         hugepage_limits: Vec<HugepageLimit>,
+        #[serde(rename = "blockIO")]
+        block_io: Option<Value>,
+        network: Option<Value>,
+        rdma: Option<Value>,
+        unified: BTreeMap<String, String>,
+    }
+);
+wire!(
+    /// The limit on processes; -1 is none.
+    Pids {
+        limit: i64,
     }
 );
 wire!(
@@ -154,6 +168,9 @@ wire!(
         limit: i64,
         reservation: i64,
         swap: i64,
+        kernel: i64,
+        #[serde(rename = "kernelTCP")]
+        kernel_tcp: i64,
         swappiness: u64,
         #[serde(rename = "disableOOMKiller")]
         disable_oom_killer: bool,
@@ -165,6 +182,8 @@ wire!(
         shares: u64,
         quota: i64,
         period: u64,
+        burst: u64,
+        idle: Option<i64>,
         realtime_runtime: i64,
         realtime_period: u64,
     }
@@ -180,6 +199,8 @@ wire!(
     /// A system call filter.
     Seccomp {
         default_action: String,
+        default_errno_ret: Option<u32>,
+        listener_path: String,
         architectures: Vec<String>,
         flags: Vec<String>,
         syscalls: Vec<Syscall>,

@@ -29,12 +29,14 @@
 //! `unpack_config` for this snapshotter; the list replaces its default, so it has to
 //! name the node's ordinary snapshotter as well. containerd 1.7 needs neither.
 //!
-//! Limits: a user given by name (`USER app` in the image, no `runAsUser` in the pod)
-//! cannot be looked up on a node without the image, and containerd refuses such a
-//! container; image volumes (`volumes[].image`) have no files on the node; an image
+//! containerd looks users up in an image's files before anybody else is asked; what it finds
+//! here makes the guest look (`image_users`).
+//!
+//! Limits: image volumes (`volumes[].image`) have no files on the node; an image
 //! that containerd knows only through another snapshotter, and whose layers it has
 //! dropped since, has to be pulled again for this one.
 
+mod image_users;
 mod mounts;
 pub mod names;
 pub mod service;

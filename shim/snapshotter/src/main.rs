@@ -45,6 +45,13 @@ struct Args {
         default_value = "/var/lib/kata-cc/snapshotter"
     )]
     root: PathBuf,
+    /// containerd's content store, for the names of images' users.
+    #[arg(
+        long,
+        value_name = "DIR",
+        default_value = "/var/lib/containerd/io.containerd.content.v1.content"
+    )]
+    content: PathBuf,
 }
 
 fn main() -> ExitCode {
@@ -66,7 +73,7 @@ fn main() -> ExitCode {
 
 #[tokio::main(worker_threads = 2)]
 async fn run(args: &Args) -> anyhow::Result<()> {
-    let store = Store::open(&args.root)?;
+    let store = Store::open(&args.root, &args.content)?;
     let listener = listen(&args.address)?;
     let mut terminate = signal(SignalKind::terminate()).context("cannot watch SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("cannot watch SIGINT")?;

@@ -7,8 +7,8 @@
 //! so that a mount helper can drop the option; this one is a bind mount of an empty,
 //! read-only directory, because the kernel ignores the data of a bind mount
 //! (mount(2)). So there is no helper to install, and what containerd finds is the
-//! truth: the node has no file of the image. Numeric users resolve to themselves
-//! with group 0; a user given by name is unknown here, and containerd says so.
+//! truth: the node has no file of the image, only users that make the guest look
+//! (`image_users`).
 
 use std::path::Path;
 

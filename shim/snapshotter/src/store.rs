@@ -8,7 +8,7 @@
 //!
 //! ```text
 //! <root>/lock             held by the one process that uses the directory
-//! <root>/empty/           what the node shows of every image
+//! <root>/empty/           what the node shows of every image: only its users
 //! <root>/active/*.json    the records
 //! <root>/scratch/*/       layers being unpacked in spite of us; discarded
 //! ```
@@ -26,6 +26,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use crate::{
+    image_users::ImageUsers,
     mounts,
     names::ChainId,
     wire::{Info, Kind, Mount, Timestamp},
@@ -124,16 +125,18 @@ struct Record {
 pub struct Store {
     root: PathBuf,
     records: Mutex<BTreeMap<String, Record>>,
+    users: ImageUsers,
     _lock: File,
 }
 
 impl Store {
-    /// Opens the directory, making it when it is missing, and reads its records.
+    /// Opens the directory, making it when it is missing, and reads its records. In `content`
+    /// is containerd's content store.
     ///
     /// # Errors
     ///
     /// When it cannot be written, or when another process has it open.
-    pub fn open(root: &Path) -> Result<Self, OpenError> {
+    pub fn open(root: &Path, content: &Path) -> Result<Self, OpenError> {
         for directory in [
             root.join("empty"),
             root.join("active"),
@@ -153,6 +156,7 @@ impl Store {
         }
         let store = Self {
             records: Mutex::new(read_records(&root.join("active"))?),
+            users: ImageUsers::new(&root.join("empty"), content),
             root: root.to_owned(),
             _lock: lock,
         };
@@ -358,6 +362,10 @@ impl Store {
             Role::Container | Role::View => self.root.join("empty"),
         };
         fs::create_dir_all(&directory).map_err(io_error(&record.key, "make the directory"))?;
+        if record.role != Role::Unpack {
+            let shown = self.users.refresh();
+            shown.map_err(io_error(&record.key, "show the image's users"))?;
+        }
         Ok(vec![match record.role {
             Role::Unpack => mounts::scratch(&directory),
             Role::Container | Role::View => mounts::guest_pull(&directory),

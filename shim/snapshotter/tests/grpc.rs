@@ -362,7 +362,7 @@ async fn bad_requests_get_the_code_that_containerd_expects() {
 
 /// containerd mounts a container's snapshot on the node to look up users.
 #[tokio::test]
-async fn the_mount_works_on_the_node_and_shows_nothing() {
+async fn the_mount_works_on_the_node_and_shows_users_and_nothing_else() {
     let bed = Bed::start();
     let mut client = bed.client().await;
     let mounts = client.prepare("k8s.io/3/c", TOP, None).await.unwrap();
@@ -379,12 +379,23 @@ async fn the_mount_works_on_the_node_and_shows_nothing() {
         mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none).unwrap();
         let bind = MsFlags::MS_BIND | MsFlags::MS_REC;
         mount(Some(&*source), &target, Some("bind"), bind, Some(&*data)).unwrap();
-        let count = fs::read_dir(&target).unwrap().count();
+        let names = |directory: &Path| {
+            let entries = fs::read_dir(directory).unwrap();
+            let mut names: Vec<_> = entries
+                .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+                .collect();
+            names.sort();
+            names
+        };
+        let found = (names(&target), names(&target.join("etc")));
         umount(&target).unwrap();
-        Some(count)
+        Some(found)
     });
     match seen.join().unwrap() {
-        Some(count) => assert_eq!(count, 0),
+        Some((root, etc)) => assert_eq!(
+            (root.join(" "), etc.join(" ")),
+            ("etc".into(), "group passwd".into())
+        ),
         None => eprintln!("skipped: this user cannot make a mount namespace"),
     }
 }

@@ -1,6 +1,9 @@
 //! Making a container, and for a pod's first one the pod.
 
-use std::{path::PathBuf, sync::Arc};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use agent_protocol::{
     id::ContainerId,
@@ -10,7 +13,7 @@ use containerd_shim_protos::{
     api::Mount, events::task::TaskCreate, protobuf::well_known_types::any::Any,
 };
 use shim_agent_client::GuestProcess;
-use shim_configuration::{Config, Source, TaskOptions};
+use shim_configuration::{Config, Internetworking, Source, TaskOptions};
 use shim_oci::{self as oci, Membership, Role, Spec};
 use shim_volumes::{
     self as volumes, VolumePlan,
@@ -19,15 +22,18 @@ use shim_volumes::{
 
 use super::Service;
 use crate::{
-    container::{Container, Creation},
+    container::{Container, Creation, Made},
     events::task_io,
+    image_users::UserWords,
     logging,
     process::Process,
     record::{ProcessMark, Record},
+    refuse,
     sandbox::{Pod, Resources, Sandbox, boot},
-    spec::{Trim, guest_spec, shares_pid_namespace},
+    spec::{Trim, guest_spec},
     status::TaskError,
     stdio::Stdio,
+    task_pid::TaskPid,
     timing::{Step, Timing},
 };
 
@@ -53,12 +59,14 @@ struct Parsed {
     stdio: Stdio,
     spec: Spec,
     role: Role,
+    users: UserWords,
+    processes: Processes,
     /// Read for the container that brings the pod up.
     config: Option<Config>,
 }
 
 impl Service {
-    /// Makes a container; answers with the hypervisor's process id.
+    /// Makes a container; answers with its number on the node.
     ///
     /// # Errors
     ///
@@ -82,7 +90,7 @@ impl Service {
             .check()
             .map_err(|error| TaskError::invalid(&error))?;
         let bundle = PathBuf::from(request.bundle);
-        let spec = Spec::load(&bundle).map_err(|error| TaskError::invalid(&error))?;
+        let mut spec = Spec::load(&bundle).map_err(|error| TaskError::invalid(&error))?;
         let membership = Membership::of(&id, &spec).map_err(|error| TaskError::invalid(&error))?;
         if membership.sandbox != self.sandbox_id {
             return Err(TaskError::Invalid(format!(
@@ -102,15 +110,57 @@ impl Service {
         } else {
             None
         };
+        // Before anything is made: whoever asks in vain asks for ever.
+        let possible = config
+            .iter()
+            .try_for_each(|config| refuse::pod(&spec, config));
+        possible
+            .and_then(|()| refuse::container(&mut spec))
+            .map_err(|error| TaskError::invalid(&error))?;
+        let users = match (membership.role, &mut spec.process) {
+            // The guest makes the pause container itself.
+            (Role::Sandbox, _) | (_, None) => UserWords::default(),
+            (_, Some(process)) => UserWords::of(shown_root(&request.rootfs), &mut process.user)
+                .map_err(|error| TaskError::invalid(&error))?,
+        };
         Ok(Parsed {
+            processes: self.processes_for(&spec)?,
             id,
             bundle,
             rootfs: request.rootfs,
             stdio: request.stdio,
             spec,
             role: membership.role,
+            users,
             config,
         })
+    }
+
+    /// Whose processes a container is to see; containerd names a container by its task's number.
+    pub(super) fn processes_for(&self, spec: &Spec) -> Result<Processes, TaskError> {
+        let path = spec.namespace("pid").unwrap_or_default();
+        if path.is_empty() {
+            return Ok(Processes::Own);
+        }
+        let number = path.strip_prefix("/proc/");
+        let number = number.and_then(|rest| rest.strip_suffix("/ns/pid"));
+        let Some(number) = number else {
+            // Another runtime's place for the pod's own.
+            return Ok(Processes::OfPod);
+        };
+        let all = self.containers.all();
+        let named = all
+            .iter()
+            .find(|other| other.pid.number().to_string() == number);
+        match named {
+            Some(other) if other.role.owns_sandbox() => Ok(Processes::OfPod),
+            Some(other) if other.init.ended().is_none() => {
+                Ok(Processes::OfContainer(other.id.clone()))
+            }
+            _ => Err(TaskError::Invalid(format!(
+                "the container is to see the processes behind {path}, which is no running container of this pod"
+            ))),
+        }
     }
 
     async fn make(
@@ -121,7 +171,7 @@ impl Service {
         let id = parsed.id.to_string();
         let made = self.make_or_undo(&mut parsed, creation).await;
         match made {
-            Ok((sandbox, container)) => {
+            Ok(container) => {
                 self.events.publish(&TaskCreate {
                     container_id: id,
                     bundle: container.bundle.clone(),
@@ -133,11 +183,12 @@ impl Service {
                         parsed.stdio.terminal,
                     ))
                     .into(),
-                    pid: sandbox.pid(),
+                    pid: container.pid.number(),
                     ..TaskCreate::default()
                 });
+                let pid = container.pid.number();
                 self.containers.made(container);
-                Ok(sandbox.pid())
+                Ok(pid)
             }
             Err(error) => {
                 tracing::error!(container.id = id, %error, "container not created");
@@ -151,7 +202,7 @@ impl Service {
         self: &Arc<Self>,
         parsed: &mut Parsed,
         creation: &Creation,
-    ) -> Result<(Arc<Sandbox>, Container), TaskError> {
+    ) -> Result<Container, TaskError> {
         let sandbox = match parsed.config.take() {
             Some(config) => self.bring_up(parsed, config, creation).await?,
             None => self.sandbox()?,
@@ -165,7 +216,7 @@ impl Service {
                 if parsed.role.owns_sandbox() {
                     tokio::spawn(Arc::clone(self).watch(Arc::clone(&sandbox)));
                 }
-                return Ok((sandbox, container));
+                return Ok(container);
             }
             Err(error) => explain(error, &sandbox).await,
         };
@@ -213,6 +264,20 @@ impl Service {
     }
 }
 
+/// Whose processes a container sees.
+pub(super) enum Processes {
+    Own,
+    OfPod,
+    OfContainer(String),
+}
+
+/// Where the snapshotter shows what it shows of an image.
+fn shown_root(rootfs: &[Mount]) -> Option<&Path> {
+    let bound = rootfs.iter().find(|mount| mount.type_ == "bind");
+    let source = bound.map(|mount| Path::new(&mount.source));
+    source.filter(|path| path.is_absolute())
+}
+
 fn cancelled() -> TaskError {
     TaskError::Failed("the container's creation was cancelled".to_owned())
 }
@@ -235,6 +300,7 @@ async fn explain(error: TaskError, sandbox: &Sandbox) -> TaskError {
 async fn make_container(sandbox: &Sandbox, parsed: &mut Parsed) -> Result<Container, TaskError> {
     let id = parsed.id.as_str();
     sandbox.timing.done(&sandbox.state, Step::Create(id));
+    let pid = take_pid(sandbox, parsed)?;
     let storage = image_storage(sandbox, parsed)?;
     let image = storage.source.clone();
     let mut plan = plan_volumes(sandbox, parsed).await?;
@@ -254,13 +320,28 @@ async fn make_container(sandbox: &Sandbox, parsed: &mut Parsed) -> Result<Contai
         exec: String::new(),
     };
     let init = Process::new(guest, parsed.stdio.clone(), None);
-    Ok(Container::new(
-        id.to_owned(),
-        parsed.role,
-        parsed.bundle.display().to_string(),
-        Arc::new(init),
-        plan,
-    ))
+    let limits = parsed.spec.linux.as_ref();
+    let limits = limits.and_then(|linux| linux.resources.clone());
+    let made = Made {
+        id: id.to_owned(),
+        role: parsed.role,
+        bundle: parsed.bundle.display().to_string(),
+        pid,
+        users: std::mem::take(&mut parsed.users),
+        limits: limits.unwrap_or_default(),
+    };
+    Ok(Container::new(made, Arc::new(init), plan))
+}
+
+/// A number for a task, for a pod's first one in the pod's network.
+fn take_pid(sandbox: &Sandbox, parsed: &Parsed) -> Result<TaskPid, TaskError> {
+    let connected = sandbox.config.runtime.internetworking_model != Internetworking::None;
+    let netns = parsed
+        .spec
+        .namespace("network")
+        .filter(|path| !path.is_empty());
+    let netns = netns.filter(|_| connected && parsed.role.owns_sandbox());
+    TaskPid::take(netns.map(Path::new)).map_err(|error| TaskError::failed(&error))
 }
 
 fn image_storage(sandbox: &Sandbox, parsed: &Parsed) -> Result<Storage, TaskError> {
@@ -315,13 +396,17 @@ fn container_request(
         bundle: &parsed.bundle,
         mounts,
         drop_seccomp: sandbox.config.runtime.disable_guest_seccomp,
+        processes_of: match &parsed.processes {
+            Processes::OfContainer(id) => Some(id),
+            Processes::Own | Processes::OfPod => None,
+        },
     };
     CreateContainerRequest {
         container_id: parsed.id.to_string(),
         exec_id: parsed.id.to_string(),
         storages,
         OCI: Some(guest_spec(&parsed.spec, trim)).into(),
-        sandbox_pidns: shares_pid_namespace(&parsed.spec),
+        sandbox_pidns: matches!(parsed.processes, Processes::OfPod),
         ..CreateContainerRequest::default()
     }
 }

@@ -37,11 +37,12 @@ impl Service {
         }
         let service = Arc::clone(self);
         let starting = async move {
+            let pid = container.pid.number();
             let started = service.run(&container, &process, &sandbox).await;
             if started.is_err() {
                 process.move_on(Phase::Starting, Phase::Created);
             }
-            started.map(|()| sandbox.pid())
+            started.map(|()| pid)
         };
         tokio::spawn(starting)
             .await
@@ -93,14 +94,14 @@ impl Service {
                 .done(&sandbox.state, Step::ContainerRunning(&container.id));
             self.events.publish(&TaskStart {
                 container_id: container.id.clone(),
-                pid: sandbox.pid(),
+                pid: container.pid.number(),
                 ..TaskStart::default()
             });
         } else {
             self.events.publish(&TaskExecStarted {
                 container_id: container.id.clone(),
                 exec_id: process.guest.exec.clone(),
-                pid: sandbox.pid(),
+                pid: container.pid.number(),
                 ..TaskExecStarted::default()
             });
         }
@@ -123,6 +124,8 @@ impl Service {
             return Err(init.precondition("only a running container can execute something"));
         }
         process.terminal = stdio.terminal;
+        let words = container.users.put(&mut process.user);
+        words.map_err(|error| TaskError::invalid(&error))?;
         let guest = GuestProcess {
             container: container.id.clone(),
             exec: exec.to_owned(),
@@ -155,7 +158,7 @@ impl Service {
             {
                 tracing::debug!(%error, "created process not signalled");
             }
-            self.finish(id, &process, 128_u32.saturating_add(signal));
+            self.finish(&container, &process, 128_u32.saturating_add(signal));
             return Ok(());
         }
         match self.sandbox()?.agent.signal(&process.guest, signal).await {
@@ -177,7 +180,7 @@ impl Service {
         let container = self.find(id)?;
         let process = container.process(exec)?;
         let before = process.begin_delete()?;
-        let pid = self.pid();
+        let pid = container.pid.number();
         let exit = process.ended().unwrap_or_else(|| Exit {
             status: KILLED_EXIT,
             at: Timestamp::now(),

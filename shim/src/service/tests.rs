@@ -170,20 +170,21 @@ fn sleep() -> oci::Process {
 #[tokio::test]
 async fn a_pod_lives_and_leaves_nothing() {
     let mut bench = Bench::new();
-    assert_eq!(bench.create("pod").await.unwrap(), 4242);
+    let of_pod = bench.create("pod").await.unwrap();
     assert!(bench.state_exists());
     bench.service.start("pod", "").await.unwrap();
-    bench.create("app").await.unwrap();
+    let of_app = bench.create("app").await.unwrap();
+    assert_ne!(of_pod, of_app, "each task has a number of its own");
     let app = bench.service.find("app").unwrap();
     assert_eq!(app.init.status(), Status::CREATED);
-    bench.service.start("app", "").await.unwrap();
+    assert_eq!(bench.service.start("app", "").await.unwrap(), of_app);
     assert_eq!(app.init.status(), Status::RUNNING);
     assert!(bench.service.delete("app", "").await.is_err());
     bench.service.kill("app", "", 15).await.unwrap();
     assert_eq!(app.init.wait().await.status, 3);
     bench.service.kill("app", "", 9).await.unwrap();
     let (pid, exit) = bench.service.delete("app", "").await.unwrap();
-    assert_eq!((pid, exit.status), (4242, 3));
+    assert_eq!((pid, exit.status), (of_app, 3));
     assert!(matches!(
         bench.service.find("app"),
         Err(TaskError::NotFound { .. })
@@ -264,6 +265,62 @@ async fn a_pod_that_would_weaken_its_node_or_guest_is_not_started() {
         assert!(!bench.state_exists());
     }
     assert!(bench.create("pod").await.is_ok());
+}
+
+#[tokio::test]
+async fn a_pod_that_can_never_run_costs_nothing_however_often_it_is_tried() {
+    let bench = Bench::new();
+    for (linux, why) in [
+        (
+            r#"{"namespaces":[{"type":"pid"},{"type":"network"}]}"#,
+            "hostIPC",
+        ),
+        (
+            r#"{"namespaces":[{"type":"ipc"},{"type":"network"}]}"#,
+            "hostPID",
+        ),
+        (
+            r#"{"namespaces":[{"type":"ipc"},{"type":"pid"},{"type":"user"}]}"#,
+            "hostUsers",
+        ),
+        (
+            r#"{"resources":{"unified":{"memory.high":"1"}}}"#,
+            "memory.high",
+        ),
+    ] {
+        let request = bench.request("pod", silent());
+        let file = Path::new(&request.bundle).join("config.json");
+        let spec = fs::read_to_string(&file).unwrap();
+        let spec = spec.strip_suffix('}').unwrap();
+        fs::write(&file, format!(r#"{spec},"linux":{linux}}}"#)).unwrap();
+        let error = bench.service.create(request).await.unwrap_err().to_string();
+        assert!(error.contains(why), "{error}");
+        assert!(!bench.state_exists());
+        assert_eq!(bench.script.calls(), Vec::<String>::new());
+    }
+    assert!(bench.create("pod").await.is_ok());
+}
+
+#[tokio::test]
+async fn a_container_sees_the_processes_of_the_one_that_its_number_names() {
+    let bench = Bench::new();
+    let of_pod = bench.create("pod").await.unwrap();
+    let of_app = bench.create("app").await.unwrap();
+    let processes = |path: &str| {
+        let json = format!(r#"{{"linux":{{"namespaces":[{{"type":"pid","path":"{path}"}}]}}}}"#);
+        bench
+            .service
+            .processes_for(&serde_json::from_str(&json).unwrap())
+    };
+    use super::create::Processes;
+    assert!(matches!(processes(""), Ok(Processes::Own)));
+    let path = |number: u32| format!("/proc/{number}/ns/pid");
+    assert!(matches!(processes(&path(of_pod)), Ok(Processes::OfPod)));
+    let target = processes(&path(of_app));
+    assert!(matches!(target, Ok(Processes::OfContainer(id)) if id == "app"));
+    assert!(processes(&path(std::process::id())).is_err());
+    bench.service.kill("app", "", 9).await.unwrap();
+    assert!(processes(&path(of_app)).is_err(), "it has ended");
 }
 
 #[tokio::test]
@@ -354,6 +411,33 @@ async fn input_is_passed_on_and_closed_when_asked() {
     assert_eq!(app.init.wait().await.status, 3);
     assert_eq!(*bench.script.input.lock().unwrap(), b"hello");
     assert!(bench.script.calls().contains(&"CloseStdin".to_owned()));
+}
+
+#[tokio::test]
+async fn a_process_without_input_is_told_so_and_one_with_a_terminal_is_not() {
+    for (terminal, told) in [(false, 2), (true, 0)] {
+        let bench = Bench::new();
+        bench.create("pod").await.unwrap();
+        let stdio = || Stdio {
+            terminal,
+            ..silent()
+        };
+        let request = bench.request("app", stdio());
+        bench.service.create(request).await.unwrap();
+        bench.service.start("app", "").await.unwrap();
+        bench.service.exec("app", "e1", stdio(), sleep()).unwrap();
+        bench.service.start("app", "e1").await.unwrap();
+        let closed = || {
+            let calls = bench.script.calls();
+            calls.iter().filter(|call| *call == "CloseStdin").count()
+        };
+        while closed() < told {
+            tokio::task::yield_now().await;
+        }
+        bench.service.kill("app", "", 9).await.unwrap();
+        bench.service.find("app").unwrap().init.wait().await;
+        assert_eq!(closed(), told);
+    }
 }
 
 #[tokio::test]

@@ -45,7 +45,7 @@ impl Service {
             let message = save_message(&sandbox.agent, &container.id, place.clone());
             let _ = tokio::time::timeout(MESSAGE_DEADLINE, message).await;
         }
-        self.finish(&container.id, &process, status);
+        self.finish(&container, &process, status);
     }
 
     /// Watches the pod until its VM is gone.
@@ -74,7 +74,7 @@ impl Service {
                 if process.exec.is_some() && process.phase() == Phase::Created {
                     continue;
                 }
-                self.finish(&container.id, &process, UNKNOWN_EXIT);
+                self.finish(&container, &process, UNKNOWN_EXIT);
             }
         }
     }

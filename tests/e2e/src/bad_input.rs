@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use tests_harness::{REGISTRY, run};
+use tests_harness::{Pod, PodRequest, REGISTRY, run};
 
 use crate::Stage;
 
@@ -133,4 +133,25 @@ pub fn a_pod_larger_than_the_node_is_refused(stage: &'static Stage) -> Result<()
     let _turn = stage.alone();
     let drop_in = "[hypervisor.qemu]\ndefault_memory = 4000000\n";
     fails_with_configuration(stage, drop_in, &["memory", "4000000"])
+}
+
+/// kubelet tries such a pod again and again: each time it hears why, and nothing is left.
+pub fn a_pod_that_needs_the_nodes_namespaces_is_refused_and_leaves_nothing(
+    stage: &'static Stage,
+) -> Result<()> {
+    if !stage.has_vms() {
+        return Ok(());
+    }
+    let _turn = stage.alone();
+    let before = stage.before()?;
+    for _ in 0..2 {
+        let request = PodRequest {
+            host_ipc: true,
+            ..PodRequest::default()
+        };
+        let refused = Pod::run(stage.bed(), stage.handler(), request);
+        let text = format!("{:#}", refused.err().context("it runs")?);
+        ensure!(text.contains("remove hostIPC"), "{text}");
+    }
+    before.wait_until_gone(stage.bed().node(), Duration::from_secs(30))
 }

@@ -7,7 +7,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, ensure};
-use tests_harness::Pod;
+use tests_harness::{OWN_MIB, Pod, own_mib};
 
 use crate::Stage;
 
@@ -16,7 +16,8 @@ const FIRST_USER: u32 = 1_879_048_192;
 const PROGRAMS: [&str; 2] = ["qemu-system-x86_64", "vhost-device-vsock"];
 
 /// Each process is a user that no other process is, without capabilities, and of the node's
-/// files finds none; with the pod its users are free again.
+/// files finds none; together they take no more than a RuntimeClass counts for them, and with the
+/// pod its users are free again.
 pub fn qemu_of_a_pod_is_nobody_and_finds_nothing_of_the_node(stage: &'static Stage) -> Result<()> {
     let _turn = stage.together();
     if !stage.has_vms() {
@@ -27,6 +28,14 @@ pub fn qemu_of_a_pod_is_nobody_and_finds_nothing_of_the_node(stage: &'static Sta
     for pod in &pods {
         let found = processes(stage, pod)?;
         ensure!(!found.is_empty(), "pod {} has no QEMU", pod.id());
+        let maps = found
+            .iter()
+            .map(|process| fs::read_to_string(process.join("smaps")));
+        let own: f64 = maps.flatten().map(|maps| own_mib(&maps)).sum();
+        ensure!(
+            own > 1.0 && own < OWN_MIB,
+            "the VM itself takes {own:.1} MiB"
+        );
         for process in found {
             let user = user_of(&process)?;
             ensure!(user >= FIRST_USER, "{} runs as {user}", process.display());

@@ -68,10 +68,12 @@ pub fn exit_codes_and_streams_are_kept_apart(stage: &'static Stage) -> Result<()
     Ok(())
 }
 
-/// Closing standard input ends a reader, whose output still arrives.
+/// Closing standard input ends a reader, whose output still arrives; who has no input is not kept.
 pub fn the_end_of_standard_input_is_seen(stage: &'static Stage) -> Result<()> {
     let _turn = stage.together();
     let container = stage.shared()?;
+    let answer = container.exec(&["/bin/sh", "-c", "cat; echo ended"])?;
+    ensure!(answer.stdout == b"ended\n", "{answer:?}");
     let mut exec = ctr_exec(
         stage,
         container,

@@ -55,6 +55,7 @@ macro_rules! scenarios_of_the_release {
             process:
                 a_pod_runs_to_completion_and_its_exit_code_is_reported,
                 what_the_pod_leaves_open_comes_from_the_image,
+                a_container_has_what_kubelet_asks_for,
                 logs_hold_both_streams_long_lines_and_the_last_words;
             exec:
                 exit_codes_and_streams_are_kept_apart,
@@ -114,6 +115,7 @@ macro_rules! scenarios_of_any_release {
                 ten_pods_run_at_once;
             bad_input:
                 malformed_yaml_is_named_with_its_place,
+                a_pod_that_needs_the_nodes_namespaces_is_refused_and_leaves_nothing,
                 an_unreachable_registry_is_named,
                 a_layer_with_a_wrong_digest_is_refused_and_named,
                 an_unknown_configuration_key_is_named_with_file_and_line,

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use k8s_cri::v1::LinuxContainerResources;
-use tests_harness::{ContainerRequest, wait_until};
+use tests_harness::{ContainerRequest, Pod, wait_until};
 
 use crate::Stage;
 
@@ -30,6 +30,15 @@ pub fn sigterm_comes_first_and_sigkill_when_it_is_ignored(stage: &'static Stage)
     ensure!(
         start.elapsed() >= Duration::from_secs(2),
         "killed before its grace had passed"
+    );
+    // The first process of a container hears only what it has a handler for.
+    let deaf = pod.start(ContainerRequest::busybox(&["sleep", "1000"]))?;
+    let start = Instant::now();
+    deaf.stop(2)?;
+    let exit = deaf.wait()?;
+    ensure!(
+        exit.code == 137 && start.elapsed() >= Duration::from_secs(2),
+        "{exit:?}"
     );
     pod.remove()
 }
@@ -71,7 +80,26 @@ pub fn stats_are_plausible(stage: &'static Stage) -> Result<()> {
     let memory = stats.memory.context("stats of memory")?;
     let used = memory.usage_bytes.context("used memory")?.value;
     ensure!((1 << 16..1 << 29).contains(&used), "{used} bytes of memory");
+    let working = memory.working_set_bytes.context("the working set")?.value;
+    ensure!(
+        (1 << 16..=used).contains(&working),
+        "{working} of {used} bytes"
+    );
+    the_pods_network_is_behind_its_number(stage, &pod)?;
     pod.remove()
+}
+
+/// kubelet reads a pod's counters where the number of its sandbox's task leads to.
+fn the_pods_network_is_behind_its_number(stage: &Stage, pod: &Pod<'_>) -> Result<()> {
+    let mut ctr = stage.bed().ctr_command();
+    let listed = ctr.args(["tasks", "list"]).output()?;
+    let listed = String::from_utf8(listed.stdout)?;
+    let line = listed.lines().find(|line| line.starts_with(pod.id()));
+    let number = line.and_then(|line| line.split_whitespace().nth(1));
+    let number = number.with_context(|| format!("no task of the pod: {listed}"))?;
+    let counters = stage.bed().node().read(format!("/proc/{number}/net/dev"))?;
+    ensure!(counters.contains("eth0:"), "{counters}");
+    Ok(())
 }
 
 /// The same pod starts a container anew; its neighbour does not notice.

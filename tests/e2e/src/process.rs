@@ -1,7 +1,8 @@
 //! What a container's process is started as, and what comes back from it.
 
 use anyhow::{Result, ensure};
-use tests_harness::{ContainerRequest, TestImages};
+use k8s_cri::v1::{LinuxContainerResources, Mount};
+use tests_harness::{ContainerRequest, Pod, TestImages};
 
 use crate::Stage;
 
@@ -12,7 +13,8 @@ pub fn a_pod_runs_to_completion_and_its_exit_code_is_reported(stage: &'static St
     let exit = pod.complete(ContainerRequest::shell("echo out; echo err >&2; exit 7"))?;
     ensure!(exit.code == 7, "exit code {}", exit.code);
     ensure!(exit.stdout == "out\n" && exit.stderr == "err\n", "{exit:?}");
-    let exit = pod.complete(ContainerRequest::busybox(&["true"]))?;
+    // Without standard input it has ended already.
+    let exit = pod.complete(ContainerRequest::busybox(&["cat"]))?;
     ensure!(exit.code == 0 && exit.reason == "Completed", "{exit:?}");
     pod.remove()
 }
@@ -62,6 +64,72 @@ pub fn what_the_pod_leaves_open_comes_from_the_image(stage: &'static Stage) -> R
         !exit.stdout.contains("only-in-the-first-layer"),
         "a whiteout is ignored: {exit:?}"
     );
+    a_number_is_the_images_user(&pod, &image)?;
+    pod.remove()
+}
+
+/// A number has the group that the image gives it, and every group that the image adds.
+fn a_number_is_the_images_user(pod: &Pod<'_>, image: &str) -> Result<()> {
+    let look = |user| ContainerRequest {
+        command: vec!["/bin/sh".into(), "-c".into()],
+        arguments: vec!["id -u; id -G; echo $HOME".into()],
+        user,
+        ..ContainerRequest::of_image(image)
+    };
+    let exit = pod.complete(look(Some(1000)))?;
+    ensure!(exit.stdout == "1000\n1000 2000\n/home/tester\n", "{exit:?}");
+    let exit = pod.complete(look(Some(4242)))?;
+    ensure!(exit.stdout == "4242\n0\n/\n", "{exit:?}");
+    Ok(())
+}
+
+/// What kubelet asks for beside a program: the last message in its file, a system call filter,
+/// limits in the kernel's words, a debug container that sees its target.
+pub fn a_container_has_what_kubelet_asks_for(stage: &'static Stage) -> Result<()> {
+    let _turn = stage.together();
+    let pod = stage.pod()?;
+    let message = "/run/bed/termination-log";
+    stage.bed().node().write(message, "")?;
+    let path = "/dev/termination-log";
+    let script = "grep Seccomp_filters /proc/self/status; cat /sys/fs/cgroup/pids.max; \
+        head -c 5000 /dev/zero | tr '\\0' x > /dev/termination-log; \
+        printf 'the end' >> /dev/termination-log";
+    let exit = pod.complete(ContainerRequest {
+        annotations: [("io.kubernetes.container.terminationMessagePath", path)]
+            .map(|(key, value)| (key.to_owned(), value.to_owned()))
+            .into(),
+        mounts: vec![Mount {
+            container_path: path.into(),
+            host_path: message.into(),
+            ..Mount::default()
+        }],
+        resources: LinuxContainerResources {
+            unified: [("pids.max".to_owned(), "32".to_owned())].into(),
+            ..LinuxContainerResources::default()
+        },
+        seccomp: true,
+        ..ContainerRequest::shell(script)
+    })?;
+    ensure!(exit.code == 0, "{exit:?}");
+    let filters = if stage.has_vms() { 2 } else { 1 };
+    ensure!(
+        exit.stdout == format!("Seccomp_filters:\t{filters}\n32\n"),
+        "{exit:?}"
+    );
+    let written = stage.bed().node().read(message)?;
+    ensure!(written.ends_with("xxthe end"), "{} bytes", written.len());
+    ensure!(
+        written.len() == 4096 || !stage.has_vms(),
+        "{} bytes",
+        written.len()
+    );
+    let target = pod.start(ContainerRequest::busybox(&["sleep", "4321"]))?;
+    let debugger = ContainerRequest {
+        target: Some(target.id().to_owned()),
+        ..ContainerRequest::shell("ps | grep -c 'sleep 432[1]'")
+    };
+    let exit = pod.complete(debugger)?;
+    ensure!(exit.stdout == "1\n", "{exit:?}");
     pod.remove()
 }
 

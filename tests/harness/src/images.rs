@@ -55,11 +55,11 @@ impl TestImages {
         layers: &[busybox, second],
         copy: &[],
     };
-    /// The same root in Docker's format, with a numeric user, a directory and an environment of its own.
+    /// The same root in Docker's format, with a user by name, a directory and an environment of its own.
     pub const CONFIGURED: Image = Image {
         name: "configured:1",
         config: &[
-            "--config.user=1000:1000",
+            "--config.user=tester",
             "--config.workingdir=/home/tester",
             "--config.env=PATH=/bin",
             "--config.env=FROM_IMAGE=yes",

@@ -11,7 +11,8 @@ use k8s_cri::v1::{
     Capability, ContainerConfig, ContainerMetadata, ContainerState, DnsConfig, ExecSyncResponse,
     ImageSpec, Int64Value, KeyValue, LinuxContainerConfig, LinuxContainerResources,
     LinuxContainerSecurityContext, LinuxPodSandboxConfig, LinuxSandboxSecurityContext, Mount,
-    NamespaceMode, NamespaceOption, PodSandboxConfig, PodSandboxMetadata,
+    NamespaceMode, NamespaceOption, PodSandboxConfig, PodSandboxMetadata, SecurityProfile,
+    security_profile::ProfileType,
 };
 
 use crate::{
@@ -31,6 +32,8 @@ pub struct PodRequest {
     pub resources: Option<LinuxContainerResources>,
     /// DNS of the pod.
     pub dns: Option<DnsConfig>,
+    /// Its IPC namespace is the node's.
+    pub host_ipc: bool,
 }
 
 /// A container to be; the default runs nothing.
@@ -62,6 +65,12 @@ pub struct ContainerRequest {
     pub mounts: Vec<Mount>,
     /// Everything a host would grant.
     pub privileged: bool,
+    /// Annotations of the container.
+    pub annotations: HashMap<String, String>,
+    /// The runtime's own system call filter.
+    pub seccomp: bool,
+    /// The container whose processes it sees, too.
+    pub target: Option<String>,
 }
 
 impl ContainerRequest {
@@ -97,6 +106,9 @@ impl ContainerRequest {
             capabilities: Vec::new(),
             mounts: Vec::new(),
             privileged: false,
+            annotations: HashMap::new(),
+            seccomp: false,
+            target: None,
         }
     }
 
@@ -122,6 +134,7 @@ impl ContainerRequest {
                 .map(|(key, value)| KeyValue { key, value })
                 .collect(),
             mounts: self.mounts,
+            annotations: self.annotations,
             log_path: format!("{name}.log"),
             stdin: self.stdin,
             stdin_once: self.stdin,
@@ -129,7 +142,18 @@ impl ContainerRequest {
             linux: Some(LinuxContainerConfig {
                 resources: Some(self.resources),
                 security_context: Some(LinuxContainerSecurityContext {
-                    namespace_options: Some(namespaces()),
+                    namespace_options: Some(match self.target {
+                        None => namespaces(),
+                        Some(target_id) => NamespaceOption {
+                            pid: NamespaceMode::Target as i32,
+                            target_id,
+                            ..NamespaceOption::default()
+                        },
+                    }),
+                    seccomp: self.seccomp.then(|| SecurityProfile {
+                        profile_type: ProfileType::RuntimeDefault as i32,
+                        ..SecurityProfile::default()
+                    }),
                     run_as_user: self.user.map(|value| Int64Value { value }),
                     readonly_rootfs: self.read_only_root,
                     privileged: self.privileged,
@@ -180,7 +204,14 @@ impl<'bed> Pod<'bed> {
             linux: Some(LinuxPodSandboxConfig {
                 resources: request.resources,
                 security_context: Some(LinuxSandboxSecurityContext {
-                    namespace_options: Some(namespaces()),
+                    namespace_options: Some(NamespaceOption {
+                        ipc: if request.host_ipc {
+                            NamespaceMode::Node as i32
+                        } else {
+                            NamespaceMode::Pod as i32
+                        },
+                        ..namespaces()
+                    }),
                     ..LinuxSandboxSecurityContext::default()
                 }),
                 ..LinuxPodSandboxConfig::default()

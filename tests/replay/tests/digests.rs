@@ -35,7 +35,7 @@ use agent_requests::{CreateContainer, Parse};
 use serde_json::Value;
 use shim_oci::{Mount, Role, Spec};
 use tests_replay::PODS;
-use transformation::{Trim, guest_spec, shares_pid_namespace};
+use transformation::{Trim, guest_spec};
 use workload::PodFacts;
 
 const SHARE: &str = "/run/kata-containers/shared/containers";
@@ -99,6 +99,7 @@ fn digests(text: &str) -> Option<(ContainerDigests, Vec<String>)> {
         bundle: Path::new("/bundle"),
         mounts,
         drop_seccomp: false,
+        processes_of: None,
     };
     let image = Storage {
         driver: "image_guest_pull".to_owned(),
@@ -113,7 +114,7 @@ fn digests(text: &str) -> Option<(ContainerDigests, Vec<String>)> {
         exec_id: id.to_owned(),
         storages: vec![image],
         OCI: Some(guest_spec(&spec, trim)).into(),
-        sandbox_pidns: shares_pid_namespace(&spec),
+        sandbox_pidns: spec.namespace("pid").is_some_and(|path| !path.is_empty()),
         ..CreateContainerRequest::default()
     };
     let parsed = CreateContainer::parse(request);

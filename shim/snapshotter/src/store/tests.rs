@@ -4,7 +4,7 @@ const CHAIN: &str = "sha256:0123456789abcdef0123456789abcdef0123456789abcdef0123
 
 fn store() -> (tempfile::TempDir, Store) {
     let directory = tempfile::tempdir().unwrap();
-    let store = Store::open(directory.path()).unwrap();
+    let store = Store::open(directory.path(), Path::new("/nowhere")).unwrap();
     (directory, store)
 }
 
@@ -37,13 +37,13 @@ fn a_record_outlives_the_process_and_dies_with_its_removal() {
     let before = store.stat("k8s.io/8/c").unwrap();
     drop(store);
 
-    let store = Store::open(directory.path()).unwrap();
+    let store = Store::open(directory.path(), Path::new("/nowhere")).unwrap();
     assert_eq!(store.stat("k8s.io/8/c").unwrap(), before);
     assert_eq!(store.mounts("k8s.io/8/c").unwrap(), mounts);
     store.remove("k8s.io/8/c").unwrap();
     drop(store);
 
-    let store = Store::open(directory.path()).unwrap();
+    let store = Store::open(directory.path(), Path::new("/nowhere")).unwrap();
     assert!(matches!(
         store.stat("k8s.io/8/c"),
         Err(StoreError::NotFound(_))
@@ -69,7 +69,7 @@ fn a_record_that_does_not_parse_is_dropped() {
     drop(store);
     let torn = directory.path().join("active/torn.json");
     fs::write(&torn, b"{\"key\":").unwrap();
-    let store = Store::open(directory.path()).unwrap();
+    let store = Store::open(directory.path(), Path::new("/nowhere")).unwrap();
     assert!(store.list().is_empty());
     assert!(!torn.exists());
 }
@@ -78,11 +78,11 @@ fn a_record_that_does_not_parse_is_dropped() {
 fn one_process_has_the_directory() {
     let (directory, store) = store();
     assert!(matches!(
-        Store::open(directory.path()),
+        Store::open(directory.path(), Path::new("/nowhere")),
         Err(OpenError::InUse { .. })
     ));
     drop(store);
-    Store::open(directory.path()).unwrap();
+    Store::open(directory.path(), Path::new("/nowhere")).unwrap();
 }
 
 #[test]

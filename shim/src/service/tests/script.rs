@@ -196,7 +196,10 @@ impl AgentService for Agent {
 
     async fn close_stdin(&self, _: &TtrpcContext, _: CloseStdinRequest) -> ttrpc::Result<Empty> {
         self.0.note("CloseStdin");
-        self.0.ended.send_replace(true);
+        // As a reader does that waits for the end of its input.
+        if !self.0.input.lock().unwrap().is_empty() {
+            self.0.ended.send_replace(true);
+        }
         Ok(Empty::default())
     }
 }
