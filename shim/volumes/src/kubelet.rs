@@ -112,11 +112,13 @@ pub(crate) fn volume_of(
         for name in names(&pod.join(VOLUMES).join(&plugin))? {
             let directory = pod.join(VOLUMES).join(&plugin).join(&name);
             for path in [directory.join(MOUNT), directory] {
-                // One that goes meanwhile is not the one looked for.
+                // One that comes or goes meanwhile is not the one looked for.
                 let Ok(place) = Place::open(&path, Mounts::Included) else {
                     continue;
                 };
-                let (root, mount) = mounts.find(&place)?;
+                let Ok((root, mount)) = mounts.find(&place) else {
+                    continue;
+                };
                 let deeper = |other: &NodeVolume| root.below(&other.spot).is_some();
                 if spot.below(&root).is_some() && found.as_ref().is_none_or(deeper) {
                     found = Some(NodeVolume {
