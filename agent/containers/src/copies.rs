@@ -38,7 +38,8 @@ pub(crate) fn remove(root: &Path, id: &ContainerId) -> io::Result<()> {
     result
 }
 
-fn is_of(id: &ContainerId, name: &str) -> bool {
+/// Whether a file or directory of this name was copied for a container.
+pub(crate) fn is_of(id: &ContainerId, name: &str) -> bool {
     let rest = name.strip_prefix(id.as_str());
     let digits = rest.and_then(|rest| rest.strip_prefix('-')?.split_once('-'));
     digits.is_some_and(|(digits, _)| {

@@ -13,7 +13,10 @@ use std::{
 
 use agent_evidence::{Sha256Digest, log::FilesEntry};
 use agent_measured::{Measured, NoteError};
+use agent_protocol::id::ContainerId;
 use rustix::fs::{Dir, FileType, Mode, OFlags, ResolveFlags, fstat, openat2};
+
+use crate::copies;
 
 /// Deeper than any tree that a shim copies.
 const DEPTH_MAX: usize = 64;
@@ -45,6 +48,15 @@ impl HostFiles {
             destinations.push(destination.to_owned());
         }
         Ok(())
+    }
+
+    /// Forgets what a container had that is gone.
+    pub(crate) fn forget(&self, container: &ContainerId) {
+        let mut given = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        given.retain(|source, _| {
+            let name = source.file_name().and_then(|name| name.to_str());
+            !name.is_some_and(|name| copies::is_of(container, name))
+        });
     }
 
     /// Measures a change before it is made, once for each place where a container sees it.
@@ -252,5 +264,22 @@ mod tests {
             (change.what.as_str(), change.count),
             ("files at /etc/app", 1)
         );
+    }
+
+    #[test]
+    fn what_a_container_had_is_forgotten_with_it() {
+        let root = tempfile::tempdir().unwrap();
+        let name = |container: &str| root.path().join(format!("{container}-0123456789abcdef-x"));
+        let (files, log) = (HostFiles::default(), Measured::default());
+        for container in ["c1", "c2"] {
+            fs::write(name(container), "x").unwrap();
+            let source = opened(&name(container));
+            files
+                .give(&log, (&name(container), &source), Path::new("/x"))
+                .unwrap();
+        }
+        files.forget(&ContainerId::parse("c1").unwrap());
+        let known: Vec<_> = files.0.lock().unwrap().keys().cloned().collect();
+        assert_eq!(known, [name("c2")]);
     }
 }

@@ -93,7 +93,7 @@ impl Containers {
         if let Err(error) = Cgroup::of(id).remove(deadline).await {
             warn!(container.id = %id, %error, "cgroup not removed");
         }
-        let id = id.clone();
+        let (id, gone) = (id.clone(), id.clone());
         let work = spawn_blocking(move || {
             let failed = |what: &'static str, result: io::Result<()>| {
                 if let Err(error) = result {
@@ -114,6 +114,7 @@ impl Containers {
             );
         });
         let _ = work.await;
+        self.host_files.forget(&gone);
     }
 }
 

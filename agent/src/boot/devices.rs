@@ -31,6 +31,9 @@ enum Kind {
     Disk,
     Entropy,
     Vsock,
+    /// The line to the processor that tests simulate.
+    #[cfg(feature = "simulated-tee")]
+    Simulated,
 }
 
 impl Kind {
@@ -41,6 +44,8 @@ impl Kind {
             (VIRTIO, 0x1001 | 0x1042) => Some(Self::Disk),
             (VIRTIO, 0x1005 | 0x1044) => Some(Self::Entropy),
             (VIRTIO, 0x1012 | 0x1053) => Some(Self::Vsock),
+            #[cfg(feature = "simulated-tee")]
+            (VIRTIO, 0x1003 | 0x1043) => Some(Self::Simulated),
             // The disk controller and the system management bus of Intel's ICH9.
             (0x8086, 0x2922 | 0x2930) => Some(Self::OfMachine),
             _ if function.class >> 16 == 0x06 => Some(Self::Bridge),
@@ -56,6 +61,8 @@ impl Kind {
             // Initdata and the scratch disk.
             Self::Disk => 2,
             Self::Entropy | Self::Vsock => 1,
+            #[cfg(feature = "simulated-tee")]
+            Self::Simulated => 1,
         }
     }
 }
@@ -144,9 +151,14 @@ mod tests {
     #[test]
     fn a_pods_devices_are_expected_and_any_other_is_not() {
         assert_eq!(unexpected(pod()), None);
-        // Balloon, console, SCSI, 9p, graphics, input, sockets twice, file system, memory.
+        // Balloon, SCSI, 9p, graphics, input, sockets twice, file system, memory; a console.
+        let console = if cfg!(feature = "simulated-tee") {
+            0x1004
+        } else {
+            0x1003
+        };
         for device in [
-            0x1002, 0x1003, 0x1004, 0x1009, 0x1050, 0x1052, 0x1053, 0x105a, 0x1058,
+            console, 0x1002, 0x1004, 0x1009, 0x1050, 0x1052, 0x1053, 0x105a, 0x1058,
         ] {
             let mut functions = pod();
             functions.push(virtio(device));
