@@ -14,6 +14,7 @@ mod disk_cases;
 mod host;
 mod initdata;
 mod limit_cases;
+mod process_cases;
 mod registry;
 mod stream_cases;
 #[path = "../../evidence/tests/support/swtpm.rs"]
