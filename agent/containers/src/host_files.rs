@@ -3,10 +3,13 @@
 
 use std::{
     collections::BTreeMap,
-    ffi::CStr,
+    ffi::{CStr, OsStr},
     fs::File,
     io::{self, Read as _},
-    os::fd::{AsFd, OwnedFd},
+    os::{
+        fd::{AsFd, OwnedFd},
+        unix::ffi::OsStrExt as _,
+    },
     path::{Path, PathBuf},
     sync::{Mutex, PoisonError},
 };
@@ -14,12 +17,14 @@ use std::{
 use agent_evidence::{Sha256Digest, log::FilesEntry};
 use agent_measured::{Measured, NoteError};
 use agent_protocol::id::ContainerId;
-use rustix::fs::{Dir, FileType, Mode, OFlags, ResolveFlags, fstat, openat2};
+use rustix::fs::{Dir, FileType, Mode, OFlags, ResolveFlags, fstat, openat2, readlinkat};
 
 use crate::copies;
 
 /// Deeper than any tree that a shim copies.
 const DEPTH_MAX: usize = 64;
+/// As many links as a kernel follows for one name.
+const LINKS_MAX: usize = 40;
 
 /// Where containers have which files.
 #[derive(Debug, Default)]
@@ -120,9 +125,7 @@ fn of_directory(
     let mut lines = Vec::new();
     for name in names(directory)? {
         let path = path.join(&name);
-        let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
-        let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS | ResolveFlags::NO_XDEV;
-        let found = match openat2(root, &path, flags, Mode::empty(), resolve) {
+        let found = match open_shown(root, path.clone()) {
             Ok(entry) if is_directory(&entry)? => of_directory(root, &entry, &path, depth + 1)?,
             Ok(entry) => of_file(File::from(entry))?,
             // A link to nothing is a name all the same, and so is a workload's socket.
@@ -137,6 +140,29 @@ fn of_directory(
         format!("{mode:o}\n").as_bytes(),
         text.as_bytes(),
     ]))
+}
+
+/// Opens what a name leads to, within the root.
+///
+/// The kernel follows no link of another user's in a directory that all can write to
+/// (`fs.protected_symlinks`), and a kubelet makes such links; so those are followed here.
+fn open_shown(root: &OwnedFd, mut path: PathBuf) -> rustix::io::Result<OwnedFd> {
+    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let link = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS | ResolveFlags::NO_XDEV;
+    let open = |path: &Path, flags| openat2(root, path, flags, Mode::empty(), resolve);
+    for _ in 0..LINKS_MAX {
+        match open(&path, flags) {
+            Err(refused @ rustix::io::Errno::ACCESS) => {
+                let target = readlinkat(open(&path, link)?, c"", Vec::new());
+                let target = target.map_err(|_| refused)?;
+                path.pop();
+                path.push(OsStr::from_bytes(target.as_bytes()));
+            }
+            other => return other,
+        }
+    }
+    Err(rustix::io::Errno::LOOP)
 }
 
 fn is_directory(entry: impl AsFd) -> io::Result<bool> {
@@ -231,6 +257,19 @@ mod tests {
         fs::create_dir(root.path().join("etc")).unwrap();
         fs::write(root.path().join("etc/passwd"), "x").unwrap();
         assert_ne!(of(root.path()), outside);
+    }
+
+    /// A token of a pod with `fsGroup` and `runAsUser`, as a kubelet writes it; only root can.
+    #[test]
+    fn a_link_of_another_user_in_a_directory_for_all_is_followed() {
+        let root = config_map("..v1", "a");
+        if std::os::unix::fs::lchown(root.path().join("key"), Some(1000), Some(2000)).is_err() {
+            return;
+        }
+        fs::set_permissions(root.path(), fs::Permissions::from_mode(0o3777)).unwrap();
+        let before = of(root.path());
+        fs::write(root.path().join("..v1/key"), "b").unwrap();
+        assert_ne!(of(root.path()), before);
     }
 
     #[test]
