@@ -6,13 +6,20 @@
 //! kubelet does next, the guest does here: the other versions go, and the names of keys that
 //! the new one lacks. The protocol has no request that would say so.
 
-use std::{ffi::CStr, io, os::fd::OwnedFd};
+use std::{
+    ffi::{CStr, OsStr},
+    io,
+    os::{fd::OwnedFd, unix::ffi::OsStrExt as _},
+    path::Path,
+};
 
 use agent_image_unpacking::remove_tree;
 use rustix::{
-    fs::{AtFlags, Dir, Mode, OFlags, ResolveFlags, openat2, readlinkat, unlinkat},
+    fs::{AtFlags, Dir, Mode, OFlags, openat2, readlinkat, unlinkat},
     io::Errno,
 };
+
+use crate::shared_root::resolve;
 
 /// The link to the version that counts.
 pub(crate) const LINK: &str = "..data";
@@ -33,35 +40,36 @@ pub(crate) fn keep_only(volume: &OwnedFd, version: &str) -> io::Result<()> {
             if name != kept.as_bytes() && entry.file_type().is_dir() {
                 remove_tree(volume, name)?;
             }
-        } else if is_lost(volume, entry.file_name())? {
+        } else if is_lost(volume, entry.file_name(), kept)? {
             unlinkat(volume, entry.file_name(), AtFlags::empty())?;
         }
     }
     Ok(())
 }
 
-/// Whether a name is a link through `..data` to nothing.
-fn is_lost(volume: &OwnedFd, name: &CStr) -> io::Result<bool> {
+/// Whether a name is a link through `..data` to nothing in this version. No link is followed: in a
+/// volume that others may write to, the kernel follows only one's own.
+fn is_lost(volume: &OwnedFd, name: &CStr, version: &str) -> io::Result<bool> {
     let target = match readlinkat(volume, name, Vec::new()) {
         Err(Errno::INVAL) => return Ok(false),
         target => target?,
     };
     let through = target.to_bytes().strip_prefix(LINK.as_bytes());
-    if !through.is_some_and(|rest| rest.starts_with(b"/")) {
+    let Some(key) = through.and_then(|rest| rest.strip_prefix(b"/")) else {
         return Ok(false);
-    }
-    let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS | ResolveFlags::NO_XDEV;
-    let flags = OFlags::PATH | OFlags::CLOEXEC;
-    match openat2(volume, name, flags, Mode::empty(), resolve) {
-        Ok(_) => Ok(false),
+    };
+    let path = Path::new(version).join(OsStr::from_bytes(key));
+    let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    match openat2(volume, path, flags, Mode::empty(), resolve()) {
         Err(Errno::NOENT) => Ok(true),
+        Ok(_) | Err(Errno::LOOP) => Ok(false),
         Err(error) => Err(error.into()),
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::{fs, os::unix::fs::symlink, path::Path};
+    use std::{fs, os::unix::fs::symlink};
 
     use super::*;
 

@@ -122,9 +122,12 @@ impl<'bed> Disk<'bed> {
         let (path, target) = (self.node.path(&source), self.path(inside));
         if !path.exists() {
             let known = path.ancestors().find(|parent| parent.exists());
-            let mode = fs::metadata(known.context("the root is there")?)?.permissions();
+            let known = known.context("the root is there")?;
+            let mode = fs::metadata(known)?.permissions();
             fs::create_dir_all(&path)?;
-            fs::set_permissions(&path, mode)?;
+            for made in path.ancestors().take_while(|parent| *parent != known) {
+                fs::set_permissions(made, mode.clone())?;
+            }
         }
         fs::create_dir_all(target.parent().context("a part has a volume")?)?;
         if path.is_dir() {

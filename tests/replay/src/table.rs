@@ -195,6 +195,33 @@ pub const DIFFERENCES: &[Difference] = &[
         ],
     },
     Difference {
+        what: "a capability that reaches other containers' processes, added by name to a container that sees them: `kubectl debug --target` with its profile `general`",
+        here: Refused("capability 'CAP_SYS_PTRACE' is not given to containers: remove it"),
+        facts: &["life/debugger/start"],
+    },
+    Difference {
+        what: "what its target sees of such a container",
+        here: Otherwise("nothing, as it was refused"),
+        facts: &["life/main/processes"],
+    },
+    Difference {
+        what: "the size of an emptyDir in memory without a limit",
+        here: Otherwise("half of the VM's memory; on a plain node all that pods can have"),
+        facts: &["emptydirs/main/mount./tmp.size"],
+    },
+    Difference {
+        what: "standard input of a first process that nobody gives any",
+        here: Otherwise("a pipe that has ended; on a plain node `/dev/null`"),
+        facts: &["*/first.stdin"],
+    },
+    Difference {
+        what: "group and further groups in a container's status",
+        here: Otherwise(
+            "numbers from 2147000000 on, where only the image knows them; in the container they are the real ones",
+        ),
+        facts: &["*/status.user"],
+    },
+    Difference {
         what: "the first process, with `shareProcessNamespace`",
         here: Otherwise("the guest's own `/pause`, as nobody and without capabilities"),
         facts: &["namespaces/*/first.*"],
@@ -212,66 +239,7 @@ pub const DIFFERENCES_OF_1_7: &[Difference] = &[Difference {
 }];
 
 /// What is wrong.
-pub const FAULTS: &[Fault] = &[
-    Fault {
-        sentence: "A volume ends with its last container: an emptyDir is empty after an init container or a restart.",
-        facts: &[
-            "restarts/main.1/log.stdout",
-            "restarts/main.2/*",
-            "emptydirs/*/file./whole/*",
-        ],
-    },
-    Fault {
-        sentence: "A `subPath` of an emptyDir is a copy of its own.",
-        facts: &[
-            "emptydirs/main/*./part*",
-            "emptydirs/main/*./one-file*",
-            "emptydirs/main/*./expanded*",
-        ],
-    },
-    Fault {
-        sentence: "A memory emptyDir at `/dev/shm` has 64 MiB, and none has the size and mode of the node's.",
-        facts: &[
-            "emptydirs/main/mount./dev/shm.size",
-            "emptydirs/main/mount./tmp.size",
-            "emptydirs/main/file./tmp",
-        ],
-    },
-    Fault {
-        sentence: "Old versions of ConfigMaps, Secrets and the like stay, and names of keys that went.",
-        facts: &["configuration/main@*/file.*"],
-    },
-    Fault {
-        sentence: "Image volumes are refused.",
-        facts: &["image-volume/main/refused"],
-    },
-    Fault {
-        sentence: "Standard input that nobody gives is an open pipe.",
-        facts: &["stdin/reads/status.*", "*/first.stdin"],
-    },
-    Fault {
-        sentence: "`seccompProfile: RuntimeDefault` filters nothing.",
-        facts: &["users/strict/exec.user-namespace"],
-    },
-    Fault {
-        sentence: "Groups that only the image knows are not given, and `HOME` is unset for a user that no file names.",
-        facts: &[
-            "user-only/non-root/*.Gid",
-            "user-only/non-root/*.Groups",
-            "user-only/non-root/status.user",
-            "*.env.HOME",
-        ],
-    },
-    Fault {
-        sentence: "Termination messages never come back.",
-        facts: &["ends/*/status.told"],
-    },
-    Fault {
-        sentence: "SIGTERM kills a first process that has no handler for it before its grace period is over.",
-        facts: &["*/status.grace", "namespaces/*/status.exit"],
-    },
-    Fault {
-        sentence: "A debug container of kubectl's is refused for its CAP_SYS_PTRACE.",
-        facts: &["life/debugger/start", "life/main/processes"],
-    },
-];
+pub const FAULTS: &[Fault] = &[Fault {
+    sentence: "Image volumes are refused.",
+    facts: &["image-volume/main/refused"],
+}];
