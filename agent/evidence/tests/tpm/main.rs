@@ -18,7 +18,7 @@ use std::{
 
 use agent_evidence::{
     ReportData, Sha256Digest, Sha384Digest,
-    azure::{Attest, HclReport},
+    azure::{Attest, HclReport, workload_nonce},
     log::{Event, EventDigests, EventError, MeasurementLog},
     tee::{
         Paravisor, Tee as _, TeeError, TeeKind,
@@ -178,16 +178,28 @@ fn a_report_carries_the_user_data_or_there_is_none() {
 }
 
 #[test]
-fn a_nonce_too_long_for_a_quote_is_refused_before_anything_is_asked() {
+fn a_quote_for_a_workload_is_over_a_digest_whatever_the_workload_gave() {
     let Some(swtpm) = Swtpm::start() else { return };
     let tpm = Arc::new(Tpm::start(PlayedTpm::start(&swtpm, report)).unwrap());
     let tee = Paravisor::find(&tpm).unwrap().unwrap();
+    for length in [1, 48, 1024] {
+        let given = vec![1; length];
+        let evidence = tee.evidence(&given, &MeasurementLog::new()).unwrap();
+        let signed = workload_nonce(&given).to_string();
+        assert!(evidence.contains(&signed), "{length}: {evidence}");
+        assert!(!evidence.contains(&"01".repeat(48)), "{length}");
+    }
+}
+
+#[test]
+fn a_nonce_too_long_for_a_quote_is_refused() {
+    let Some(swtpm) = Swtpm::start() else { return };
+    let tpm = Arc::new(Tpm::start(PlayedTpm::start(&swtpm, report)).unwrap());
     for length in [49, 64, 65, 1024] {
-        let error = tee.evidence(&vec![1; length], &MeasurementLog::new());
+        let error = tpm.quote(KEY, &vec![1; length]);
         assert!(
-            matches!(error, Err(TeeError::Tpm(TpmError::Nonce(said))) if said == length),
+            matches!(error, Err(TpmError::Nonce(said)) if said == length),
             "{error:?}"
         );
     }
-    assert_eq!(tpm.nv_read(USER_DATA_INDEX).unwrap(), None);
 }
