@@ -2,14 +2,13 @@
 //! fails half-way is taken down again.
 
 use std::{
-    fs, io,
+    fs,
     os::unix::fs::DirBuilderExt,
     path::{Path, PathBuf},
     sync::{Arc, atomic::Ordering},
     time::Duration,
 };
 
-use agent_measured::NoteError;
 use agent_protocol::{id::ContainerId, path::GuestPath};
 use agent_requests::{
     ContainerSpec, CreateContainer, ImagePull, ProcessNamespace, ProcessSpec, StartContainer,
@@ -17,115 +16,33 @@ use agent_requests::{
 };
 use oci_spec::runtime::{Capability, Process as SpecProcess, Spec};
 use policy_engine::{Grants, Permit};
-use thiserror::Error;
 use tokio::task::spawn_blocking;
 use tracing::{info, warn};
 
 use crate::{
     cgroup::Cgroup,
     covers,
+    create_error::CreateError,
     devices::{self, Device},
-    granted::{self, Use},
+    granted,
     inside::Inside,
-    job::{self, Job, JobError},
+    job::{self, Job},
     memory::resident_kib,
     parts::Parts,
     pinned::{PinError, Pinned},
-    pod_pause::{PauseError, path_of},
+    pod_pause::path_of,
     process::Process,
     pull_events::PullEvents,
-    root::{Root, RootError},
+    root::Root,
     spec::{SettleError, Told, complete_spec, executable_of, settle_spec, write_spec},
     stdio::Output,
-    sysctls::{self, SysctlError},
-    table::{CONTAINERS_MAX, Container, Containers, LookupError, lock},
+    sysctls,
+    table::{CONTAINERS_MAX, Container, Containers, lock},
     termination,
     user::{self, UserError},
-    volumes::StorageError,
     wiring::{Wiring, WiringError},
-    workload::{PodFacts, WorkloadError},
+    workload::PodFacts,
 };
-
-/// Why a container cannot be made or started.
-#[derive(Debug, Error)]
-pub enum CreateError {
-    /// It is there already.
-    #[error("container {0} is there already")]
-    Exists(ContainerId),
-    /// The pod has too many containers.
-    #[error("the pod has {CONTAINERS_MAX} containers already")]
-    TooMany,
-    /// There is no such container to start.
-    #[error(transparent)]
-    Lookup(#[from] LookupError),
-    /// It was started before.
-    #[error("container {0} was started before")]
-    Started(ContainerId),
-    /// A volume cannot be had.
-    #[error(transparent)]
-    Storage(#[from] StorageError),
-    /// Its root file system cannot be had.
-    #[error(transparent)]
-    Root(#[from] RootError),
-    /// Its user cannot be found.
-    #[error(transparent)]
-    User(#[from] UserError),
-    /// A setting of the pod's namespaces cannot be made.
-    #[error(transparent)]
-    Sysctl(#[from] SysctlError),
-    /// There is one pause container in a pod, and it is not the one asked for.
-    #[error(transparent)]
-    Pause(#[from] PauseError),
-    /// The source of a mount is not there.
-    #[error("cannot open the source of the mount at {}", destination.display())]
-    Source {
-        /// Where it was to be mounted.
-        destination: PathBuf,
-        /// Why.
-        #[source]
-        source: io::Error,
-    },
-    /// It would do what nobody granted.
-    #[error("the container {0}, which is not granted")]
-    NotGranted(Use),
-    /// A file or stream of the guest cannot be made.
-    #[error("cannot make {what} of container {container}")]
-    Prepare {
-        /// What.
-        what: &'static str,
-        /// For whom.
-        container: ContainerId,
-        /// Why.
-        #[source]
-        source: io::Error,
-    },
-    /// It cannot be told in the log.
-    #[error(transparent)]
-    Workload(#[from] WorkloadError),
-    /// It cannot be measured.
-    #[error("the container cannot be measured")]
-    Log(#[from] NoteError),
-    /// The process cannot be made.
-    #[error("cannot {action} container {container}")]
-    Job {
-        /// What was tried.
-        action: &'static str,
-        /// With which container.
-        container: ContainerId,
-        /// The program that it was to run.
-        executable: String,
-        /// Why.
-        #[source]
-        source: JobError,
-    },
-    /// A worker of the agent failed.
-    #[error("a worker thread of the agent failed")]
-    Worker(#[source] tokio::task::JoinError),
-}
-
-/// What the log says of a container that sees another one's processes, beside its digests, in
-/// which it is like one that sees the pod's.
-const SEES_PROCESSES: &str = "sees the processes of another container";
 
 /// A place in the table; given back unless a container takes it.
 struct Reservation<'a> {
@@ -229,7 +146,7 @@ impl Containers {
             granted::marks(grants, &prepared, covered).map_err(CreateError::NotGranted)?;
         process.process = prepared;
         let debugs = matches!(request.processes, ProcessNamespace::Of(_));
-        marks.extend(debugs.then(|| SEES_PROCESSES.to_owned()));
+        marks.extend(debugs.then(|| granted::SEES_PROCESSES.to_owned()));
         complete_spec(&mut spec, process.process.clone(), join);
         let told = Told {
             id: &id,

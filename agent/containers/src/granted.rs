@@ -6,25 +6,27 @@ use std::{fmt, path::PathBuf};
 use agent_requests::to_be_granted;
 use oci_spec::runtime::Process;
 use policy_engine::Grants;
-use thiserror::Error;
 
-/// Something that needs a grant.
-#[derive(Debug, Clone, PartialEq, Eq, Error)]
+/// Something that a container asks for and that needs a grant.
+#[derive(Debug, PartialEq, Eq)]
 pub enum Use {
     /// Files of the host over what the image has there.
     HostFiles(PathBuf),
     /// A capability that only some containers have.
     Capability(String),
-    /// Sockets of `AF_VSOCK`.
-    Vsock,
 }
+
+/// What the log says of a container that sees another one's processes, beside its digests, in
+/// which it is like one that sees the pod's.
+pub(crate) const SEES_PROCESSES: &str = "sees the processes of another container";
+/// The mark of a container that may open sockets of that family: it need not ask.
+const VSOCK: &str = "may open AF_VSOCK";
 
 impl fmt::Display for Use {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::HostFiles(path) => write!(f, "host content covers {}", path.display()),
             Self::Capability(name) => write!(f, "has {name}"),
-            Self::Vsock => f.write_str("may open AF_VSOCK"),
         }
     }
 }
@@ -39,22 +41,25 @@ pub(crate) fn marks(
     process: &Process,
     covered: Vec<PathBuf>,
 ) -> Result<Vec<String>, Use> {
-    let mut uses: Vec<_> = covered.into_iter().map(Use::HostFiles).collect();
-    uses.extend(to_be_granted(process).into_iter().map(Use::Capability));
+    let files = covered.into_iter().map(Use::HostFiles);
+    let capabilities = to_be_granted(process).into_iter().map(Use::Capability);
+    let mut marks = Vec::new();
+    for one in files.chain(capabilities) {
+        if !is_granted(grants, &one) {
+            return Err(one);
+        }
+        marks.push(one.to_string());
+    }
     if grants.vsock {
-        uses.push(Use::Vsock);
+        marks.push(VSOCK.to_owned());
     }
-    match uses.iter().find(|one| !is_granted(grants, one)) {
-        Some(refused) => Err(refused.clone()),
-        None => Ok(uses.iter().map(Use::to_string).collect()),
-    }
+    Ok(marks)
 }
 
 fn is_granted(grants: &Grants, one: &Use) -> bool {
     match one {
         Use::HostFiles(_) => grants.host_files_cover,
         Use::Capability(name) => grants.capabilities.contains(name),
-        Use::Vsock => grants.vsock,
     }
 }
 

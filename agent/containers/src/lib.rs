@@ -17,6 +17,7 @@ mod copies;
 mod copy_file;
 mod covers;
 mod create;
+mod create_error;
 mod devices;
 mod dispositions;
 mod exec;
@@ -68,7 +69,7 @@ mod workload;
 
 pub use cgroup::Cgroup;
 pub use copy_file::CopyError;
-pub use create::CreateError;
+pub use create_error::CreateError;
 pub use exec::ExecError;
 pub use granted::Use;
 pub use images::{Images, ImagesError, PullConfig};

@@ -331,16 +331,17 @@ mod tests {
                 stdout.write_all(line.as_bytes()).unwrap();
             }
         });
-        let told = std::sync::Mutex::new(Vec::new());
+        let (say, mut heard) = tokio::sync::mpsc::unbounded_channel();
         let watch = stdio.let_go_when_unread(Duration::from_millis(50), |output, bytes| {
-            told.lock().unwrap().push((output, bytes));
+            say.send((output, bytes)).unwrap();
         });
         let work = async {
             writer.await.unwrap();
-            read_all(&stdio, 4096, Duration::ZERO, &exit).await
+            let text = read_all(&stdio, 4096, Duration::ZERO, &exit).await;
+            (text, heard.recv().await.unwrap())
         };
-        let text = tokio::select! {
-            text = work => text,
+        let (text, (output, bytes)) = tokio::select! {
+            found = work => found,
             () = watch => unreachable!("it goes on until it is cancelled"),
         };
         let (notice, rest) = text.split_once('\n').unwrap();
@@ -353,6 +354,12 @@ mod tests {
             .unwrap();
         let written: String = lines(20_000).collect();
         assert_eq!(dropped + rest.len(), written.len(), "{notice}");
+        // The rest of the line that was cut came later.
+        assert_eq!(output, Output::Stdout);
+        assert!(
+            (1..=dropped as u64).contains(&bytes),
+            "{bytes} of {dropped}"
+        );
         assert!(written.ends_with(rest));
         assert!(rest.starts_with("line "), "{rest:.40}");
     }
@@ -368,9 +375,10 @@ mod tests {
                 stdout.write_all(line.as_bytes()).unwrap();
             }
         });
-        let patience = Duration::from_millis(40);
+        // It takes longer than the patience in all, and far less from one read to the next.
+        let patience = Duration::from_secs(1);
         let watch = stdio.let_go_when_unread(patience, |_, bytes| panic!("{bytes} dropped"));
-        let work = read_all(&stdio, 16 << 10, patience / 8, &exit);
+        let work = read_all(&stdio, 16 << 10, patience / 20, &exit);
         let text = tokio::select! {
             text = work => text,
             () = watch => unreachable!("it goes on until it is cancelled"),

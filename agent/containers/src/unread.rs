@@ -34,7 +34,7 @@ pub(super) struct Unread {
 struct Gap {
     /// Bytes that were dropped since the last read.
     dropped: u64,
-    /// Whether the last byte that the reader got, or that was dropped, was no line feed.
+    /// Whether the last byte that was dropped was no line feed.
     inside_line: bool,
     /// Whether the reader was left inside a line.
     reader_inside_line: bool,

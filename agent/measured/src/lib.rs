@@ -325,13 +325,13 @@ mod tests {
         (process, entry)
     }
 
+    fn entries(log: &MeasurementLog) -> impl Iterator<Item = Entry> {
+        let events = log.events().iter();
+        events.map(|event| Entry::of(event).unwrap().unwrap())
+    }
+
     fn counts(log: &Measured) -> Vec<u64> {
-        let log = log.so_far();
-        let entries = log
-            .events()
-            .iter()
-            .map(|event| Entry::of(event).unwrap().unwrap());
-        entries
+        entries(&log.so_far())
             .map(|entry| match entry {
                 Entry::Exec(exec) => exec.count,
                 other => panic!("{other:?}"),
@@ -376,11 +376,7 @@ mod tests {
     }
 
     fn changes(log: &MeasurementLog) -> Vec<(String, u64)> {
-        let entries = log
-            .events()
-            .iter()
-            .map(|event| Entry::of(event).unwrap().unwrap());
-        entries
+        entries(log)
             .map(|entry| match entry {
                 Entry::Change(change) => (change.what, change.count),
                 other => panic!("{other:?}"),

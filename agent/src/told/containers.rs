@@ -85,7 +85,6 @@ fn not_granted(refused: &Use) -> Told {
             Told::new("capability '{sent}' is not given to containers: remove it")
                 .with(Field::sent(FromHost(name)))
         }
-        Use::Vsock => Told::new("sockets of AF_VSOCK are not granted"),
     }
 }
 

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 /// Exceptions. They come with a [`Permit`](crate::Permit), and what uses one says so in the
 /// log, by a mark in the entry of the container that it is about.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Grants {
     /// Files of the host may cover paths at which an image has content.
     pub host_files_cover: bool,
@@ -22,13 +22,7 @@ impl Grants {
     /// Nothing is granted.
     #[must_use]
     pub fn none() -> Self {
-        Self {
-            host_files_cover: false,
-            host_files_change: false,
-            evidence: false,
-            vsock: false,
-            capabilities: BTreeSet::new(),
-        }
+        Self::default()
     }
 
     /// What holds while nobody wrote a policy: pods have configuration of their cluster,
