@@ -135,7 +135,7 @@ fn read_params(stdin: io::Stdin) -> Vec<u8> {
 }
 
 fn answer(address: &str, params: Vec<u8>) -> String {
-    let asked = serde_json::from_slice::<BootstrapParams>(&params);
+    let asked = agent_protocol::documents::parse_json::<BootstrapParams>(&params);
     match asked {
         Ok(params) if !params.containerd_version.is_empty() => {
             format!(r#"{{"version":3,"address":"{address}","protocol":"ttrpc"}}"#)

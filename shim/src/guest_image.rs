@@ -103,9 +103,11 @@ impl GuestImage {
             source,
         })?;
         let manifest: Manifest =
-            serde_json::from_slice(&text).map_err(|source| GuestImageError::Malformed {
-                path: path.clone(),
-                source,
+            agent_protocol::documents::parse_json(&text).map_err(|source| {
+                GuestImageError::Malformed {
+                    path: path.clone(),
+                    source,
+                }
             })?;
         if manifest.schema != SCHEMA {
             return Err(GuestImageError::Schema {

@@ -172,7 +172,7 @@ impl Record {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(source) => return Err(RecordError::Read { path, source }),
         };
-        serde_json::from_slice(&text)
+        agent_protocol::documents::parse_json(&text)
             .map(Some)
             .map_err(|error| RecordError::Read {
                 path,

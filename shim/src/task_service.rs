@@ -46,7 +46,7 @@ struct TaskService(Arc<Service>);
 /// Decodes the JSON that containerd packs into an `Any`.
 fn unpack<T: DeserializeOwned>(what: &'static str, any: Option<Any>) -> Result<T, TaskError> {
     let any = any.ok_or_else(|| TaskError::Invalid(format!("the request holds no {what}")))?;
-    serde_json::from_slice(&any.value)
+    agent_protocol::documents::parse_json(&any.value)
         .map_err(|error| TaskError::Invalid(format!("the {what} is malformed: {error}")))
 }
 

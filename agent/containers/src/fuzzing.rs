@@ -14,7 +14,7 @@ use crate::{
 ///
 /// When it is not.
 pub fn normal_form(bytes: &[u8]) {
-    let Ok(spec) = serde_json::from_slice::<Spec>(bytes) else {
+    let Ok(spec) = agent_documents::parse_json::<Spec>(bytes) else {
         return;
     };
     let facts = PodFacts::of(&PodNames {
@@ -26,7 +26,7 @@ pub fn normal_form(bytes: &[u8]) {
         return;
     };
     let text = serde_json::to_vec(&spec);
-    let again = text.and_then(|text| serde_json::from_slice::<Spec>(&text));
+    let again = text.and_then(|text| agent_documents::parse_json::<Spec>(&text));
     let second = again
         .ok()
         .and_then(|spec| workload(&spec, &[], &[], &facts).ok());

@@ -180,7 +180,7 @@ fn exec(
 fn kept_back(container: &Spec, file: &Path) -> Result<Confinement, LibcontainerError> {
     let text = std::fs::read(file).map_err(LibcontainerError::OtherIO)?;
     let json = LibcontainerError::OtherSerialization;
-    let mut process = serde_json::from_slice(&text).map_err(json)?;
+    let mut process = parse_json(&text).map_err(json)?;
     let confinement = Confinement::of(container, &mut process);
     let text = serde_json::to_vec(&process).map_err(json)?;
     write_private(file, &text).map_err(LibcontainerError::OtherIO)?;

@@ -185,7 +185,7 @@ impl Manifest {
     pub fn read(directory: &Path) -> Result<Self, ManifestError> {
         let path = directory.join(FILE_NAME);
         let text = read(&path)?;
-        let manifest: Self = match serde_json::from_slice(&text) {
+        let manifest: Self = match agent_documents::parse_json(&text) {
             Ok(manifest) => manifest,
             Err(source) => return Err(ManifestError::Syntax { path, source }),
         };

@@ -89,7 +89,7 @@ impl GuestImage {
     ///
     /// [`GuestImageError`] names what is missing or malformed.
     pub fn parse_manifest(text: &[u8]) -> Result<Self, GuestImageError> {
-        let manifest: Manifest = serde_json::from_slice(text)?;
+        let manifest: Manifest = agent_documents::parse_json(text)?;
         if manifest.schema != SCHEMA {
             return Err(GuestImageError::Schema(manifest.schema));
         }

@@ -52,8 +52,8 @@ impl Credentials {
             let Some(bytes) = keys.get(CONFIG_KEY) else {
                 return Err(ValueError::NoKey { kind, name, key });
             };
-            let config: Config =
-                serde_json::from_slice(bytes).map_err(|_| ValueError::NotDockerConfig { name })?;
+            let config: Config = agent_documents::parse_json(bytes)
+                .map_err(|_| ValueError::NotDockerConfig { name })?;
             let entries = config.auths.into_iter();
             all.extend(entries.map(|(place, entry)| (normal(&place), entry)));
         }

@@ -296,7 +296,8 @@ fn done<T>(
 
 /// The keys of `containerd.runtimes` in containerd's description of itself.
 fn configured_handlers(config: &str) -> Vec<String> {
-    let config: serde_json::Value = serde_json::from_str(config).unwrap_or_default();
+    let config: serde_json::Value =
+        agent_documents::parse_json(config.as_bytes()).unwrap_or_default();
     config
         .pointer("/containerd/runtimes")
         .and_then(serde_json::Value::as_object)

@@ -12,7 +12,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use agent_protocol::documents::measure_toml;
+use agent_protocol::documents::{measure_toml, parse_toml};
 use serde::Deserialize;
 use thiserror::Error;
 use toml::{Table, Value, de::DeTable};
@@ -169,7 +169,7 @@ fn parse(name: &str, text: &str) -> Result<Table, ConfigError> {
         line: line(complaint.span.start),
         message: complaint.message,
     })?;
-    toml::from_str(text).map_err(syntax)
+    parse_toml(text).map_err(syntax)
 }
 
 fn drop_ins(file: &Path) -> Result<Vec<PathBuf>, ConfigError> {

@@ -305,7 +305,7 @@ struct Refusal {
 impl Message {
     fn parse(line: &[u8]) -> Result<Self, QmpError> {
         Ok(
-            match serde_json::from_slice(line).map_err(QmpError::Malformed)? {
+            match agent_documents::parse_json(line).map_err(QmpError::Malformed)? {
                 Line::Greeting { .. } => Self::Greeting,
                 Line::Error { error } => Self::Error(error.desc),
                 Line::Event(event) => Self::Event(event),

@@ -157,7 +157,8 @@ fn read(path: &Path) -> Result<Vec<Recorded>, StopError> {
         Ok(_) => {}
     }
     let text = std::fs::read(path).map_err(failed)?;
-    let record: Record = serde_json::from_slice(&text).map_err(|error| failed(error.into()))?;
+    let record: Record =
+        agent_documents::parse_json(&text).map_err(|error| failed(error.into()))?;
     Ok(record.processes)
 }
 

@@ -265,7 +265,7 @@ impl Spec {
         let file = File::open(&path).map_err(read)?;
         io::Read::read_to_end(&mut io::Read::take(file, CONFIG_BYTES_MAX), &mut text)
             .map_err(read)?;
-        serde_json::from_slice(&text).map_err(|source| SpecError::Malformed {
+        agent_protocol::documents::parse_json(&text).map_err(|source| SpecError::Malformed {
             path: name(),
             source,
         })

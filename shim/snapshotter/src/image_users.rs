@@ -217,7 +217,7 @@ fn user_of(blob: &Path) -> Option<String> {
         return None;
     }
     file.read_to_end(&mut bytes).ok()?;
-    let image: ImageConfig = serde_json::from_slice(&bytes).ok()?;
+    let image: ImageConfig = agent_documents::parse_json(&bytes).ok()?;
     Some(image.config.user)
 }
 

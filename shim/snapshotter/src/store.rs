@@ -445,7 +445,7 @@ fn read_records(directory: &Path) -> Result<BTreeMap<String, Record>, OpenError>
     for entry in fs::read_dir(directory).map_err(directory_error(directory))? {
         let path = entry.map_err(directory_error(directory))?.path();
         let bytes = fs::read(&path).map_err(directory_error(&path))?;
-        match serde_json::from_slice::<Record>(&bytes) {
+        match agent_documents::parse_json::<Record>(&bytes) {
             Ok(record) => {
                 records.insert(record.key.clone(), record);
             }

@@ -168,8 +168,8 @@ fn volume_of(
     let json = STANDARD
         .decode(encoded)
         .map_err(|error| malformed(error.to_string()))?;
-    let volume: VirtualVolume =
-        serde_json::from_slice(&json).map_err(|error| malformed(error.to_string()))?;
+    let volume: VirtualVolume = agent_protocol::documents::parse_json(&json)
+        .map_err(|error| malformed(error.to_string()))?;
     if volume.volume_type != GUEST_PULL {
         return Err(GuestPullError::UnsupportedType {
             id: id.to_owned(),

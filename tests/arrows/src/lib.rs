@@ -1,7 +1,8 @@
 //! Which crate may depend on which: the trust boundary, checked.
 //!
 //! The node's side (`shim/`) may be malicious and the guest's side (`agent/`) is
-//! measured; they share `agent/protocol` and nothing else. [`ALLOWED`] says so in
+//! measured; they share `agent/protocol` and nothing else, but for `agent/documents` below
+//! it, the limits of every JSON and TOML document. [`ALLOWED`] says so in
 //! full, and [`forbidden`] reads `cargo metadata` and names every arrow that is
 //! not in it. Test crates may depend on anything; nothing but tests depends on them.
 
@@ -46,7 +47,7 @@ pub const ALLOWED: &[(&str, &[&str])] = &[
             "agent/keys",
         ],
     ),
-    ("policy/run", &[]),
+    ("policy/run", &["agent/documents"]),
     ("agent/documents", &[]),
     ("agent/evidence", &["agent/documents"]),
     ("agent/image/registry", &["agent/documents"]),
@@ -56,7 +57,7 @@ pub const ALLOWED: &[(&str, &[&str])] = &[
     ),
     (
         "agent/image/unpacking",
-        &["agent/image/registry", "agent/keys"],
+        &["agent/documents", "agent/image/registry", "agent/keys"],
     ),
     (
         "agent/image",
@@ -108,14 +109,17 @@ pub const ALLOWED: &[(&str, &[&str])] = &[
             "agent/scratch-disk",
         ],
     ),
-    ("guest-image/measurement", &[]),
-    ("guest-image/builder", &["guest-image/measurement"]),
+    ("guest-image/measurement", &["agent/documents"]),
+    (
+        "guest-image/builder",
+        &["agent/documents", "guest-image/measurement"],
+    ),
     ("shim/agent-client", &["agent/protocol"]),
     ("shim/configuration", &["agent/protocol", "shim/oci"]),
-    ("shim/hypervisor", &[]),
-    ("shim/node", &["shim/hypervisor"]),
+    ("shim/hypervisor", &["agent/documents"]),
+    ("shim/node", &["agent/documents", "shim/hypervisor"]),
     ("shim/oci", &["agent/protocol"]),
-    ("shim/snapshotter", &[]),
+    ("shim/snapshotter", &["agent/documents"]),
     (
         "shim/volumes",
         &["agent/protocol", "shim/agent-client", "shim/oci"],

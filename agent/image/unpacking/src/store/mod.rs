@@ -210,7 +210,7 @@ impl Store {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
                 Err(error) => return Err(failed("read", &record)(error)),
             };
-            let read: Record = serde_json::from_slice(&text)
+            let read: Record = agent_documents::parse_json(&text)
                 .map_err(|error| failed("read", &record)(error.into()))?;
             let Record {
                 root_stated,
