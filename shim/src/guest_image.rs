@@ -13,6 +13,7 @@ use std::{
 };
 
 use serde::Deserialize;
+use shim_configuration::{Qemu, Tee};
 use thiserror::Error;
 
 const MANIFEST: &str = "manifest.json";
@@ -29,6 +30,8 @@ pub(crate) struct GuestImage {
     pub(crate) initrd: PathBuf,
     /// Kernel command line.
     pub(crate) cmdline: String,
+    /// Whether the kernel has the guard.
+    guard: bool,
 }
 
 /// Why there is nothing to boot.
@@ -76,6 +79,14 @@ pub(crate) enum GuestImageError {
         /// The length in the manifest; 0 if it is not in it.
         expected: u64,
     },
+    /// The host's ACPI tables could change the guest's memory.
+    #[error(
+        "the kernel of the guest image in {path} has no guard against the host's ACPI tables: build the image with our own kernel, or set allow_kernel_without_guard in [hypervisor.qemu]"
+    )]
+    NoGuard {
+        /// The image's directory.
+        path: PathBuf,
+    },
 }
 
 #[derive(Deserialize)]
@@ -83,6 +94,14 @@ struct Manifest {
     schema: u32,
     cmdline: String,
     files: BTreeMap<String, FileDigest>,
+    #[serde(default)]
+    kernel: Kernel,
+}
+
+#[derive(Default, Deserialize)]
+struct Kernel {
+    #[serde(default)]
+    guard: bool,
 }
 
 #[derive(Deserialize)]
@@ -136,7 +155,25 @@ impl GuestImage {
             kernel: file(KERNEL)?,
             initrd: file(INITRD)?,
             cmdline: manifest.cmdline,
+            guard: manifest.kernel.guard,
         })
+    }
+
+    /// Refuses a kernel that a TEE would not protect from the host, unless the node's
+    /// configuration allows it by name.
+    ///
+    /// This helps against mistakes of an honest node; the guest's owner learns from the
+    /// measurement which kernel it was.
+    ///
+    /// # Errors
+    ///
+    /// [`GuestImageError::NoGuard`].
+    pub(crate) fn fit_for(&self, qemu: &Qemu) -> Result<(), GuestImageError> {
+        if qemu.tee != Tee::Snp || self.guard || qemu.allow_kernel_without_guard {
+            return Ok(());
+        }
+        let path = qemu.guest_image.clone();
+        Err(GuestImageError::NoGuard { path })
     }
 }
 
@@ -164,6 +201,34 @@ mod tests {
         let found = GuestImage::open(folder.path()).unwrap();
         assert_eq!(found.cmdline, "quiet");
         assert_eq!(found.kernel, folder.path().join(KERNEL));
+    }
+
+    #[test]
+    fn snp_takes_a_kernel_without_the_guard_only_if_that_is_allowed_by_name() {
+        let folder = image(1, 6);
+        let mut image = GuestImage::open(folder.path()).unwrap();
+        let qemu = |tee, allow_kernel_without_guard| Qemu {
+            tee,
+            allow_kernel_without_guard,
+            ..Qemu::default()
+        };
+        let refused = image.fit_for(&qemu(Tee::Snp, false)).unwrap_err();
+        assert!(refused.to_string().contains("allow_kernel_without_guard"));
+        image.fit_for(&qemu(Tee::Snp, true)).unwrap();
+        image.fit_for(&qemu(Tee::None, false)).unwrap();
+        image.guard = true;
+        image.fit_for(&qemu(Tee::Snp, false)).unwrap();
+    }
+
+    #[test]
+    fn the_guard_is_what_the_manifest_says() {
+        let folder = image(1, 6);
+        assert!(!GuestImage::open(folder.path()).unwrap().guard);
+        let path = folder.path().join(MANIFEST);
+        let text = fs::read_to_string(&path).unwrap();
+        let text = text.replace("\"more\": 1", "\"kernel\": {\"guard\": true}");
+        fs::write(path, text).unwrap();
+        assert!(GuestImage::open(folder.path()).unwrap().guard);
     }
 
     #[test]

@@ -256,6 +256,7 @@ pub(crate) async fn boot(
     let (size, room) = size(&pod)?;
     fits_limit(size, pod.config.qemu().overhead_memory, pod_limit(&pod)?)?;
     let image = GuestImage::open(&pod.config.qemu().guest_image)?;
+    image.fit_for(pod.config.qemu())?;
     let delivery = Delivery::of(&pod.config)?;
     let protection = Protection::of(pod.config.qemu(), delivery.host_data())?;
     let dns = dns(pod.spec)?;

@@ -2,7 +2,7 @@
 
 use std::{
     fs, io,
-    os::unix::fs::{PermissionsExt, symlink},
+    os::unix::fs::symlink,
     path::{Path, PathBuf},
 };
 
@@ -16,6 +16,8 @@ use super::error::BootError;
 pub(super) const NEW_ROOT: &str = "/new-root";
 /// The agent's program, as seen from the new root.
 pub(super) const PROGRAM: &str = "/kata-agent";
+/// The same in the initial root, where it stays: to copy it takes as long as all else here.
+const INITIAL_PROGRAM: &str = "/init";
 /// Moved over as they are.
 const KERNEL_MOUNTS: [&str; 3] = ["proc", "sys", "dev"];
 const DIRECTORIES: [&str; 8] = ["dev", "etc", "proc", "root", "run", "sys", "tmp", "var"];
@@ -48,11 +50,14 @@ pub(super) fn build() -> Result<(), BootError> {
             source,
         })
     };
-    made(&program, fs::copy("/proc/self/exe", &program).map(drop))?;
-    made(
-        &program,
-        fs::set_permissions(&program, fs::Permissions::from_mode(0o555)),
-    )?;
+    made(&program, fs::write(&program, []))?;
+    let flags = MountFlags::RDONLY | MountFlags::NODEV | MountFlags::NOSUID;
+    let bound = rustix::mount::mount_bind(INITIAL_PROGRAM, &program)
+        .and_then(|()| rustix::mount::mount_remount(&program, flags | MountFlags::BIND, c""));
+    bound.map_err(|error| BootError::Mount {
+        target: program.clone(),
+        source: error.into(),
+    })?;
     made(
         &root.join("etc"),
         copy_tree(Path::new("/etc"), &root.join("etc")),
@@ -110,8 +115,8 @@ pub(super) fn enter() -> Result<(), BootError> {
     entered().map_err(BootError::Enter)
 }
 
-/// Removes what is on the initial root's own file system; a file that cannot be
-/// removed only keeps its memory.
+/// Removes what is on the initial root's own file system but for the agent itself; a file
+/// that cannot be removed only keeps its memory.
 fn empty(directory: &Path) {
     let Ok(device) = device(directory) else {
         return;
@@ -124,6 +129,9 @@ fn empty(directory: &Path) {
         let Ok(kind) = entry.file_type() else {
             continue;
         };
+        if path == Path::new(INITIAL_PROGRAM) {
+            continue;
+        }
         if !kind.is_dir() {
             let _ = fs::remove_file(&path);
         } else if self::device(&path).is_ok_and(|other| other == device) {

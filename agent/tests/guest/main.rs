@@ -8,6 +8,7 @@
 
 #![allow(clippy::unwrap_used, reason = "what fails here fails the test")]
 
+mod acpi;
 mod attack_cases;
 mod cases;
 mod disk_cases;
@@ -125,6 +126,11 @@ fn the_guest_stands_by_the_initdata_it_was_given() {
 #[test]
 fn the_guest_measures_into_its_tpm_and_does_nothing_unmeasured() {
     with_bed(|bed| tpm::boot_each(&bed.tools, &bed.image, bed.folder.path()));
+}
+
+#[test]
+fn code_in_the_hosts_acpi_tables_does_not_reach_the_guests_memory() {
+    with_bed(|bed| acpi::attack_each(&bed.tools, &bed.image, bed.folder.path()));
 }
 
 #[test]

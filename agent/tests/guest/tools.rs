@@ -8,6 +8,7 @@ use std::{
 
 pub(crate) struct Tools {
     pub(crate) qemu: PathBuf,
+    pub(crate) iasl: PathBuf,
     pub(crate) vsock: PathBuf,
     pub(crate) registry: PathBuf,
     pub(crate) skopeo: PathBuf,
@@ -23,6 +24,7 @@ impl Tools {
         let built = Path::new(env!("CARGO_BIN_EXE_kata-agent")).with_file_name("kata-cc-image");
         Ok(Self {
             qemu: in_path("qemu-system-x86_64")?,
+            iasl: in_path("iasl")?,
             vsock: in_path("vhost-device-vsock").or_else(cached)?,
             registry: in_path("docker-registry")?,
             skopeo: in_path("skopeo")?,

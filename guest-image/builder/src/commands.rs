@@ -25,6 +25,7 @@ use crate::Outcome;
 
 pub(crate) mod igvm;
 pub(crate) mod measure;
+pub(crate) mod own_kernel;
 
 /// The bundle of Debian and most others.
 const CA_BUNDLE: &str = "/etc/ssl/certs/ca-certificates.crt";
@@ -35,10 +36,15 @@ pub(crate) struct InputArgs {
     /// Agent: a static executable that becomes the guest's first process
     #[arg(long, value_name = "FILE")]
     agent: PathBuf,
-    /// Kernel as a Debian package [default: Debian's cloud kernel 6.12, downloaded with apt]
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["kernel", "modules"])]
+    #[command(flatten)]
+    source: own_kernel::SourceArgs,
+    /// Debian's cloud kernel 6.12, downloaded with apt, instead of our own: it has no guard
+    #[arg(long, conflicts_with_all = ["kernel_deb", "kernel", "modules", "source", "source_version"])]
+    stock_kernel: bool,
+    /// Kernel as a Debian package: it has no guard
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["kernel", "modules", "source", "source_version"])]
     kernel_deb: Option<PathBuf>,
-    /// Kernel as a bzImage
+    /// Kernel as a bzImage: it has no guard
     #[arg(long, value_name = "FILE", requires = "modules")]
     kernel: Option<PathBuf>,
     /// Its modules: a /lib/modules/RELEASE directory
@@ -219,7 +225,8 @@ fn kernel(
     }
     let package = match &arguments.kernel_deb {
         Some(package) => package.clone(),
-        None => fetching::kernel_package(&default_cache()?, None)?,
+        None if arguments.stock_kernel => fetching::kernel_package(&default_cache()?, None)?,
+        None => return arguments.source.kernel(),
     };
     let bytes = read(&package)?;
     inputs.insert("kernel-package".to_owned(), FileDigest::of(&bytes));

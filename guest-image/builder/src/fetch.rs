@@ -1,4 +1,4 @@
-//! Downloads the default kernel: Debian's cloud kernel of a long-term series.
+//! Downloads what Debian has of the guest's kernel: its source, and the cloud kernel.
 //!
 //! `apt-get` does the download, so the package is checked against Debian's signed index with
 //! the keys and mirrors that the machine's administrator chose. Which version it was stands in
@@ -12,6 +12,8 @@ use std::{
 
 /// Debian's package that always depends on the newest cloud kernel.
 const META_PACKAGE: &str = "linux-image-cloud-amd64";
+/// Debian's package of the source of one long-term series.
+const SOURCE_PACKAGE: &str = "linux-source-6.12";
 /// The long-term series that the guest is tested with.
 const SERIES: &str = "6.12.";
 
@@ -20,7 +22,7 @@ const SERIES: &str = "6.12.";
 pub enum FetchError {
     /// A program cannot be started.
     #[error(
-        "cannot run {program}: the kernel is downloaded with apt, on other systems give --kernel-deb FILE"
+        "cannot run {program}: the kernel is downloaded with apt, on other systems give --source FILE or --kernel-deb FILE"
     )]
     Start {
         /// The program.
@@ -39,9 +41,11 @@ pub enum FetchError {
     },
     /// apt knows no such kernel.
     #[error(
-        "apt knows no {META_PACKAGE} {wanted}: on Debian 12 add bookworm-backports to the apt sources and run `apt-get update`, or give --kernel-deb FILE"
+        "apt knows no {package} {wanted}: run `apt-get update` (Debian 12 needs bookworm-security and bookworm-backports among the apt sources), or give the file itself"
     )]
     Unknown {
+        /// The package.
+        package: &'static str,
         /// The version or series asked for.
         wanted: String,
     },
@@ -67,11 +71,7 @@ pub enum FetchError {
 ///
 /// When apt is not there, knows no such kernel, or cannot download it.
 pub fn kernel_package(cache: &Path, version: Option<&str>) -> Result<PathBuf, FetchError> {
-    let table = run("apt-cache", &["policy", META_PACKAGE])?;
-    let wanted = version.unwrap_or(SERIES);
-    let version = preferred(&table, version).ok_or_else(|| FetchError::Unknown {
-        wanted: wanted.to_owned(),
-    })?;
+    let version = offered(META_PACKAGE, version)?;
     let shown = run("apt-cache", &["show", &format!("{META_PACKAGE}={version}")])?;
     let package = dependency(&shown).ok_or_else(|| FetchError::NoDependency(version.clone()))?;
     let file = cache.join(format!("{package}_{version}_amd64.deb"));
@@ -79,6 +79,31 @@ pub fn kernel_package(cache: &Path, version: Option<&str>) -> Result<PathBuf, Fe
         download(cache, &format!("{package}={version}"), &file)?;
     }
     Ok(file)
+}
+
+/// Path of the package with the kernel's source in the cache, downloaded if it is not there yet.
+///
+/// Without a version: the newest of the series, from the release that apt prefers.
+///
+/// # Errors
+///
+/// When apt is not there, knows no such package, or cannot download it.
+pub fn source_package(cache: &Path, version: Option<&str>) -> Result<PathBuf, FetchError> {
+    let version = offered(SOURCE_PACKAGE, version)?;
+    let file = cache.join(format!("{SOURCE_PACKAGE}_{version}_all.deb"));
+    if !file.is_file() {
+        download(cache, &format!("{SOURCE_PACKAGE}={version}"), &file)?;
+    }
+    Ok(file)
+}
+
+/// The version of a package that apt would install of the series, or the one asked for.
+fn offered(package: &'static str, version: Option<&str>) -> Result<String, FetchError> {
+    let table = run("apt-cache", &["policy", package])?;
+    preferred(&table, version).ok_or_else(|| FetchError::Unknown {
+        package,
+        wanted: version.unwrap_or(SERIES).to_owned(),
+    })
 }
 
 /// The version in `apt-cache policy`'s table with the highest priority; of equals, the first,

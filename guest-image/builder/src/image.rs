@@ -100,6 +100,8 @@ pub fn build(recipe: Recipe) -> Result<Image, BuildError> {
             release: kernel.release,
             package: package.as_ref().map(|p| p.name.clone()),
             package_version: package.map(|p| p.version),
+            guard: kernel.built_from.is_some(),
+            built_from: kernel.built_from,
         },
         initrd: InitrdDescription {
             compression: recipe.compression.as_str().to_owned(),

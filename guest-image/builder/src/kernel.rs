@@ -2,7 +2,10 @@
 
 use std::{fs, io, path::Path};
 
-use crate::modules::{ModuleTree, TreeError};
+use crate::{
+    modules::{ModuleTree, TreeError},
+    own_kernel::BuiltFrom,
+};
 
 /// Where the x86 boot protocol puts its magic and the offset of the version text
 /// (Linux `Documentation/arch/x86/boot.rst`).
@@ -20,6 +23,8 @@ pub struct Kernel {
     pub tree: ModuleTree,
     /// The package it came from, if it came from one.
     pub package: Option<KernelPackage>,
+    /// What it was built from, if it is our own: then it has the guard.
+    pub built_from: Option<BuiltFrom>,
 }
 
 /// Name and version of the package that a kernel came from.
@@ -74,6 +79,7 @@ impl Kernel {
             release,
             tree,
             package,
+            built_from: None,
         })
     }
 

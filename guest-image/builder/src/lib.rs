@@ -24,6 +24,7 @@ pub mod kernel;
 pub mod manifest;
 pub mod measure;
 pub mod modules;
+pub mod own_kernel;
 pub mod show;
 
 pub use image::{BuildError, Image, Recipe, build};

@@ -29,7 +29,11 @@ enum Commands {
     Measure(commands::measure::MeasureArgs),
     /// Write an IGVM file that starts an image, and print its launch digest
     Igvm(Box<commands::igvm::IgvmArgs>),
-    /// Download the default kernel's package and print its path
+    /// Build our own kernel, unless it is built already, and print its directory
+    Kernel(commands::own_kernel::KernelArgs),
+    /// Print the configuration that our kernel has with a source, without compiling it
+    KernelConfig(commands::own_kernel::ConfigArgs),
+    /// Download the package of Debian's cloud kernel and print its path
     FetchKernel(commands::FetchArgs),
 }
 
@@ -46,6 +50,8 @@ fn main() -> ExitCode {
         Commands::Verify(arguments) => commands::verify(&arguments),
         Commands::Measure(arguments) => commands::measure::run(&arguments),
         Commands::Igvm(arguments) => commands::igvm::run(&arguments),
+        Commands::Kernel(arguments) => commands::own_kernel::build(&arguments),
+        Commands::KernelConfig(arguments) => commands::own_kernel::configure(&arguments),
         Commands::FetchKernel(arguments) => commands::fetch(&arguments),
     };
     match result {

@@ -15,6 +15,8 @@ use guest_image_measurement::Sha256Digest;
 pub use guest_image_measurement::{INITRD, KERNEL, MANIFEST as FILE_NAME};
 use serde::{Deserialize, Serialize};
 
+use crate::own_kernel::BuiltFrom;
+
 /// The only schema there is.
 const SCHEMA: u32 = 1;
 
@@ -64,6 +66,12 @@ pub struct KernelDescription {
     /// Version of that package.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub package_version: Option<String>,
+    /// Whether it keeps code in the host's ACPI tables from the guest's memory.
+    #[serde(default)]
+    pub guard: bool,
+    /// What it was built from, if it is our own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub built_from: Option<BuiltFrom>,
 }
 
 /// The initrd of an image.

@@ -37,6 +37,8 @@ pub struct Measurements {
     pub kernel: FileDigest,
     /// The initrd.
     pub initrd: FileDigest,
+    /// Whether the kernel keeps code in the host's ACPI tables from the guest's memory.
+    pub guard: bool,
     /// The kernel command line.
     pub cmdline: String,
     /// One value per choice of the host.
@@ -155,6 +157,7 @@ pub fn measure(
         firmware: FileDigest::of(image),
         kernel: file(manifest, KERNEL)?.clone(),
         initrd: file(manifest, INITRD)?.clone(),
+        guard: manifest.kernel.guard,
         cmdline: manifest.cmdline.clone(),
         launch_digests,
         reference_values: ReferenceValues {

@@ -14,6 +14,19 @@ pub fn table(manifest: &Manifest) -> String {
     if let (Some(package), Some(version)) = (&kernel.package, &kernel.package_version) {
         row("package", format!("{package} {version}"));
     }
+    let guard = if kernel.guard { "yes" } else { "no" };
+    row("guard against ACPI", guard.to_owned());
+    if let Some(from) = &kernel.built_from {
+        row(
+            "kernel's source",
+            format!("{} {}", from.source_sha256, from.source),
+        );
+        row("  features", from.features_sha256.clone());
+        row("  configuration", from.configuration_sha256.clone());
+        row("  patch", from.patch_sha256.clone());
+        row("  built with", from.tools.join(", "));
+        row("  stamps", from.stamps.join(", "));
+    }
     row("command line", manifest.cmdline.clone());
     for (name, file) in &manifest.files {
         row(name, format!("{} {}", file.sha256, size(file.bytes)));

@@ -29,6 +29,7 @@ pub struct GuestImage {
     kernel: Sha256Digest,
     initrd: Sha256Digest,
     cmdline: String,
+    guard: bool,
 }
 
 /// Why a manifest does not say what is measured.
@@ -65,6 +66,14 @@ struct Manifest {
     schema: u32,
     cmdline: String,
     files: BTreeMap<String, File>,
+    #[serde(default)]
+    kernel: Kernel,
+}
+
+#[derive(Default, Deserialize)]
+struct Kernel {
+    #[serde(default)]
+    guard: bool,
 }
 
 #[derive(Deserialize)]
@@ -80,6 +89,7 @@ impl GuestImage {
             kernel,
             initrd,
             cmdline,
+            guard: false,
         }
     }
 
@@ -102,7 +112,15 @@ impl GuestImage {
             kernel: digest(KERNEL)?,
             initrd: digest(INITRD)?,
             cmdline: manifest.cmdline,
+            guard: manifest.kernel.guard,
         })
+    }
+
+    /// Whether the manifest says that the kernel keeps code in the host's ACPI tables from the
+    /// guest's memory.
+    #[must_use]
+    pub const fn has_guard(&self) -> bool {
+        self.guard
     }
 
     /// Compares the image's files with what is listed.

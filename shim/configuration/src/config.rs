@@ -126,6 +126,8 @@ pub struct Qemu {
     pub enable_annotations: Vec<String>,
     /// Initdata of pods that bring none, packed as in their annotation; empty for none.
     pub initdata: String,
+    /// Whether a kernel without a guard against the host's ACPI tables may be started with a TEE.
+    pub allow_kernel_without_guard: bool,
     /// Firmware that is measured with the guest image; only used with a TEE.
     pub firmware: PathBuf,
     /// Guest policy of a SEV-SNP launch (AMD 56860, "Guest Policy").
@@ -163,6 +165,7 @@ impl Default for Qemu {
             scratch_disk_directory: "/var/lib/kata-cc/scratch".into(),
             enable_annotations: Vec::new(),
             initdata: String::new(),
+            allow_kernel_without_guard: false,
             firmware: PathBuf::new(),
             // SMT allowed, and the bit that must be set; no debugging, no migration.
             snp_guest_policy: 0x3_0000,

@@ -61,6 +61,7 @@ pub(crate) const KEYS: &[(&str, &str, Value)] = &[
     ("hypervisor.qemu", "scratch_disk_directory", Value::Path),
     ("hypervisor.qemu", "enable_annotations", Value::Texts(&[])),
     ("hypervisor.qemu", "initdata", Value::Text),
+    ("hypervisor.qemu", "allow_kernel_without_guard", Value::Bool),
     ("hypervisor.qemu", "firmware", Value::PathOrNone),
     ("hypervisor.qemu", "snp_guest_policy", Value::Count),
     ("hypervisor.qemu", "snp_id_block", Value::Text),
