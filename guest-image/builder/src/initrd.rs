@@ -46,13 +46,15 @@ const ZSTD_LEVEL: i32 = 9;
 
 /// How the initrd is stored.
 ///
-/// zstd is the default: the kernel inflates while it probes devices, so an emulated boot takes
-/// as long as with a plain archive, with lz4 or with gzip, and fewer bytes are stored, copied
-/// into the guest and hashed for the launch measurement.
+/// lz4 is the default: with our kernel an emulated boot takes as little of the processor as with
+/// a plain archive (1.4 s until the agent answers, 1.65 s with zstd), and half the bytes are
+/// stored, copied into the guest and hashed for the launch measurement.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum Compression {
     /// As it is: nothing to inflate, most to store, load and measure.
     None,
+    /// lz4 in the form that Linux reads, which is that of `lz4 -l`.
+    Lz4,
     /// zstd level 9, one thread: a twentieth of the time of level 19 for a tenth more bytes.
     Zstd,
 }
@@ -63,6 +65,7 @@ impl Compression {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::None => "none",
+            Self::Lz4 => "lz4",
             Self::Zstd => "zstd",
         }
     }
@@ -127,6 +130,7 @@ fn lists(release: &str, selection: &Selection) -> (String, String) {
 pub fn compress(archive: Vec<u8>, compression: Compression) -> io::Result<Vec<u8>> {
     match compression {
         Compression::None => Ok(archive),
+        Compression::Lz4 => Ok(lz4(&archive)),
         Compression::Zstd => {
             let mut encoder = zstd::Encoder::new(Vec::new(), ZSTD_LEVEL)?;
             encoder.set_pledged_src_size(Some(archive.len() as u64))?;
@@ -135,6 +139,21 @@ pub fn compress(archive: Vec<u8>, compression: Compression) -> io::Result<Vec<u8
             encoder.finish()
         }
     }
+}
+
+/// LZ4's legacy frame (`doc/lz4_Frame_format.md` of LZ4, "Legacy frame"): a magic number, then
+/// blocks of 8 MiB, each after its compressed length.
+fn lz4(archive: &[u8]) -> Vec<u8> {
+    const MAGIC: u32 = 0x184c_2102;
+    const BLOCK_BYTES: usize = 8 << 20;
+    let mut stored = MAGIC.to_le_bytes().to_vec();
+    for block in archive.chunks(BLOCK_BYTES) {
+        let compressed = lz4_flex::block::compress(block);
+        let length = u32::try_from(compressed.len()).expect("a block grows by a 255th at most");
+        stored.extend(length.to_le_bytes());
+        stored.extend(compressed);
+    }
+    stored
 }
 
 #[cfg(test)]
@@ -168,5 +187,12 @@ mod tests {
         assert_eq!(one, two);
         assert_eq!(zstd::decode_all(one.as_slice()).unwrap(), bytes);
         assert_eq!(compress(bytes.clone(), Compression::None).unwrap(), bytes);
+        let one = compress(bytes.clone(), Compression::Lz4).unwrap();
+        assert_eq!(one, compress(bytes.clone(), Compression::Lz4).unwrap());
+        assert_eq!(one[..4], [0x02, 0x21, 0x4c, 0x18]);
+        let length = u32::from_le_bytes(one[4..8].try_into().unwrap()) as usize;
+        assert_eq!(one.len(), 8 + length, "one block");
+        let plain = lz4_flex::block::decompress(&one[8..], bytes.len()).unwrap();
+        assert_eq!(plain, bytes);
     }
 }

@@ -78,7 +78,7 @@ pub struct KernelDescription {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct InitrdDescription {
-    /// `none` or `zstd`.
+    /// `none`, `lz4` or `zstd`.
     pub compression: String,
     /// Size of the archive before compression: what it takes of the guest's memory.
     pub unpacked_bytes: u64,
