@@ -63,7 +63,7 @@ pub(crate) struct InputArgs {
     #[arg(long, value_name = "TEXT", default_value = "")]
     append: String,
     /// How the initrd is stored
-    #[arg(long, value_enum, default_value = "lz4")]
+    #[arg(long, value_enum, default_value = "zstd")]
     compression: Compression,
 }
 
