@@ -15,6 +15,7 @@
 /// * `i8042.…`, `8250.nr_uarts=1`, `no_timer_check`: no probing for devices of old machines.
 /// * `noreplace-smp`: locks stay as they are when there is one processor; rewriting them costs
 ///   a tenth of an emulated boot.
+/// * `dummy.numdummies=0`: no interface that nobody asked for beside the pod's.
 /// * `cryptomgr.notests`: the self tests of algorithms cost boot time; they guard against
 ///   faulty accelerators, not against the host.
 ///
@@ -22,7 +23,8 @@
 pub const DEFAULT: &str = "console=ttyS0 quiet panic=1 reboot=t oops=panic \
 lockdown=confidentiality cgroup_no_v1=all \
 random.trust_cpu=on random.trust_bootloader=off no_timer_check i8042.noaux i8042.nomux \
-i8042.nopnp i8042.dumbkbd 8250.nr_uarts=1 noreplace-smp cryptomgr.notests net.ifnames=0";
+i8042.nopnp i8042.dumbkbd 8250.nr_uarts=1 noreplace-smp dummy.numdummies=0 \
+cryptomgr.notests net.ifnames=0";
 
 /// The kernel's `COMMAND_LINE_SIZE` on x86, less the terminating zero.
 const MAX_BYTES: usize = 2047;
