@@ -6,12 +6,10 @@
 use std::path::{Path, PathBuf};
 
 use agent_protocol::path::GuestPath;
+use agent_workload::{Source, source};
 use oci_spec::runtime::{Mount, Spec};
 
-use crate::{
-    inside::Inside,
-    source::{Source, source},
-};
+use crate::inside::Inside;
 
 /// What Kubernetes itself puts into every container.
 const OF_KUBERNETES: [&str; 3] = ["/etc/hosts", "/etc/hostname", "/etc/resolv.conf"];

@@ -14,6 +14,7 @@ use agent_requests::{
     ContainerSpec, CreateContainer, ImagePull, ProcessNamespace, ProcessSpec, StartContainer,
     VolumeStorage, paths,
 };
+use agent_workload::pod_facts;
 use oci_spec::runtime::{Capability, Process as SpecProcess, Spec};
 use policy_engine::{Grants, Permit};
 use tokio::task::spawn_blocking;
@@ -41,7 +42,6 @@ use crate::{
     termination,
     user::{self, UserError},
     wiring::{Wiring, WiringError},
-    workload::PodFacts,
 };
 
 /// A place in the table; given back unless a container takes it.
@@ -131,7 +131,7 @@ impl Containers {
             pod,
             ..
         } = request.spec;
-        let facts = PodFacts::of(&pod);
+        let facts = pod_facts(&pod);
         let termination = make_termination(&id, &bundle, &mut spec, termination_path)?;
         let (root, mounts) = (bundle.join("rootfs"), spec.clone());
         let volumes = parts.storages.clone();

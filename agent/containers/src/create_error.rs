@@ -4,6 +4,7 @@ use std::{io, path::PathBuf};
 
 use agent_measured::NoteError;
 use agent_protocol::id::ContainerId;
+use agent_workload::WorkloadError;
 use thiserror::Error;
 
 use crate::{
@@ -15,7 +16,6 @@ use crate::{
     table::{CONTAINERS_MAX, LookupError},
     user::UserError,
     volumes::StorageError,
-    workload::WorkloadError,
 };
 
 /// Why a container cannot be made or started.

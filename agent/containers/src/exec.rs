@@ -10,6 +10,7 @@ use agent_evidence::log::ExecEntry;
 use agent_measured::NoteError;
 use agent_protocol::id::{ContainerId, ExecId};
 use agent_requests::{ExecProcess, ProcessSpec, paths};
+use agent_workload::WorkloadError;
 use policy_engine::Permit;
 use thiserror::Error;
 use tokio::{task::spawn_blocking, time::sleep};
@@ -22,7 +23,6 @@ use crate::{
     table::{Container, Containers, EXECS_MAX, LookupError, lock},
     user::{self, UserError},
     wiring::{Wiring, WiringError},
-    workload::{self, WorkloadError},
 };
 
 /// How long an ended process is remembered, for its last output and late waiters.
@@ -149,7 +149,7 @@ impl Containers {
         }
         let file = paths::bundle(id).join(format!("exec-{}.json", self.serial()));
         let json = |error: serde_json::Error| prepare(error.into());
-        let digests = workload::exec(&process, &container.facts)?;
+        let digests = agent_workload::exec(&process, &container.facts)?;
         let identity = exec_identity(&container.digests, &digests);
         self.log.note_counted(identity, |count| ExecEntry {
             container: id.to_string(),

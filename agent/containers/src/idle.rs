@@ -5,6 +5,7 @@ use std::sync::Arc;
 use agent_evidence::{Sha256Digest, log::ContainerDigests};
 use agent_protocol::id::{ContainerId, ExecId};
 use agent_requests::ProcessSpec;
+use policy_engine::environment::PodFacts;
 
 use crate::{
     cgroup::Cgroup,
@@ -12,7 +13,6 @@ use crate::{
     stdio::Stdio,
     table::{Container, Containers, lock},
     verdict::Verdict,
-    workload::PodFacts,
 };
 
 /// No process of Linux has this number.

@@ -13,15 +13,14 @@ use agent_evidence::{
 use agent_measured::{Measured, NoteError};
 use agent_protocol::{id::ContainerId, path::GuestPath};
 use agent_requests::Sysctl;
+use agent_workload::{Described, WorkloadError, bounded, workload};
 use oci_spec::runtime::{
     Capabilities, LinuxCapabilities, LinuxNamespace, LinuxNamespaceType, Process as SpecProcess,
     Spec,
 };
+use policy_engine::environment::PodFacts;
 
-use crate::{
-    namespaces,
-    workload::{PodFacts, Workload, WorkloadError, bounded, workload},
-};
+use crate::namespaces;
 
 /// Why a spec is not in force.
 #[derive(Debug)]
@@ -62,8 +61,9 @@ pub(super) fn settle_spec(
         facts,
         marks,
     } = told;
-    let Workload { digests, chosen } =
-        workload(spec, sysctls, volumes, facts).map_err(SettleError::Workload)?;
+    let Described {
+        digests, chosen, ..
+    } = workload(spec, sysctls, volumes, facts).map_err(SettleError::Workload)?;
     let marks = bounded(marks);
     let entry = |count| ContainerEntry {
         container: id.to_string(),

@@ -5,25 +5,10 @@ use std::{fs, io, io::Write, path::Path, thread};
 
 use agent_requests::Sysctl;
 use nix::sched::{CloneFlags, setns};
+use policy_engine::workload::SYSCTLS_FOR_ALL;
 use thiserror::Error;
 
 use crate::namespaces;
-
-/// What every pod gets: some releases of containerd ask for these and others do not.
-const FOR_ALL: [(&str, &str); 2] = [
-    ("net.ipv4.ip_unprivileged_port_start", "0"),
-    ("net.ipv4.ping_group_range", "0 2147483647"),
-];
-
-/// Those that are not for all anyway.
-pub(crate) fn beyond_those_for_all(settings: &[Sysctl]) -> impl Iterator<Item = &Sysctl> {
-    let for_all = |one: &Sysctl| {
-        let words = one.value.split_whitespace();
-        let value = words.collect::<Vec<_>>().join(" ");
-        FOR_ALL.contains(&(&one.key, &value))
-    };
-    settings.iter().filter(move |one| !for_all(one))
-}
 
 /// Why a setting cannot be made.
 #[derive(Debug, Error)]
@@ -66,7 +51,7 @@ fn enter_and_set(settings: &[Sysctl]) -> Result<(), SysctlError> {
             source,
         })
     };
-    FOR_ALL
+    SYSCTLS_FOR_ALL
         .iter()
         .try_for_each(|(key, value)| set(key, value))?;
     settings
@@ -78,24 +63,4 @@ fn write(key: &str, value: &str) -> io::Result<()> {
     let path = Path::new("/proc/sys").join(key.replace('.', "/"));
     let mut file = fs::OpenOptions::new().write(true).open(path)?;
     file.write_all(value.as_bytes())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_all_pods_get_is_nobodys_setting() {
-        let sysctl = |key: &str, value: &str| Sysctl {
-            key: key.to_owned(),
-            value: value.to_owned(),
-        };
-        let asked = [
-            sysctl("net.ipv4.ip_unprivileged_port_start", "0"),
-            sysctl("net.ipv4.ping_group_range", "0\t2147483647"),
-            sysctl("net.ipv4.ip_unprivileged_port_start", "1024"),
-        ];
-        let beyond: Vec<_> = beyond_those_for_all(&asked).collect();
-        assert_eq!(beyond, [&asked[2]]);
-    }
 }

@@ -25,13 +25,13 @@ use agent_requests::{
     ContainerRequest, GetDiagnosticData, ProcessRequest, ProcessSpec, ResumeContainer,
     StatsContainer, UpdateContainer,
 };
-use policy_engine::Permit;
+use policy_engine::{Permit, environment::PodFacts};
 use thiserror::Error;
 
 use crate::{
     cgroup::Cgroup, host_files::HostFiles, images::Images, oom::OomEvents, parts::Parts,
     pod_pause::PodPause, process::Process, reaper::Reaper, stats, stdio::Output, termination,
-    volumes::Storages, workload::PodFacts,
+    volumes::Storages,
 };
 
 /// Most containers of one pod, the removed ones left out.

@@ -8,93 +8,11 @@ use std::collections::BTreeSet;
 
 use agent_protocol::rpc::oci::LinuxCapabilities;
 use oci_spec::runtime::Process;
+pub(super) use policy_engine::capabilities::Processes;
+use policy_engine::capabilities::{Standing::GrantedOnly, asks_for_all, of_asked, standing};
 use serde_json::{Value, json};
 
 use crate::error::{RequestError, Unsupported};
-
-/// Whether a container can have a capability.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Standing {
-    /// No container can.
-    Never,
-    /// None can, unless it asks for it by name and its policy grants it.
-    GrantedOnly,
-    /// Any can, unless it shares its processes with others.
-    OwnProcesses,
-    /// Any can.
-    Free,
-}
-
-use Standing::{Free, GrantedOnly, Never, OwnProcesses};
-
-/// Every capability of Linux 6.12 (`linux/capability.h`), by number.
-const TABLE: [(&str, Standing); 41] = [
-    ("CAP_CHOWN", Free),
-    ("CAP_DAC_OVERRIDE", Free),
-    // Opens files by handle, also those of other containers on the same file system.
-    ("CAP_DAC_READ_SEARCH", GrantedOnly),
-    ("CAP_FOWNER", Free),
-    ("CAP_FSETID", Free),
-    ("CAP_KILL", Free),
-    ("CAP_SETGID", Free),
-    ("CAP_SETUID", Free),
-    ("CAP_SETPCAP", Free),
-    ("CAP_LINUX_IMMUTABLE", Free),
-    ("CAP_NET_BIND_SERVICE", Free),
-    ("CAP_NET_BROADCAST", Free),
-    ("CAP_NET_ADMIN", Free),
-    ("CAP_NET_RAW", Free),
-    ("CAP_IPC_LOCK", Free),
-    ("CAP_IPC_OWNER", Free),
-    ("CAP_SYS_MODULE", Never),
-    ("CAP_SYS_RAWIO", Never),
-    ("CAP_SYS_CHROOT", Free),
-    ("CAP_SYS_PTRACE", OwnProcesses),
-    ("CAP_SYS_PACCT", Free),
-    ("CAP_SYS_ADMIN", Free),
-    ("CAP_SYS_BOOT", Never),
-    ("CAP_SYS_NICE", Free),
-    ("CAP_SYS_RESOURCE", Free),
-    // The guest's clock is that of every container, and of the agent.
-    ("CAP_SYS_TIME", GrantedOnly),
-    ("CAP_SYS_TTY_CONFIG", Free),
-    ("CAP_MKNOD", Free),
-    ("CAP_LEASE", Free),
-    ("CAP_AUDIT_WRITE", Free),
-    ("CAP_AUDIT_CONTROL", Never),
-    ("CAP_SETFCAP", Free),
-    ("CAP_MAC_OVERRIDE", Never),
-    ("CAP_MAC_ADMIN", Never),
-    ("CAP_SYSLOG", Never),
-    ("CAP_WAKE_ALARM", Free),
-    ("CAP_BLOCK_SUSPEND", Free),
-    ("CAP_AUDIT_READ", Never),
-    ("CAP_PERFMON", Never),
-    ("CAP_BPF", Never),
-    ("CAP_CHECKPOINT_RESTORE", GrantedOnly),
-];
-
-/// What may stand in a container's sets.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Processes {
-    /// The container sees its own processes only.
-    Own,
-    /// The container sees processes of others.
-    Shared,
-}
-
-fn standing(name: &str) -> Standing {
-    let found = TABLE.iter().find(|(known, _)| *known == name);
-    found.map_or(Never, |(_, standing)| *standing)
-}
-
-fn given(name: &str, processes: Processes) -> bool {
-    match standing(name) {
-        Free => true,
-        OwnProcesses => processes == Processes::Own,
-        Never | GrantedOnly => false,
-    }
-}
 
 /// The capabilities of a process that it can have only if they are granted, by name.
 #[must_use]
@@ -128,19 +46,10 @@ pub fn to_be_granted(process: &Process) -> BTreeSet<String> {
 /// When a capability is asked for by name that containers do not get.
 pub(super) fn parse(sets: LinuxCapabilities, processes: Processes) -> Result<Value, RequestError> {
     let all = asks_for_all(&sets.Bounding);
-    let set = |names: Vec<String>| -> Result<Vec<String>, RequestError> {
-        let names: BTreeSet<String> = names.into_iter().collect();
-        if all {
-            return Ok(names
-                .into_iter()
-                .filter(|name| given(name, processes))
-                .collect());
-        }
-        let refused = |name: &&String| !given(name, processes) && standing(name) != GrantedOnly;
-        if let Some(name) = names.iter().find(refused) {
-            return Err(Unsupported::Capability(name.chars().take(64).collect()).into());
-        }
-        Ok(names.into_iter().collect())
+    let set = |names: Vec<String>| {
+        of_asked(names, all, processes).map_err(|name| {
+            RequestError::from(Unsupported::Capability(name.chars().take(64).collect()))
+        })
     };
     Ok(json!({
         "bounding": set(sets.Bounding)?,
@@ -151,16 +60,13 @@ pub(super) fn parse(sets: LinuxCapabilities, processes: Processes) -> Result<Val
     }))
 }
 
-/// A privileged container asks for what its containerd has itself, which on some nodes lacks
-/// one or another; nobody writes three quarters of them by name.
-fn asks_for_all(bounding: &[String]) -> bool {
-    let asked = |name: &str| bounding.iter().any(|one| one == name);
-    let known = TABLE.iter().filter(|(name, _)| asked(name)).count();
-    known * 4 >= TABLE.len() * 3
-}
-
 #[cfg(test)]
 mod tests {
+    use policy_engine::capabilities::{
+        Standing::{Free, Never, OwnProcesses},
+        TABLE,
+    };
+
     use super::*;
 
     fn sets(names: &[&str]) -> LinuxCapabilities {

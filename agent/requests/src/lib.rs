@@ -10,7 +10,6 @@ mod capabilities;
 mod container;
 mod error;
 mod files;
-mod kernel_paths;
 mod limits;
 mod mounts;
 mod network;

@@ -9,13 +9,13 @@ use std::collections::HashMap;
 
 use agent_protocol::{id::ContainerId, path::GuestPath, rpc::oci};
 use oci_spec::runtime::{Capability, Process, Spec};
+use policy_engine::kernel_paths::{self, Administrates};
 use protobuf::MessageField;
 use serde_json::{Map, Value, json};
 
 use crate::{
     capabilities::{self, Processes},
     error::{RequestError, Unsupported},
-    kernel_paths::{self, Administrates},
     limits::Limits,
     mounts,
     parse::{at_most, no_zero, texts},

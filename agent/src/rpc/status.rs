@@ -184,6 +184,7 @@ fn without_gone_words(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use agent_protocol::id::{ContainerId, ExecId};
+    use policy_engine::Engine;
 
     use super::*;
 
@@ -196,6 +197,11 @@ mod tests {
 
     #[test]
     fn codes_are_the_protocols() {
+        struct X;
+
+        impl policy_engine::Request for X {
+            const RULE: &'static str = "X";
+        }
         let id = || ContainerId::parse("c1").unwrap();
         let (code, text) = status(LookupError::Container(id()).into());
         assert_eq!(code, Code::INVALID_ARGUMENT);
@@ -203,14 +209,7 @@ mod tests {
         let exec = ExecId::parse("e1").unwrap();
         assert_eq!(status(LookupError::Process(exec).into()).0, Code::NOT_FOUND);
         assert_eq!(
-            status(
-                Denied {
-                    rule: "X",
-                    reason: None
-                }
-                .into()
-            )
-            .0,
+            status(Engine::deny_all().judge(X).err().unwrap().into()).0,
             Code::PERMISSION_DENIED
         );
         assert_eq!(status(StreamError::NoTerminal.into()).0, Code::UNAVAILABLE);

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeSet;
 
+use crate::document::Document;
+
 /// Exceptions. They come with a [`Permit`](crate::Permit), and what uses one says so in the
 /// log, by a mark in the entry of the container that it is about.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -16,6 +18,22 @@ pub struct Grants {
     pub vsock: bool,
     /// Capabilities that no container has otherwise, by name (`CAP_SYS_TIME`).
     pub capabilities: BTreeSet<String>,
+}
+
+impl From<&Document> for Grants {
+    /// What a document grants. Capabilities are granted to the containers that it gives them,
+    /// and each container is held against them.
+    fn from(document: &Document) -> Self {
+        let containers = document.containers.iter().chain(&document.ephemeral);
+        let named = containers.filter_map(|one| one.rights.capabilities.clone());
+        Self {
+            host_files_cover: document.grants.host_files_cover,
+            host_files_change: document.grants.host_files_change,
+            evidence: document.grants.evidence,
+            vsock: document.grants.vsock,
+            capabilities: named.flatten().collect(),
+        }
+    }
 }
 
 impl Grants {

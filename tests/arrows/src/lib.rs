@@ -15,7 +15,7 @@ use serde::Deserialize;
 /// Each crate's folder and the folders it may depend on.
 pub const ALLOWED: &[(&str, &[&str])] = &[
     ("agent/protocol", &["agent/documents"]),
-    ("policy/engine", &["agent/protocol"]),
+    ("policy/engine", &["agent/protocol", "agent/documents"]),
     // Judges what the guest composes; no crate of the guest may name it.
     ("policy/appraisal", &["agent/evidence", "agent/documents"]),
     (
@@ -90,6 +90,16 @@ pub const ALLOWED: &[(&str, &[&str])] = &[
             "agent/measured",
             "agent/requests",
             "agent/scratch-disk",
+            "agent/workload",
+        ],
+    ),
+    (
+        "agent/workload",
+        &[
+            "agent/evidence",
+            "agent/protocol",
+            "agent/requests",
+            "policy/engine",
         ],
     ),
     (
@@ -107,6 +117,7 @@ pub const ALLOWED: &[(&str, &[&str])] = &[
             "agent/measured",
             "agent/requests",
             "agent/scratch-disk",
+            "agent/workload",
         ],
     ),
     ("guest-image/measurement", &["agent/documents"]),

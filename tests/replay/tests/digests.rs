@@ -13,16 +13,8 @@
     reason = "sources of other crates, of which only a part is used; a test may unwrap"
 )]
 
-#[path = "../../../agent/containers/src/namespaces.rs"]
-mod namespaces;
-#[path = "../../../agent/containers/src/source.rs"]
-mod source;
-#[path = "../../../agent/containers/src/sysctls.rs"]
-mod sysctls;
 #[path = "../../../shim/src/spec.rs"]
 mod transformation;
-#[path = "../../../agent/containers/src/workload/mod.rs"]
-mod workload;
 
 use std::{fs, path::Path};
 
@@ -32,11 +24,11 @@ use agent_protocol::{
     rpc::agent::{CreateContainerRequest, Storage},
 };
 use agent_requests::{CreateContainer, Parse};
+use agent_workload::pod_facts;
 use serde_json::Value;
 use shim_oci::{Mount, Role, Spec};
 use tests_replay::PODS;
 use transformation::{Trim, guest_spec};
-use workload::PodFacts;
 
 const SHARE: &str = "/run/kata-containers/shared/containers";
 const SANDBOX: &str = "/run/kata-containers/sandbox";
@@ -124,8 +116,8 @@ fn digests(text: &str) -> Option<(ContainerDigests, Vec<String>)> {
         .spec;
     let mut complete = parsed.spec;
     complete.set_process(Some(parsed.process.process));
-    let facts = PodFacts::of(&parsed.pod);
-    let told = workload::workload(&complete, &parsed.sysctls, &volumes, &facts).unwrap();
+    let facts = pod_facts(&parsed.pod);
+    let told = agent_workload::workload(&complete, &parsed.sysctls, &volumes, &facts).unwrap();
     Some((told.digests, told.chosen))
 }
 

@@ -182,7 +182,7 @@ fn too_many_chosen_values_are_told_by_their_digest() {
 
 #[test]
 fn the_page_has_a_row_for_each_field() {
-    let page = include_str!("../../../../docs/workload-digest.md");
+    let page = include_str!("../../../docs/workload-digest.md");
     let rows: BTreeMap<&str, &str> = page
         .lines()
         .filter_map(|line| line.strip_prefix("| `")?.split_once("` | "))

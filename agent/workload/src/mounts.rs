@@ -1,9 +1,9 @@
 //! Mounts: by where they are and what they are, not by the path of their source.
 
 use agent_protocol::path::GuestPath;
+use policy_engine::environment::PodFacts;
 use serde::Serialize;
 
-use super::PodFacts;
 use crate::source::{Source, source};
 
 /// As in the OCI runtime specification.
@@ -47,6 +47,9 @@ const FLOOR: [&str; 8] = [
     "strictatime",
 ];
 
+/// How the one hierarchy was mounted first; some releases of containerd repeat it.
+const OF_CGROUPS: [&str; 2] = ["memory_recursiveprot", "nsdelegate"];
+
 /// In the order in which they are made: a later one may lie over an earlier one.
 pub(super) fn normal(mounts: Vec<Mount>, volumes: &[GuestPath], facts: &PodFacts) -> Normal {
     let mut chosen = Vec::new();
@@ -67,7 +70,11 @@ fn one(mount: Mount, volumes: &[GuestPath], facts: &PodFacts, chosen: &mut Vec<S
     };
     let what = what(&mount, volumes, &mut named);
     let mut options = mount.options;
-    options.retain(|option| !FLOOR.contains(&option.as_str()));
+    let is_group = matches!(mount.kind.as_str(), "cgroup" | "cgroup2");
+    options.retain(|option| {
+        let option = option.as_str();
+        !FLOOR.contains(&option) && !(is_group && OF_CGROUPS.contains(&option))
+    });
     // Nothing is mounted below a source in the guest; which of the two is asked for, is for the
     // node's software to say (`recursiveReadOnly: IfPossible`).
     for option in options.iter_mut().filter(|option| *option == "rro") {
@@ -121,10 +128,7 @@ fn what(
 
 #[cfg(test)]
 mod tests {
-    use agent_requests::{
-        PodNames,
-        paths::{SANDBOX_ROOT, SHARED_ROOT},
-    };
+    use agent_requests::paths::{SANDBOX_ROOT, SHARED_ROOT};
 
     use super::*;
 
@@ -145,10 +149,8 @@ mod tests {
             source: source.to_owned(),
             options: options.iter().map(|&option| option.to_owned()).collect(),
         };
-        let facts = PodFacts::of(&PodNames {
-            name: pod.to_owned(),
-            ..PodNames::default()
-        });
+        let mut facts = PodFacts::default();
+        facts.add("metadata.name", pod);
         let mut chosen = Vec::new();
         let one = one(mount, &volumes, &facts, &mut chosen);
         (one, chosen)

@@ -35,18 +35,22 @@ const READ_ONLY_ALWAYS: [&str; 3] = [
 
 /// Whether a container may administrate the system it sees (`CAP_SYS_ADMIN`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Administrates {
+pub enum Administrates {
+    /// It may.
     Yes,
+    /// It may not.
     No,
 }
 
 /// The paths to mask: what was asked for and the floor, sorted.
-pub(super) fn masked(asked: Vec<String>, administrates: Administrates) -> Vec<String> {
+#[must_use]
+pub fn masked(asked: Vec<String>, administrates: Administrates) -> Vec<String> {
     with_floor(asked, &MASKED_ALWAYS, &MASKED, administrates)
 }
 
 /// The paths to make read-only: what was asked for and the floor, sorted.
-pub(super) fn read_only(asked: Vec<String>, administrates: Administrates) -> Vec<String> {
+#[must_use]
+pub fn read_only(asked: Vec<String>, administrates: Administrates) -> Vec<String> {
     with_floor(asked, &READ_ONLY_ALWAYS, &READ_ONLY, administrates)
 }
 

@@ -2,87 +2,49 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use agent_requests::PodNames;
-
 /// What Kubernetes calls this pod; chosen by the node.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(crate) struct PodFacts {
+pub struct PodFacts {
     /// Each with the field of the pod that it is, such as `metadata.uid`.
     values: Vec<(&'static str, String)>,
 }
 
 impl PodFacts {
-    /// From what the node calls the pod, and from its addresses.
-    pub(crate) fn of(names: &PodNames) -> Self {
-        let mut facts = Self::named(names);
-        let addresses = addresses().into_iter();
-        facts
-            .values
-            .extend(addresses.map(|one| ("status.podIP", one)));
-        facts
-    }
-
-    fn named(names: &PodNames) -> Self {
-        let PodNames {
-            name,
-            namespace,
-            uid,
-        } = names;
-        let fields = [
-            ("metadata.name", name),
-            ("metadata.namespace", namespace),
-            ("metadata.uid", uid),
-        ];
-        let named = fields.into_iter().filter(|(_, value)| !value.is_empty());
-        Self {
-            values: named.map(|(field, value)| (field, value.clone())).collect(),
+    /// Adds a value of a field; an empty one is none.
+    pub fn add(&mut self, field: &'static str, value: &str) {
+        if !value.is_empty() {
+            self.values.push((field, value.to_owned()));
         }
     }
 
     /// The field of the pod that has this value.
-    pub(super) fn field(&self, value: &str) -> Option<&'static str> {
+    #[must_use]
+    pub fn field(&self, value: &str) -> Option<&'static str> {
         let found = self.values.iter().find(|(_, known)| known == value);
         found.map(|(field, _)| *field)
     }
-}
 
-/// The addresses of the guest's network, which is the pod's; none if they cannot be read.
-fn addresses() -> Vec<String> {
-    let all = nix::ifaddrs::getifaddrs().into_iter().flatten();
-    let address = |one: nix::ifaddrs::InterfaceAddress| {
-        let address = one.address?;
-        let v4 = address.as_sockaddr_in().map(|v4| v4.ip().to_string());
-        v4.or_else(|| address.as_sockaddr_in6().map(|v6| v6.ip().to_string()))
-    };
-    let is_loopback = |one: &nix::ifaddrs::InterfaceAddress| {
-        let flag = nix::net::if_::InterfaceFlags::IFF_LOOPBACK;
-        one.flags.contains(flag)
-    };
-    all.filter(|one| !is_loopback(one))
-        .filter_map(address)
-        .collect()
+    /// All values of a field.
+    pub fn values<'a>(&'a self, field: &'a str) -> impl Iterator<Item = &'a str> {
+        let of_field = self.values.iter().filter(move |(name, _)| *name == field);
+        of_field.map(|(_, value)| value.as_str())
+    }
 }
 
 /// An environment in its one spelling.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Normal {
+pub struct Normal {
     /// What the pod's owner decides, sorted: `NAME=value`, or `NAME` and where its value is
     /// from.
-    pub(super) fixed: Vec<String>,
+    pub fixed: Vec<String>,
     /// The values that are not in it: `NAME=value`.
-    pub(super) chosen: Vec<String>,
+    pub chosen: Vec<String>,
 }
 
-pub(super) fn normal(environment: Vec<String>, facts: &PodFacts) -> Normal {
-    let pairs: Vec<(String, String)> = environment
-        .into_iter()
-        .map(|entry| match entry.split_once('=') {
-            Some((name, value)) => (name.to_owned(), value.to_owned()),
-            None => (entry, String::new()),
-        })
-        .collect();
-    // The last of several counts, as for a program that looks it up.
-    let last: BTreeMap<String, String> = pairs.into_iter().collect();
+/// Brings an environment into its one spelling.
+#[must_use]
+pub fn normal(environment: Vec<String>, facts: &PodFacts) -> Normal {
+    let last = by_name(&environment);
     let links = service_links(&last);
     let (mut fixed, mut chosen) = (Vec::new(), Vec::new());
     for (name, value) in last {
@@ -106,9 +68,18 @@ pub(super) fn normal(environment: Vec<String>, facts: &PodFacts) -> Normal {
     Normal { fixed, chosen }
 }
 
+/// The variables by name; the last of several counts, as for a program that looks it up.
+pub(crate) fn by_name(environment: &[String]) -> BTreeMap<String, String> {
+    let pairs = environment.iter().map(|entry| {
+        let (name, value) = entry.split_once('=').unwrap_or((entry, ""));
+        (name.to_owned(), value.to_owned())
+    });
+    pairs.collect()
+}
+
 /// The variables that tell of a service, for each that is told of completely and alike in
 /// all of them: what an owner writes by hand is not taken for one.
-fn service_links(all: &BTreeMap<String, String>) -> BTreeSet<String> {
+pub(crate) fn service_links(all: &BTreeMap<String, String>) -> BTreeSet<String> {
     let mut links = BTreeSet::new();
     for prefix in all
         .keys()
@@ -176,12 +147,11 @@ mod tests {
     use super::*;
 
     fn facts() -> PodFacts {
-        let mut facts = PodFacts::named(&PodNames {
-            name: "web-1".to_owned(),
-            namespace: String::new(),
-            uid: "1edd".to_owned(),
-        });
-        facts.values.push(("status.podIP", "10.88.0.10".to_owned()));
+        let mut facts = PodFacts::default();
+        facts.add("metadata.name", "web-1");
+        facts.add("metadata.namespace", "");
+        facts.add("metadata.uid", "1edd");
+        facts.add("status.podIP", "10.88.0.10");
         facts
     }
 

@@ -11,7 +11,7 @@ const SHARED_MEMORY: &str = "shm";
 
 /// What is mounted.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Source<'a> {
+pub enum Source<'a> {
     /// A volume that the guest made for this container's pod, or something in it, by its name:
     /// empty at first, and only the pod writes there.
     Volume(&'a str),
@@ -28,7 +28,8 @@ pub(crate) enum Source<'a> {
 }
 
 /// Tells what a path is, from the volumes that the container has.
-pub(crate) fn source<'a>(path: &'a str, volumes: &[GuestPath]) -> Source<'a> {
+#[must_use]
+pub fn source<'a>(path: &'a str, volumes: &[GuestPath]) -> Source<'a> {
     let below = |root: &str| path.strip_prefix(root)?.strip_prefix('/');
     if let Some(rest) = below(SHARED_ROOT) {
         let in_volume = |volume: &GuestPath| Path::new(path).starts_with(volume);

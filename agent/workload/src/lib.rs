@@ -7,8 +7,9 @@
 //! with a field that the table lacks is not run, so nothing is left out unseen. The page is
 //! `docs/workload-digest.md`; a test compares it with the table.
 
-mod environment;
+mod facts;
 mod mounts;
+mod source;
 
 use std::collections::BTreeMap;
 
@@ -18,27 +19,18 @@ use agent_evidence::{
 };
 use agent_protocol::path::GuestPath;
 use agent_requests::Sysctl;
-pub(crate) use environment::PodFacts;
+pub use facts::pod_facts;
 use oci_spec::runtime::{Process as SpecProcess, Spec};
+use policy_engine::{
+    environment::{self, PodFacts},
+    workload::{
+        Part::{self, Environment, Mounts, Process, Rights, Settings},
+        Workload, is_for_all, sorted,
+    },
+};
 use serde_json::{Value, json};
+pub use source::{Source, source};
 use thiserror::Error;
-
-use crate::sysctls::beyond_those_for_all;
-
-/// What has a digest of its own, so that a verifier can say which differs.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Part {
-    /// Program, arguments, working directory, terminal.
-    Process,
-    /// The environment.
-    Environment,
-    /// The root's mode, mounts and volumes.
-    Mounts,
-    /// Ids, capabilities, filters, limits of the kernel.
-    Rights,
-    /// The pod's namespaces and their settings.
-    Settings,
-}
 
 /// Where a field of the spec goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -48,7 +40,6 @@ enum Place {
     Out(&'static str),
 }
 
-use Part::{Environment, Mounts, Process, Rights, Settings};
 use Place::{In, Out};
 
 /// Every field of a spec that the guest makes, by its path.
@@ -93,12 +84,15 @@ pub enum WorkloadError {
     Json(#[from] serde_json::Error),
 }
 
-/// What a container is.
+/// What a container is, as it is told.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Workload {
-    pub(crate) digests: ContainerDigests,
+pub struct Described {
+    /// All of it.
+    pub workload: Workload,
+    /// Its digests.
+    pub digests: ContainerDigests,
     /// Values that Kubernetes makes, which are in no digest: `NAME=value`.
-    pub(crate) chosen: Vec<String>,
+    pub chosen: Vec<String>,
 }
 
 /// What a further process in a container is.
@@ -106,7 +100,7 @@ pub(crate) struct Workload {
 /// # Errors
 ///
 /// [`WorkloadError`] for a process that the guest does not make.
-pub(crate) fn exec(process: &SpecProcess, facts: &PodFacts) -> Result<ExecDigests, WorkloadError> {
+pub fn exec(process: &SpecProcess, facts: &PodFacts) -> Result<ExecDigests, WorkloadError> {
     let mut spec = Spec::default();
     spec.set_process(Some(process.clone()))
         .set_root(None)
@@ -131,13 +125,13 @@ pub(crate) fn exec(process: &SpecProcess, facts: &PodFacts) -> Result<ExecDigest
 /// # Errors
 ///
 /// [`WorkloadError`] for a spec that the guest does not make.
-pub(crate) fn workload(
+pub fn workload(
     spec: &Spec,
     sysctls: &[Sysctl],
     volumes: &[GuestPath],
     facts: &PodFacts,
-) -> Result<Workload, WorkloadError> {
-    let mut parts: BTreeMap<Part, BTreeMap<String, Value>> = BTreeMap::new();
+) -> Result<Described, WorkloadError> {
+    let mut workload = Workload::default();
     let mut chosen = Vec::new();
     let mut put = |path: &str, value: Value| -> Result<bool, WorkloadError> {
         let Some((_, place)) = TABLE.iter().find(|(known, _)| *known == path) else {
@@ -145,36 +139,27 @@ pub(crate) fn workload(
         };
         if let In(part) = place {
             let value = normal(path, value, (volumes, facts), &mut chosen)?;
-            if says_something(&value) {
-                parts
-                    .entry(*part)
-                    .or_default()
-                    .insert(path.to_owned(), value);
-            }
+            workload.put(*part, path, value);
         }
         Ok(true)
     };
     take_apart("", serde_json::to_value(spec)?, &mut put)?;
-    let sysctls: BTreeMap<_, _> = beyond_those_for_all(sysctls)
-        .map(|one| (&one.key, &one.value))
-        .collect();
-    if !sysctls.is_empty() {
-        let settings = parts.entry(Settings).or_default();
-        settings.insert("sysctls".to_owned(), json!(sysctls));
-    }
-    let digest = |part| -> Result<Sha256Digest, WorkloadError> {
-        // Maps are sorted by key, and nothing is written that depends on anything else.
-        let text = serde_json::to_vec(&parts.get(&part))?;
-        Ok(Sha256Digest::of(&[&text]))
+    let sysctls = sysctls
+        .iter()
+        .filter(|one| !is_for_all(&one.key, &one.value));
+    let sysctls: BTreeMap<_, _> = sysctls.map(|one| (&one.key, &one.value)).collect();
+    workload.put(Settings, "sysctls", json!(sysctls));
+    let digest = |part| Sha256Digest(workload.digest(part));
+    let digests = ContainerDigests {
+        process: digest(Process),
+        environment: digest(Environment),
+        mounts: digest(Mounts),
+        rights: digest(Rights),
+        settings: digest(Settings),
     };
-    Ok(Workload {
-        digests: ContainerDigests {
-            process: digest(Process)?,
-            environment: digest(Environment)?,
-            mounts: digest(Mounts)?,
-            rights: digest(Rights)?,
-            settings: digest(Settings)?,
-        },
+    Ok(Described {
+        workload,
+        digests,
         chosen: bounded(chosen),
     })
 }
@@ -199,17 +184,6 @@ fn take_apart(
             take_apart(&inner, field, put)
         }),
         _ => Err(WorkloadError::Field(path.to_owned())),
-    }
-}
-
-/// A field that is absent, off or empty says the same in each of these ways.
-fn says_something(value: &Value) -> bool {
-    match value {
-        Value::Null => false,
-        Value::Bool(value) => *value,
-        Value::Array(values) => !values.is_empty(),
-        Value::Object(fields) => !fields.is_empty(),
-        Value::Number(_) | Value::String(_) => true,
     }
 }
 
@@ -264,29 +238,12 @@ fn namespaces(value: &Value) -> Vec<String> {
     kinds
 }
 
-/// Every list in it sorted, and each entry once.
-fn sorted(value: Value) -> Value {
-    match value {
-        Value::Array(values) => {
-            let mut values: Vec<_> = values.into_iter().map(sorted).collect();
-            values.sort_by_cached_key(Value::to_string);
-            values.dedup();
-            Value::Array(values)
-        }
-        Value::Object(fields) => fields
-            .into_iter()
-            .map(|(name, field)| (name, sorted(field)))
-            .filter(|(_, field)| says_something(field))
-            .collect(),
-        other => other,
-    }
-}
-
 /// Most bytes of texts that an entry lists.
 const CHOSEN_BYTES_MAX: usize = 4096;
 
 /// Texts for the log, sorted, or their digest where they are too many.
-pub(crate) fn bounded(mut chosen: Vec<String>) -> Vec<String> {
+#[must_use]
+pub fn bounded(mut chosen: Vec<String>) -> Vec<String> {
     chosen.sort();
     let bytes: usize = chosen.iter().map(String::len).sum();
     if bytes <= CHOSEN_BYTES_MAX {
