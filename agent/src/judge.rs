@@ -2,8 +2,7 @@
 //!
 //! What was found at boot decides where the guest stands; a policy may still arrive
 //! by `SetPolicy`, once, before anything else, and only the one that the launch
-//! binds. This build cannot evaluate a policy: a guest that was given one denies
-//! everything, because it cannot know what the policy would allow.
+//! binds. A guest that was given a policy which it cannot use denies everything.
 //!
 //! Every denial is counted and, at powers of two, logged.
 
@@ -22,18 +21,29 @@ use agent_evidence::{
 };
 use agent_measured::{Measured, NoteError};
 use agent_protocol::initdata::PolicyText;
-use policy_engine::{Denied, Engine, Grants, Permit, Request};
+use policy_engine::{Code, Denied, Engine, Grants, Permit, Request};
 use thiserror::Error;
 use tracing::{info, warn};
 
 use crate::told::{self, Told};
 
-/// Why a guest with a policy does nothing.
-pub(crate) fn not_evaluated() -> Told {
-    Told::new(
-        "the pod has a policy, and this build of the guest does not evaluate policies: run the \
-         pod without one, or with a guest image that does",
-    )
+/// The engine of a policy's text: a document begins with a brace, anything else is Kata's Rego.
+///
+/// # Errors
+///
+/// Why it is not in force.
+pub(crate) fn load(text: &str) -> Result<Engine, Told> {
+    if text.starts_with('{') {
+        return Engine::of_document(text.as_bytes()).map_err(|error| told::document(&error));
+    }
+    Err(Told::new(
+        "the policy is in Rego, and this build of the guest evaluates policy documents only: \
+         generate one with kata-cc",
+    ))
+}
+
+fn engine_of(text: &str) -> Engine {
+    load(text).unwrap_or_else(|why| Engine::deny_all_because(&why.to_string()))
 }
 
 const AWAITED: &str =
@@ -52,6 +62,8 @@ pub(crate) enum Standing {
     Awaiting(HostData),
     /// The owner's initdata is in force, and it holds no policy.
     Configured,
+    /// The owner's policy is in force.
+    Policy(PolicyText),
     /// Nothing is allowed, for this reason.
     Refused(Told),
 }
@@ -103,7 +115,7 @@ pub struct Judge {
     state: RwLock<State>,
     /// Something was allowed: no policy may come any more.
     begun: AtomicBool,
-    denials: Mutex<BTreeMap<&'static str, u64>>,
+    denials: Mutex<BTreeMap<(&'static str, Option<&'static str>), u64>>,
     log: Arc<Measured>,
 }
 
@@ -121,6 +133,7 @@ impl Judge {
                 SetPolicyMay::BringThe(*bound),
             ),
             Standing::Configured => (Engine::allow_all(), SetPolicyMay::Not),
+            Standing::Policy(text) => (engine_of(text.as_str()), SetPolicyMay::Not),
             Standing::Refused(reason) => (
                 Engine::deny_all_because(&reason.to_string()),
                 SetPolicyMay::Not,
@@ -150,9 +163,15 @@ impl Judge {
             result
         };
         if let Err(denied) = &result {
-            self.count(denied.rule);
+            self.note(denied);
         }
         result
+    }
+
+    /// Notes that something was denied.
+    pub fn note(&self, denied: &Denied) {
+        let closed = denied.finding.code == Code::Closed;
+        self.count(denied.rule, (!closed).then(|| denied.finding.code.name()));
     }
 
     /// What is granted now to whoever asks.
@@ -170,7 +189,7 @@ impl Judge {
     pub fn set_policy(&self, policy: &PolicyText) -> Result<(), SetPolicyError> {
         let result = self.take_policy(policy);
         if result.is_err() {
-            self.count("SetPolicyRequest");
+            self.count("SetPolicyRequest", None);
         }
         result
     }
@@ -187,31 +206,37 @@ impl Judge {
             SetPolicyMay::BringThe(bound) if bound.0 == found.0 => true,
             SetPolicyMay::BringThe(bound) => return Err(SetPolicyError::Digest { found, bound }),
         };
+        let engine = engine_of(policy.as_str());
         self.log.note(PolicyEntry {
             source: PolicySource::Request,
             digest: found,
             bound,
+            version: engine.version(),
         })?;
         *state = State {
-            engine: Engine::deny_all_because(&not_evaluated().to_string()),
+            engine,
             set_policy: SetPolicyMay::Not,
         };
         info!(digest = %found, bound, "policy taken");
         Ok(())
     }
 
-    fn count(&self, rule: &'static str) {
+    fn count(&self, rule: &'static str, code: Option<&'static str>) {
         let mut denials = self.denials.lock().unwrap_or_else(PoisonError::into_inner);
-        let count = denials.entry(rule).or_default();
+        let count = denials.entry((rule, code)).or_default();
         *count = count.saturating_add(1);
         let count = *count;
         drop(denials);
         if !count.is_power_of_two() {
             return;
         }
-        let rule = rule.to_owned();
+        let entry = DenialEntry {
+            rule: rule.to_owned(),
+            code: code.map(str::to_owned),
+            count,
+        };
         // The request is refused all the same.
-        if let Err(error) = self.log.note(DenialEntry { rule, count }) {
+        if let Err(error) = self.log.note(entry) {
             let told = told::note(&error);
             warn!(%told, error = &error as &dyn StdError, "denial not measured");
         }
@@ -221,6 +246,7 @@ impl Judge {
 #[cfg(test)]
 mod tests {
     use agent_evidence::log::{Entry, EventError};
+    use policy_engine::{Asked, rules_digest_hex};
 
     use super::*;
 
@@ -228,6 +254,10 @@ mod tests {
 
     impl Request for StartContainer {
         const RULE: &'static str = "StartContainerRequest";
+
+        fn asked(&self) -> Asked<'_> {
+            Asked::Start("c1")
+        }
     }
 
     fn judge(standing: &Standing) -> (Judge, Arc<Measured>) {
@@ -290,12 +320,12 @@ mod tests {
     }
 
     #[test]
-    fn the_bound_policy_is_taken_once_measured_and_not_evaluated() {
+    fn the_bound_policy_is_taken_once_and_measured() {
         let bound = HostData(policy().host_data());
         let (judge, log) = judge(&Standing::Awaiting(bound));
         assert!(refusal(&judge).contains("HOST_DATA"));
         judge.set_policy(&policy()).unwrap();
-        assert!(refusal(&judge).contains("does not evaluate policies"));
+        assert!(refusal(&judge).contains("policy is in Rego"));
         assert!(matches!(
             judge.set_policy(&policy()),
             Err(SetPolicyError::TooLate)
@@ -304,8 +334,41 @@ mod tests {
             source: PolicySource::Request,
             digest: Sha256Digest(bound.0),
             bound: true,
+            version: None,
         };
         assert_eq!(entries(&log)[1], taken.into());
+    }
+
+    fn written_for(rules: &str) -> PolicyText {
+        let text = format!(r#"{{"containers":[],"rules":["{rules}"],"version":7}}"#);
+        PolicyText::parse(&text).unwrap()
+    }
+
+    #[test]
+    fn a_document_is_in_force_and_its_version_is_measured() {
+        let (judge, log) = judge(&Standing::Open { bound: None });
+        judge.set_policy(&written_for(&rules_digest_hex())).unwrap();
+        assert!(matches!(
+            &entries(&log)[..],
+            [Entry::Policy(PolicyEntry {
+                version: Some(7),
+                ..
+            })]
+        ));
+        let told = refusal(&judge);
+        assert!(told.contains("CONTAINER_NOT_THERE"), "{told}");
+        let Some(Entry::Denial(denial)) = entries(&log).pop() else {
+            panic!("the denial is not in the log");
+        };
+        assert_eq!(denial.code.as_deref(), Some("CONTAINER_NOT_THERE"));
+    }
+
+    #[test]
+    fn a_document_for_other_rules_closes_the_guest() {
+        let (judge, _) = judge(&Standing::Policy(written_for(&"ab".repeat(32))));
+        let told = refusal(&judge);
+        assert!(told.contains("other rules"), "{told}");
+        assert!(told.contains(&rules_digest_hex()), "{told}");
     }
 
     #[test]
@@ -348,6 +411,7 @@ mod tests {
             source: PolicySource::Request,
             digest: Sha256Digest::ZERO,
             bound: false,
+            version: None,
         };
         while log.note(taken.clone()).is_ok() {}
         assert!(matches!(

@@ -97,7 +97,9 @@ impl Sandbox {
         // Held to the end: nothing is done with a pod that is half set up.
         let mut stage = self.stage.lock().unwrap_or_else(PoisonError::into_inner);
         *stage = stage.set_up()?;
-        self.set_up(permit.into_request())?;
+        let (request, claim) = permit.into_parts();
+        self.set_up(request)?;
+        let _ = claim.commit();
         *stage = Stage::Created;
         Ok(())
     }

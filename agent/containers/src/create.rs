@@ -2,7 +2,7 @@
 //! fails half-way is taken down again.
 
 use std::{
-    fs,
+    fs, io,
     os::unix::fs::DirBuilderExt,
     path::{Path, PathBuf},
     sync::{Arc, atomic::Ordering},
@@ -14,9 +14,9 @@ use agent_requests::{
     ContainerSpec, CreateContainer, ImagePull, ProcessNamespace, ProcessSpec, StartContainer,
     VolumeStorage, paths,
 };
-use agent_workload::pod_facts;
+use agent_workload::{WorkloadError, pod_facts, workload};
 use oci_spec::runtime::{Capability, Process as SpecProcess, Spec};
-use policy_engine::{Grants, Permit};
+use policy_engine::{Claim, Finished, Grants, OfImage, Permit};
 use tokio::task::spawn_blocking;
 use tracing::{info, warn};
 
@@ -35,7 +35,7 @@ use crate::{
     process::Process,
     pull_events::PullEvents,
     root::Root,
-    spec::{SettleError, Told, complete_spec, executable_of, settle_spec, write_spec},
+    spec::{complete_spec, executable_of, settle, write_spec},
     stdio::Output,
     sysctls,
     table::{CONTAINERS_MAX, Container, Containers, lock},
@@ -56,6 +56,36 @@ impl Drop for Reservation<'_> {
         if !self.taken {
             lock(&self.containers.table).remove(&self.id);
         }
+    }
+}
+
+/// What was decided, and what remains to be.
+#[derive(Clone, Copy)]
+struct Judge<'a> {
+    grants: &'a Grants,
+    claim: &'a Claim,
+}
+
+impl Judge<'_> {
+    /// The image that the policy names, whatever the host asked for.
+    fn image(self, asked: ImagePull) -> ImagePull {
+        match self.claim.declared() {
+            Some((_, container)) => ImagePull::Reference(container.image.clone()),
+            None => asked,
+        }
+    }
+
+    /// Puts the guest's own filter of system calls in the place of the host's, if the policy
+    /// says so.
+    fn take_filter(self, spec: &mut Spec) -> Result<(), CreateError> {
+        let declared = self.claim.declared();
+        let filter = declared.and_then(|(document, container)| container.filter(&document.pod));
+        let Some((filter, linux)) = filter.zip(spec.linux_mut().as_mut()) else {
+            return Ok(());
+        };
+        let filter = serde_json::from_value(filter).map_err(WorkloadError::Json)?;
+        linux.set_seccomp(Some(filter));
+        Ok(())
     }
 }
 
@@ -83,13 +113,18 @@ impl Containers {
     /// [`CreateError`]; nothing of the container is left then.
     pub async fn create(&self, permit: Permit<CreateContainer>) -> Result<(), CreateError> {
         let grants = Arc::clone(permit.grants());
-        let request = permit.into_request();
+        let (request, claim) = permit.into_parts();
         let mut reservation = self.reserve(&request.container)?;
         let id = request.container.clone();
         let mut parts = Parts::default();
-        match self.build(request, &grants, &mut parts).await {
+        let judge = Judge {
+            grants: &grants,
+            claim: &claim,
+        };
+        match self.build(request, judge, &mut parts).await {
             Ok(mut container) => {
                 container.parts = parts.into();
+                container.place = claim.commit();
                 lock(&self.table).insert(id.clone(), Some(Arc::new(container)));
                 reservation.taken = true;
                 info!(container.id = %id, "container created");
@@ -105,9 +140,10 @@ impl Containers {
     async fn build(
         &self,
         request: CreateContainer,
-        grants: &Grants,
+        judge: Judge<'_>,
         parts: &mut Parts,
     ) -> Result<Container, CreateError> {
+        let Judge { grants, claim } = judge;
         let id = request.container;
         let bundle = make_bundle(&id)?;
         let pause = match request.image {
@@ -122,7 +158,8 @@ impl Containers {
             let asked = sysctls.clone();
             blocking(move || sysctls::set(&asked)).await??;
         }
-        self.make_root(&id, request.image, &bundle, parts).await?;
+        let image = judge.image(request.image);
+        self.make_root(&id, image, &bundle, parts).await?;
         let ContainerSpec {
             mut spec,
             mut process,
@@ -132,14 +169,16 @@ impl Containers {
             ..
         } = request.spec;
         let facts = pod_facts(&pod);
+        let user = process.asked_user();
+        judge.take_filter(&mut spec)?;
         let termination = make_termination(&id, &bundle, &mut spec, termination_path)?;
         let (root, mounts) = (bundle.join("rootfs"), spec.clone());
         let volumes = parts.storages.clone();
         let asked = process.clone();
-        let (prepared, covered) = blocking(move || {
+        let (prepared, image, covered) = blocking(move || {
             let inside = open_inside(&root)?;
             let covered = covers::covered(&inside, &mounts, &volumes);
-            prepare_inside(&inside, asked).map(|prepared| (prepared, covered))
+            prepare_inside(&inside, asked).map(|(prepared, image)| (prepared, image, covered))
         })
         .await??;
         let mut marks =
@@ -148,16 +187,17 @@ impl Containers {
         let debugs = matches!(request.processes, ProcessNamespace::Of(_));
         marks.extend(debugs.then(|| granted::SEES_PROCESSES.to_owned()));
         complete_spec(&mut spec, process.process.clone(), join);
-        let told = Told {
-            id: &id,
-            image: parts.root.as_ref().and_then(Root::manifest),
-            sysctls: &sysctls,
-            volumes: &parts.storages,
+        let described = workload(&spec, &sysctls, &parts.storages, &facts)?;
+        claim.judge_process(Finished {
+            workload: &described.workload,
+            environment: process.process.env().as_deref().unwrap_or_default(),
             facts: &facts,
-            marks,
-        };
-        let digests = settle_spec(&self.log, told, &spec).map_err(not_settled)?;
-        let pinned = self.pin(&id, &mut spec, &parts.storages)?;
+            image: &image,
+            user: &user,
+        })?;
+        let manifest = parts.root.as_ref().and_then(Root::manifest);
+        let digests = settle(&self.log, (&id, manifest), described, marks)?;
+        let pinned = self.pin(&id, &mut spec, (&parts.storages, claim))?;
         // Before there is a process in it.
         let cgroup = make_cgroup(&id, &process.process)?;
         let init = self.make_process(&id, &bundle, &spec, grants.vsock).await?;
@@ -186,6 +226,7 @@ impl Containers {
             started: false.into(),
             age: self.serial().into(),
             parts: Default::default(),
+            place: Default::default(),
             id,
         })
     }
@@ -248,19 +289,29 @@ impl Containers {
         &self,
         id: &ContainerId,
         spec: &mut Spec,
-        volumes: &[GuestPath],
+        (volumes, claim): (&[GuestPath], &Claim),
     ) -> Result<Pinned, CreateError> {
         let bundle = paths::bundle(id);
+        let mut refused = None;
         let pinned = Pinned::all(&bundle, spec, &self.storages, |mount, opened| {
             match mount.source() {
                 Some(source) if covers::is_copied(mount, volumes) => {
                     let files = (source.as_path(), opened);
-                    self.host_files.give(&self.log, files, mount.destination())
+                    let given = self.host_files.give(&self.log, files, mount.destination());
+                    let at = mount.destination().to_string_lossy();
+                    let judged = claim.judge_files(&at, &given?.to_string());
+                    judged.map_err(|denied| {
+                        refused = Some(denied);
+                        io::ErrorKind::PermissionDenied.into()
+                    })
                 }
                 _ => Ok(()),
             }
         });
-        let pinned = pinned.map_err(not_pinned)?;
+        let pinned = match refused {
+            Some(denied) => return Err(CreateError::Denied(denied)),
+            None => pinned.map_err(not_pinned)?,
+        };
         write_spec(&bundle, spec).map_err(|source| CreateError::Prepare {
             what: "the spec",
             container: id.clone(),
@@ -315,7 +366,8 @@ impl Containers {
         self: &Arc<Self>,
         permit: Permit<StartContainer>,
     ) -> Result<(), CreateError> {
-        let container = self.find(&permit.into_request().container)?;
+        let (request, claim) = permit.into_parts();
+        let container = self.find(&request.container)?;
         if container.started.swap(true, Ordering::Relaxed) {
             return Err(CreateError::Started(container.id.clone()));
         }
@@ -342,6 +394,7 @@ impl Containers {
                 source,
             }
         })?;
+        let _ = claim.commit();
         container.age.store(self.serial(), Ordering::Relaxed);
         let resident_kib = resident_kib();
         info!(container.id = %container.id, resident_kib, "container started");
@@ -359,7 +412,8 @@ impl Containers {
             if oom.watch(id, cgroup, &init.exit).await.is_err() {
                 warn!(container.id = %id, "lack of memory of container is not watched");
             }
-            init.exit.wait().await;
+            let status = init.exit.wait().await;
+            container.place.ended(status == 0);
             if container.shared_processes {
                 let _ = cgroup.kill();
             }
@@ -436,13 +490,6 @@ fn make_bundle(id: &ContainerId) -> Result<PathBuf, CreateError> {
     Ok(bundle)
 }
 
-fn not_settled(error: SettleError) -> CreateError {
-    match error {
-        SettleError::Log(error) => CreateError::Log(error),
-        SettleError::Workload(error) => CreateError::Workload(error),
-    }
-}
-
 fn not_pinned(error: PinError) -> CreateError {
     CreateError::Source {
         destination: error.destination,
@@ -460,12 +507,15 @@ fn open_inside(root: &Path) -> Result<Inside, CreateError> {
 }
 
 /// Makes the working directory, as other runtimes do, and finds out who the user is.
-fn prepare_inside(inside: &Inside, asked: ProcessSpec) -> Result<SpecProcess, CreateError> {
+fn prepare_inside(
+    inside: &Inside,
+    asked: ProcessSpec,
+) -> Result<(SpecProcess, OfImage), CreateError> {
     let mut process = asked.process;
     if inside.make_directories(process.cwd()).is_err() {
         // The library reports it with the path if the process really cannot start there.
         warn!("working directory not made");
     }
-    user::settle(inside, &asked.user_name, &mut process)?;
-    Ok(process)
+    let image = user::settle(inside, &asked.user_name, &mut process)?;
+    Ok((process, image))
 }

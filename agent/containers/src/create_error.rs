@@ -5,6 +5,7 @@ use std::{io, path::PathBuf};
 use agent_measured::NoteError;
 use agent_protocol::id::ContainerId;
 use agent_workload::WorkloadError;
+use policy_engine::Denied;
 use thiserror::Error;
 
 use crate::{
@@ -90,6 +91,9 @@ pub enum CreateError {
         #[source]
         source: JobError,
     },
+    /// The policy does not allow what it is.
+    #[error(transparent)]
+    Denied(#[from] Denied),
     /// A worker of the agent failed.
     #[error("a worker thread of the agent failed")]
     Worker(#[source] tokio::task::JoinError),

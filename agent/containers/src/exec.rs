@@ -141,7 +141,7 @@ impl Containers {
                     file: "root directory",
                     source,
                 })?;
-                user::settle(&inside, &name, &mut process).map(|()| process)
+                user::settle(&inside, &name, &mut process).map(|_| process)
             });
             process = resolved
                 .await

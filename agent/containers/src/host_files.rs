@@ -32,7 +32,7 @@ pub(crate) struct HostFiles(Mutex<BTreeMap<PathBuf, Vec<PathBuf>>>);
 
 impl HostFiles {
     /// Measures what a container is about to see at a destination. From then on changes
-    /// below the source are measured too.
+    /// below the source are measured too. Returns the digest.
     ///
     /// # Errors
     ///
@@ -42,7 +42,7 @@ impl HostFiles {
         log: &Measured,
         (source, opened): (&Path, &OwnedFd),
         destination: &Path,
-    ) -> io::Result<()> {
+    ) -> io::Result<Sha256Digest> {
         let (at, digest) = (destination.display().to_string(), digest(opened)?);
         let identity = Sha256Digest::of(&[b"files\n", at.as_bytes(), b"\n", &digest.0]);
         log.note_counted(identity, |count| FilesEntry { at, digest, count })
@@ -52,7 +52,7 @@ impl HostFiles {
         if !destinations.iter().any(|known| known == destination) {
             destinations.push(destination.to_owned());
         }
-        Ok(())
+        Ok(digest)
     }
 
     /// Forgets what a container had that is gone.

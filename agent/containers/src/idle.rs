@@ -54,6 +54,7 @@ impl Containers {
                 rights: Sha256Digest::ZERO,
                 settings: Sha256Digest::ZERO,
             },
+            place: Default::default(),
             facts: PodFacts::default(),
             defaults: ProcessSpec {
                 process: oci_spec::runtime::Process::default(),

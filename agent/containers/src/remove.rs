@@ -42,11 +42,13 @@ impl Containers {
     ///
     /// When it is not there, or when its processes do not end; it stays then.
     pub async fn remove(&self, permit: Permit<RemoveContainer>) -> Result<(), RemoveError> {
-        let request = permit.into_request();
+        let (request, claim) = permit.into_parts();
         let wait = request
             .timeout
             .map_or(END_TIME_MAX, |timeout| timeout.min(END_TIME_MAX));
-        self.end(&request.container, wait).await
+        self.end(&request.container, wait).await?;
+        let _ = claim.commit();
+        Ok(())
     }
 
     /// Ends all containers, in the reverse order of their start.

@@ -11,59 +11,29 @@ use agent_evidence::{
     log::{ContainerDigests, ContainerEntry, ExecDigests},
 };
 use agent_measured::{Measured, NoteError};
-use agent_protocol::{id::ContainerId, path::GuestPath};
-use agent_requests::Sysctl;
-use agent_workload::{Described, WorkloadError, bounded, workload};
+use agent_protocol::id::ContainerId;
+use agent_workload::{Described, bounded};
 use oci_spec::runtime::{
     Capabilities, LinuxCapabilities, LinuxNamespace, LinuxNamespaceType, Process as SpecProcess,
     Spec,
 };
-use policy_engine::environment::PodFacts;
 
 use crate::namespaces;
 
-/// Why a spec is not in force.
-#[derive(Debug)]
-pub(crate) enum SettleError {
-    /// It cannot be measured.
-    Log(NoteError),
-    /// It cannot be told in the log.
-    Workload(WorkloadError),
-}
-
-/// What the log says of a container beside its spec.
-pub(super) struct Told<'a> {
-    /// Its id.
-    pub(super) id: &'a ContainerId,
-    /// The digest of its image's manifest.
-    pub(super) image: Option<&'a str>,
-    /// The settings that it asks for.
-    pub(super) sysctls: &'a [Sysctl],
-    /// The volumes that it has.
-    pub(super) volumes: &'a [GuestPath],
-    /// What the pod is called.
-    pub(super) facts: &'a PodFacts,
-    /// What was let pass.
-    pub(super) marks: Vec<String>,
-}
-
-/// Measures the spec. Returns the digests.
-pub(super) fn settle_spec(
+/// Measures what a container is, with what was let pass. Returns its digests.
+///
+/// # Errors
+///
+/// When it cannot be measured.
+pub(super) fn settle(
     log: &Measured,
-    told: Told<'_>,
-    spec: &Spec,
-) -> Result<ContainerDigests, SettleError> {
-    let Told {
-        id,
-        image,
-        sysctls,
-        volumes,
-        facts,
-        marks,
-    } = told;
+    (id, image): (&ContainerId, Option<&str>),
+    described: Described,
+    marks: Vec<String>,
+) -> Result<ContainerDigests, NoteError> {
     let Described {
         digests, chosen, ..
-    } = workload(spec, sysctls, volumes, facts).map_err(SettleError::Workload)?;
+    } = described;
     let marks = bounded(marks);
     let entry = |count| ContainerEntry {
         container: id.to_string(),
@@ -73,8 +43,7 @@ pub(super) fn settle_spec(
         chosen,
         count,
     };
-    log.note_counted(container_identity(image, &digests, &marks), entry)
-        .map_err(SettleError::Log)?;
+    log.note_counted(container_identity(image, &digests, &marks), entry)?;
     Ok(digests)
 }
 
@@ -198,7 +167,9 @@ pub(super) fn write_private(path: &Path, text: &[u8]) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use agent_workload::workload;
     use oci_spec::runtime::Capability;
+    use policy_engine::environment::PodFacts;
 
     use super::*;
 
@@ -260,15 +231,8 @@ mod tests {
         spec.set_process(Some(process));
         let log = Measured::default();
         let id = ContainerId::parse("no-such-container").unwrap();
-        let told = Told {
-            id: &id,
-            image: None,
-            sysctls: &[],
-            volumes: &[],
-            facts: &PodFacts::default(),
-            marks: Vec::new(),
-        };
-        settle_spec(&log, told, &spec).unwrap();
+        let described = workload(&spec, &[], &[], &PodFacts::default()).unwrap();
+        settle(&log, (&id, None), described, Vec::new()).unwrap();
         let events = log.so_far();
         assert_eq!(events.events().len(), 1);
         assert!(!format!("{events:?}").contains("PLANTED"));

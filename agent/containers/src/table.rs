@@ -25,7 +25,7 @@ use agent_requests::{
     ContainerRequest, GetDiagnosticData, ProcessRequest, ProcessSpec, ResumeContainer,
     StatsContainer, UpdateContainer,
 };
-use policy_engine::{Permit, environment::PodFacts};
+use policy_engine::{Permit, Place, environment::PodFacts};
 use thiserror::Error;
 
 use crate::{
@@ -62,6 +62,8 @@ pub struct Container {
     /// made until then.
     pub(crate) age: AtomicU64,
     pub(crate) parts: Mutex<Parts>,
+    /// Its place in what the policy knows of the pod.
+    pub(crate) place: Place,
 }
 
 /// All containers of the pod, and what they share.

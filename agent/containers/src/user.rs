@@ -9,6 +9,7 @@
 use std::{collections::BTreeSet, io, path::Path};
 
 use oci_spec::runtime::Process as SpecProcess;
+use policy_engine::OfImage;
 use thiserror::Error;
 
 use crate::inside::Inside;
@@ -36,7 +37,7 @@ pub enum UserError {
 }
 
 /// Puts the numbers of a user of the image into a process, and the user's home unless the
-/// process has one.
+/// process has one. Returns what the image says of the user.
 ///
 /// # Errors
 ///
@@ -45,23 +46,19 @@ pub(crate) fn settle(
     inside: &Inside,
     asked: &str,
     process: &mut SpecProcess,
-) -> Result<(), UserError> {
-    let needs_home = !has_home(process);
-    if asked.is_empty() && !needs_home {
-        return Ok(());
-    }
+) -> Result<OfImage, UserError> {
     let database = Database::read(inside);
     if !asked.is_empty() {
         let found = database.find(asked, process)?;
         process.set_user(found);
     }
-    if needs_home {
-        let home = database.home(process.user().uid());
+    let image = database.of(process.user().uid());
+    if let (false, Some(home)) = (has_home(process), &image.home) {
         let mut environment = process.env().clone().unwrap_or_default();
         environment.push(format!("{HOME}{home}"));
         process.set_env(Some(environment));
     }
-    Ok(())
+    Ok(image)
 }
 
 /// Gives a process what another one was given for the same words, so that what the container
@@ -218,10 +215,15 @@ impl Database {
             .collect()
     }
 
-    fn home(&self, uid: u32) -> &str {
+    fn of(&self, uid: u32) -> OfImage {
         let entry = self.entries().find(|entry| entry.uid == uid);
-        let home = entry.map_or("", |entry| entry.home);
-        if home.is_empty() { "/" } else { home }
+        let home = entry.as_ref().map_or("", |entry| entry.home);
+        let home = if home.is_empty() { "/" } else { home };
+        let groups = entry.map(|entry| self.groups_of(entry.name));
+        OfImage {
+            home: Some(home.to_owned()),
+            groups: groups.unwrap_or_default().into_iter().collect(),
+        }
     }
 }
 
@@ -243,7 +245,7 @@ pub(crate) fn fuzz(bytes: &[u8]) {
         let distinct: BTreeSet<_> = groups.iter().collect();
         assert_eq!(distinct.len(), groups.len());
         assert_eq!(groups.first(), Some(&user.gid()));
-        assert!(!database.home(user.uid()).is_empty());
+        assert!(database.of(user.uid()).home.is_some());
     }
 }
 

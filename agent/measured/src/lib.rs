@@ -282,6 +282,7 @@ mod tests {
         let log = Measured::with(Some(Arc::clone(&pcr) as Arc<dyn Register>));
         let denial = |count| DenialEntry {
             rule: "X".to_owned(),
+            code: None,
             count,
         };
         log.note(denial(1)).unwrap();
@@ -298,6 +299,7 @@ mod tests {
         let log = Measured::default();
         let denial = |count| DenialEntry {
             rule: "X".to_owned(),
+            code: None,
             count,
         };
         log.note(denial(1)).unwrap();
@@ -369,6 +371,7 @@ mod tests {
         }
         log.note(DenialEntry {
             rule: "X".to_owned(),
+            code: None,
             count: 1,
         })
         .unwrap();

@@ -6,6 +6,7 @@ use agent_protocol::{
     id::ContainerId,
     rpc::{agent, oci},
 };
+use policy_engine::{Asked, AskedContainer, AskedProcesses};
 
 use crate::{
     capabilities::Processes,
@@ -158,6 +159,36 @@ fn root_and_volumes(
     Ok((image.ok_or(Unsupported::NoImage)?, volumes))
 }
 
+impl CreateContainer {
+    /// What the policy judges of it before its image is known.
+    fn judged(&self) -> AskedContainer<'_> {
+        let ContainerSpec {
+            sysctls, pod, name, ..
+        } = &self.spec;
+        AskedContainer {
+            id: self.container.as_str(),
+            name,
+            pod_name: &pod.name,
+            namespace: &pod.namespace,
+            uid: &pod.uid,
+            image: match &self.image {
+                ImagePull::Pause => None,
+                ImagePull::Reference(image) => Some(image),
+            },
+            sysctls: sysctls
+                .iter()
+                .map(|one| (one.key.as_str(), one.value.as_str()))
+                .collect(),
+            volumes: self.volumes.iter().map(VolumeStorage::judged).collect(),
+            processes: match &self.processes {
+                ProcessNamespace::Own => AskedProcesses::Own,
+                ProcessNamespace::Pod => AskedProcesses::Pod,
+                ProcessNamespace::Of(id) => AskedProcesses::Of(id.as_str()),
+            },
+        }
+    }
+}
+
 impl Parse for UpdateContainer {
     type Message = agent::UpdateContainerRequest;
 
@@ -224,13 +255,13 @@ container_requests! {
 }
 
 rule! {
-    CreateContainer => "CreateContainerRequest",
-    StartContainer => "StartContainerRequest",
-    RemoveContainer => "RemoveContainerRequest",
-    UpdateContainer => "UpdateContainerRequest",
-    StatsContainer => "StatsContainerRequest",
-    PauseContainer => "PauseContainerRequest",
-    ResumeContainer => "ResumeContainerRequest",
+    CreateContainer => "CreateContainerRequest", |asked| Asked::Container(Box::new(asked.judged()));
+    StartContainer => "StartContainerRequest", |asked| Asked::Start(asked.container.as_str());
+    RemoveContainer => "RemoveContainerRequest", |asked| Asked::Remove(asked.container.as_str());
+    UpdateContainer => "UpdateContainerRequest", |asked| Asked::Of(asked.container.as_str());
+    StatsContainer => "StatsContainerRequest", |asked| Asked::Of(asked.container.as_str());
+    PauseContainer => "PauseContainerRequest", |asked| Asked::Of(asked.container.as_str());
+    ResumeContainer => "ResumeContainerRequest", |asked| Asked::Of(asked.container.as_str());
 }
 
 #[cfg(test)]

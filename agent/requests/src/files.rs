@@ -1,6 +1,7 @@
 //! Requests about files of the guest.
 
 use agent_protocol::{id::ContainerId, limits::PATH_BYTES_MAX, path::GuestPath, rpc::agent};
+use policy_engine::Asked;
 
 use crate::{
     error::RequestError,
@@ -180,9 +181,9 @@ impl Parse for GetVolumeStats {
 }
 
 rule! {
-    CopyFile => "CopyFileRequest",
-    GetDiagnosticData => "GetDiagnosticDataRequest",
-    GetVolumeStats => "VolumeStatsRequest",
+    CopyFile => "CopyFileRequest", |asked| Asked::File { path: asked.path.below(SHARED_ROOT).unwrap_or_default(), is_link: matches!(asked.kind, FileKind::Symlink { .. }) };
+    GetDiagnosticData => "GetDiagnosticDataRequest", |asked| Asked::Of(asked.container.as_str());
+    GetVolumeStats => "VolumeStatsRequest";
 }
 
 #[cfg(test)]

@@ -3,6 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use agent_protocol::rpc::{agent, types};
+use policy_engine::Asked;
 
 use crate::{
     error::RequestError,
@@ -212,6 +213,24 @@ impl Parse for UpdateInterface {
     }
 }
 
+fn routes(all: &[Route]) -> Asked<'_> {
+    let addresses = all.iter().flat_map(|route| {
+        let destination = route.destination.map(|one| one.ip);
+        [destination, route.gateway, route.source]
+    });
+    Asked::Network {
+        devices: all.iter().map(|route| route.device.as_str()).collect(),
+        addresses: addresses.flatten().collect(),
+    }
+}
+
+fn neighbors(all: &[Neighbor]) -> Asked<'_> {
+    Asked::Network {
+        devices: all.iter().map(|one| one.device.as_str()).collect(),
+        addresses: all.iter().map(|one| one.ip).collect(),
+    }
+}
+
 impl Parse for UpdateRoutes {
     type Message = agent::UpdateRoutesRequest;
 
@@ -313,11 +332,11 @@ impl Parse for ListRoutes {
 }
 
 rule! {
-    UpdateInterface => "UpdateInterfaceRequest",
-    UpdateRoutes => "UpdateRoutesRequest",
-    AddArpNeighbors => "AddARPNeighborsRequest",
-    ListInterfaces => "ListInterfacesRequest",
-    ListRoutes => "ListRoutesRequest",
+    UpdateInterface => "UpdateInterfaceRequest", |asked| Asked::Interface { name: &asked.0.name, addresses: asked.0.addresses.iter().map(|one| one.ip).collect() };
+    UpdateRoutes => "UpdateRoutesRequest", |asked| routes(&asked.0);
+    AddArpNeighbors => "AddARPNeighborsRequest", |asked| neighbors(&asked.0);
+    ListInterfaces => "ListInterfacesRequest";
+    ListRoutes => "ListRoutesRequest";
 }
 
 #[cfg(test)]

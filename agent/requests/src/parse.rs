@@ -46,10 +46,16 @@ pub(crate) fn texts(field: &'static str, list: &[String], max: usize) -> Result<
     list.iter().try_for_each(|text| no_zero(field, text))
 }
 
+/// The rule of each request, and what of it is judged beside its kind.
 macro_rules! rule {
-    ($($name:ty => $rule:literal,)*) => {
+    ($($name:ty => $rule:literal $(, |$request:ident| $asked:expr)?;)*) => {
         $(impl policy_engine::Request for $name {
             const RULE: &'static str = $rule;
+
+            $(fn asked(&self) -> policy_engine::Asked<'_> {
+                let $request = self;
+                $asked
+            })?
         })*
     };
 }

@@ -5,6 +5,7 @@ use agent_protocol::{
     limits::STREAM_CHUNK_BYTES_MAX,
     rpc::agent,
 };
+use policy_engine::{Asked, AskedExec};
 
 use crate::{
     capabilities::Processes,
@@ -122,6 +123,22 @@ impl Parse for ExecProcess {
     }
 }
 
+impl ExecProcess {
+    fn judged(&self) -> AskedExec<'_> {
+        let process = &self.process.process;
+        AskedExec {
+            container: self.container.as_str(),
+            args: process.args().as_deref().unwrap_or_default(),
+            environment: process.env().as_deref().unwrap_or_default(),
+            directory: process.cwd().to_str().unwrap_or_default(),
+            terminal: self.process.terminal(),
+            user: self.process.asked_user(),
+            no_new_privileges: process.no_new_privileges().unwrap_or(false),
+            limited: process.rlimits().is_some(),
+        }
+    }
+}
+
 impl Parse for SignalProcess {
     type Message = agent::SignalProcessRequest;
 
@@ -218,13 +235,13 @@ plain_process_requests! {
 }
 
 rule! {
-    ExecProcess => "ExecProcessRequest",
-    SignalProcess => "SignalProcessRequest",
-    WaitProcess => "WaitProcessRequest",
-    WriteStdin => "WriteStreamRequest",
-    ReadStream => "ReadStreamRequest",
-    CloseStdin => "CloseStdinRequest",
-    TtyWinResize => "TtyWinResizeRequest",
+    ExecProcess => "ExecProcessRequest", |asked| Asked::Exec(asked.judged());
+    SignalProcess => "SignalProcessRequest", |asked| Asked::Signal { container: asked.container.as_str(), signal: asked.signal };
+    WaitProcess => "WaitProcessRequest";
+    WriteStdin => "WriteStreamRequest", |asked| Asked::Of(asked.container.as_str());
+    ReadStream => "ReadStreamRequest", |asked| Asked::Of(asked.container.as_str());
+    CloseStdin => "CloseStdinRequest", |asked| Asked::Of(asked.container.as_str());
+    TtyWinResize => "TtyWinResizeRequest", |asked| Asked::Of(asked.container.as_str());
 }
 
 #[cfg(test)]

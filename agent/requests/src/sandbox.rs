@@ -1,6 +1,7 @@
 //! Requests about the pod as a whole.
 
 use agent_protocol::{id::SandboxId, initdata::PolicyText, rpc::agent};
+use policy_engine::Asked;
 
 use crate::{
     error::{RequestError, Unsupported},
@@ -157,12 +158,12 @@ impl Parse for GetGuestDetails {
 }
 
 rule! {
-    CreateSandbox => "CreateSandboxRequest",
-    DestroySandbox => "DestroySandboxRequest",
-    OnlineCpuMem => "OnlineCPUMemRequest",
-    GetOomEvent => "GetOOMEventRequest",
-    SetPolicy => "SetPolicyRequest",
-    GetGuestDetails => "GuestDetailsRequest",
+    CreateSandbox => "CreateSandboxRequest", |asked| Asked::Sandbox { hostname: &asked.hostname, memory: asked.storages.iter().map(|SandboxStorage::Ephemeral(one)| one.judged()).collect() };
+    DestroySandbox => "DestroySandboxRequest", |_asked| Asked::Destroy;
+    OnlineCpuMem => "OnlineCPUMemRequest";
+    GetOomEvent => "GetOOMEventRequest";
+    SetPolicy => "SetPolicyRequest";
+    GetGuestDetails => "GuestDetailsRequest";
 }
 
 #[cfg(test)]

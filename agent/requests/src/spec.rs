@@ -9,7 +9,10 @@ use std::collections::HashMap;
 
 use agent_protocol::{id::ContainerId, path::GuestPath, rpc::oci};
 use oci_spec::runtime::{Capability, Process, Spec};
-use policy_engine::kernel_paths::{self, Administrates};
+use policy_engine::{
+    AskedUser,
+    kernel_paths::{self, Administrates},
+};
 use protobuf::MessageField;
 use serde_json::{Map, Value, json};
 
@@ -44,6 +47,8 @@ pub struct ContainerSpec {
     pub limits: Limits,
     /// What the node says the pod is called.
     pub pod: PodNames,
+    /// What the pod calls the container; empty if the node does not say.
+    pub name: String,
     /// Where in the container its last message is, if it has one.
     pub termination_path: Option<GuestPath>,
 }
@@ -176,12 +181,19 @@ impl ContainerSpec {
             sysctls,
             limits,
             pod: PodNames::of(&spec.Annotations),
+            name: name_of(&spec.Annotations),
             termination_path: spec
                 .Annotations
                 .get(TERMINATION_PATH)
                 .and_then(|path| GuestPath::parse(path).ok()),
         })
     }
+}
+
+fn name_of(annotations: &HashMap<String, String>) -> String {
+    let name = annotations.get("io.kubernetes.cri.container-name");
+    let name = name.filter(|name| name.len() <= NAME_BYTES_MAX);
+    name.cloned().unwrap_or_default()
 }
 
 fn refuse_hooks(hooks: &oci::Hooks) -> Result<(), RequestError> {
@@ -376,6 +388,19 @@ impl ProcessSpec {
             user_name: user.Username,
             terminal_size: side(console.Height).zip(side(console.Width)),
         })
+    }
+
+    /// Who is to run it, as the request says it.
+    #[must_use]
+    pub fn asked_user(&self) -> AskedUser {
+        let user = self.process.user();
+        let groups = user.additional_gids().iter().flatten();
+        AskedUser {
+            uid: user.uid(),
+            gid: user.gid(),
+            groups: groups.copied().collect(),
+            name: self.user_name.clone(),
+        }
     }
 
     fn administrates(&self) -> Administrates {

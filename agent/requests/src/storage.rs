@@ -2,6 +2,7 @@
 
 use agent_documents::parse_json;
 use agent_protocol::{id::ContainerId, path::GuestPath, rpc::agent};
+use policy_engine::AskedVolume;
 
 use crate::{
     error::{RequestError, Unsupported},
@@ -76,6 +77,32 @@ pub struct TmpfsOptions {
 }
 
 /// The drivers that the guest has.
+impl VolumeStorage {
+    /// What the policy judges of it.
+    pub(super) fn judged(&self) -> AskedVolume<'_> {
+        match self {
+            Self::Ephemeral(storage) => storage.judged(),
+            Self::Local(storage) => AskedVolume {
+                path: storage.path.below(SHARED_ROOT).unwrap_or_default(),
+                in_memory: false,
+                size: storage.size,
+                group: storage.group,
+            },
+        }
+    }
+}
+
+impl Ephemeral {
+    pub(super) fn judged(&self) -> AskedVolume<'_> {
+        AskedVolume {
+            path: self.mount_point.below(SANDBOX_ROOT).unwrap_or_default(),
+            in_memory: true,
+            size: self.options.size,
+            group: self.options.group,
+        }
+    }
+}
+
 pub(super) enum Driver {
     Image,
     Ephemeral,

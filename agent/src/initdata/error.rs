@@ -66,6 +66,10 @@ pub(crate) enum TakeError {
     Log(#[from] NoteError),
     #[error("initdata cannot be laid out in the guest")]
     Files(#[source] io::Error),
+    #[error("initdata holds two policies")]
+    TwoPolicies,
+    #[error("the policy in initdata is not of the kind that its entry is named for")]
+    OtherPolicy,
     #[error("the policy in initdata cannot be used")]
     Policy(#[from] PolicyError),
 }

@@ -65,6 +65,7 @@ pub fn find(log: &Arc<Measured>, tpm: Option<&Arc<Tpm<TpmDevice>>>) -> Result<Bo
         Standing::Open { .. } => info!(tee, "no initdata"),
         Standing::Awaiting(_) => warn!(tee, "launch binds what has not come"),
         Standing::Configured => info!(tee, "initdata taken"),
+        Standing::Policy(_) => info!(tee, "policy taken"),
         Standing::Refused(reason) => error!(tee, told = %reason, "every request will be refused"),
     }
     Ok(Boot {

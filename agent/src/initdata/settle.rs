@@ -7,11 +7,14 @@ use agent_evidence::{
     log::{InitdataEntry, PolicyEntry, PolicySource},
 };
 use agent_measured::Measured;
-use agent_protocol::initdata::{Algorithm, Digest, Initdata, POLICY_ENTRY, PolicyText};
+use agent_protocol::initdata::{
+    Algorithm, DOCUMENT_ENTRY, Digest, Initdata, POLICY_ENTRY, PolicyText,
+};
+use policy_engine::Engine;
 
 use super::error::{BoundError, ScanError, TakeError};
 use crate::{
-    judge::{Standing, not_evaluated},
+    judge::{Standing, load},
     told,
 };
 
@@ -63,19 +66,35 @@ fn take(
         digest: digest.to_string(),
         bound: is_bound,
     })?;
-    let policy = document.entries().get(POLICY_ENTRY);
-    let policy = policy.map(|text| PolicyText::parse(text)).transpose()?;
-    if let Some(policy) = &policy {
-        log.note(PolicyEntry {
-            source: PolicySource::Initdata,
-            digest: Sha256Digest(policy.host_data()),
-            bound: is_bound,
-        })?;
-    }
+    let standing = standing(document, is_bound, log)?;
     lay_out(document).map_err(TakeError::Files)?;
-    Ok(match policy {
-        Some(_) => Standing::Refused(not_evaluated()),
-        None => Standing::Configured,
+    Ok(standing)
+}
+
+/// What the policy in initdata, if there is one, leads to; it is measured.
+fn standing(document: &Initdata, bound: bool, log: &Measured) -> Result<Standing, TakeError> {
+    let entry = |name: &str| document.entries().get(name);
+    let (text, is_document) = match (entry(DOCUMENT_ENTRY), entry(POLICY_ENTRY)) {
+        (None, None) => return Ok(Standing::Configured),
+        (Some(_), Some(_)) => return Err(TakeError::TwoPolicies),
+        (Some(text), None) => (text, true),
+        (None, Some(text)) => (text, false),
+    };
+    // Neither is taken for the other.
+    if is_document != text.starts_with('{') {
+        return Err(TakeError::OtherPolicy);
+    }
+    let text = PolicyText::parse(text)?;
+    let loaded = load(text.as_str());
+    log.note(PolicyEntry {
+        source: PolicySource::Initdata,
+        digest: Sha256Digest(text.host_data()),
+        bound,
+        version: loaded.as_ref().ok().and_then(Engine::version),
+    })?;
+    Ok(match loaded {
+        Ok(_) => Standing::Policy(text),
+        Err(why) => Standing::Refused(why),
     })
 }
 
@@ -282,7 +301,7 @@ mod tests {
     fn a_policy_in_initdata_is_measured_and_closes_the_guest() {
         let (standing, entries, laid_out) =
             settled(Ok(Bound::Nothing), Ok(Some(document("policy.rego"))));
-        assert_eq!(reason(standing), not_evaluated().to_string());
+        assert!(reason(standing).contains("policy is in Rego"));
         assert!(matches!(
             &entries[..],
             [
@@ -294,6 +313,44 @@ mod tests {
             ]
         ));
         assert!(laid_out);
+    }
+
+    fn with(entries: &[(&str, &str)]) -> Initdata {
+        let entries = entries
+            .iter()
+            .map(|&(name, text)| (name.to_owned(), text.to_owned()));
+        write(Algorithm::Sha256, &entries.collect()).unwrap()
+    }
+
+    #[test]
+    fn a_policy_document_in_initdata_is_in_force_and_two_policies_are_none() {
+        let rules = policy_engine::rules_digest_hex();
+        let text = format!(r#"{{"containers":[],"rules":["{rules}"],"version":2}}"#);
+        let of = |entries: &[(&str, &str)]| settled(Ok(Bound::Nothing), Ok(Some(with(entries))));
+        let (standing, entries, _) = of(&[("policy.json", &text)]);
+        assert_eq!(
+            standing,
+            Standing::Policy(PolicyText::parse(&text).unwrap())
+        );
+        assert!(matches!(
+            &entries[..],
+            [
+                Entry::Initdata(_),
+                Entry::Policy(PolicyEntry {
+                    version: Some(2),
+                    ..
+                })
+            ]
+        ));
+        let rego = "package agent_policy\n";
+        let (standing, ..) = of(&[("policy.json", &text), ("policy.rego", rego)]);
+        assert!(reason(standing).contains("two policies"));
+        for (name, text) in [("policy.json", rego), ("policy.rego", text.as_str())] {
+            let (standing, ..) = of(&[(name, text)]);
+            assert!(reason(standing).contains("begin with a brace"), "{name}");
+        }
+        let (standing, ..) = of(&[("policy.json", &text.replace(&rules, &"ab".repeat(32)))]);
+        assert!(reason(standing).contains("other rules"));
     }
 
     #[test]

@@ -150,6 +150,7 @@ mod tests {
         let log = Arc::new(Measured::default());
         log.note(DenialEntry {
             rule: "X".to_owned(),
+            code: None,
             count: 1,
         })
         .unwrap();

@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 
-use agent_containers::{Containers, OomEvents, Output};
+use agent_containers::{Containers, CreateError, OomEvents, Output};
 use agent_protocol::rpc::{
     agent as wire, agent_ttrpc::AgentService, csi, empty::Empty, health, health_ttrpc, types,
 };
@@ -195,7 +195,11 @@ agent_service! {
         let permit = guest.permit::<request::CreateContainer>(message)?;
         guest.sandbox.in_use()?;
         let containers = Arc::clone(&guest.containers);
-        detached(async move { containers.create(permit).await }).await?;
+        let created = detached(async move { containers.create(permit).await }).await;
+        if let Err(CallError::Create(CreateError::Denied(denied))) = &created {
+            guest.judge.note(denied);
+        }
+        created?;
         Ok(Empty::new())
     }
 

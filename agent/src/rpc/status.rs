@@ -76,7 +76,7 @@ fn code(error: &CallError) -> Code {
     match error {
         CallError::Request(RequestError::Unsupported(_)) => Code::FAILED_PRECONDITION,
         CallError::Request(_) => Code::INVALID_ARGUMENT,
-        CallError::Denied(_) => Code::PERMISSION_DENIED,
+        CallError::Denied(_) | CallError::Create(CreateError::Denied(_)) => Code::PERMISSION_DENIED,
         CallError::Policy(SetPolicyError::TooLate | SetPolicyError::Digest { .. }) => {
             Code::PERMISSION_DENIED
         }
@@ -126,7 +126,7 @@ pub(super) fn to_wire(call: &'static str, error: &CallError) -> ttrpc::Error {
 fn told(error: &CallError) -> Told {
     match error {
         CallError::Request(error) => told::request(error),
-        CallError::Denied(denied) => denial(denied),
+        CallError::Denied(denied) => told::denial(denied),
         CallError::Policy(error) => set_policy(error),
         CallError::Lookup(error) => told::lookup(error),
         CallError::Create(error) => told::create(error),
@@ -143,16 +143,6 @@ fn told(error: &CallError) -> Told {
         }
         CallError::Lost => Told::new("the agent lost the work of this call"),
     }
-}
-
-fn denial(denied: &Denied) -> Told {
-    let text = match denied.reason {
-        Some(_) => "{rule} is blocked by policy: {reason}",
-        None => "{rule} is blocked by policy",
-    };
-    Told::new(text)
-        .with(Field::rule(denied.rule))
-        .with(Field::reason(denied))
 }
 
 fn set_policy(error: &SetPolicyError) -> Told {

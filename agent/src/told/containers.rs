@@ -71,6 +71,7 @@ pub(crate) fn create(error: &CreateError) -> Told {
             .with(Field::step(action))
             .with(Field::container(container))
             .because(job(source, executable)),
+        CreateError::Denied(denied) => crate::told::denial(denied),
         CreateError::Worker(_) => Told::new("a worker thread of the agent failed"),
     }
 }

@@ -132,8 +132,6 @@ fields! {
     what: &'static str;
     /// A call of the protocol.
     call: &'static str;
-    /// A rule of the policy.
-    rule: &'static str;
     /// A path that the host sent.
     path: &GuestPath;
     /// A path, name or type that the host sent.
@@ -161,11 +159,12 @@ impl Field {
         Self::kernel(errno(error))
     }
 
-    /// Why a guest allows nothing; the judge was given it as what may be told.
-    pub(crate) fn reason(denied: &Denied) -> Self {
+    /// What the policy does not allow. A denial holds nothing that may not be told, and it is
+    /// bounded.
+    pub(crate) fn denied(denied: &Denied) -> Self {
         Self {
-            name: "reason",
-            value: denied.reason.as_deref().unwrap_or_default().to_owned(),
+            name: "denied",
+            value: denied.to_string(),
         }
     }
 }

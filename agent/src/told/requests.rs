@@ -1,12 +1,40 @@
 //! Messages that are no requests, and what the guest does not offer: all of it is the
 //! host's own, so it may hear which part is meant.
 
+use agent_evidence::Sha256Digest;
 use agent_requests::{RequestError, Unsupported};
+use policy_engine::{Denied, LoadError, document::DocumentError, rules_digest};
 
 use crate::told::{
     field::{Field, FromHost},
     text::Told,
 };
+
+/// A request that the policy does not allow.
+pub(crate) fn denial(denied: &Denied) -> Told {
+    Told::new("{denied}").with(Field::denied(denied))
+}
+
+/// A policy document that cannot be in force.
+pub(crate) fn document(error: &LoadError) -> Told {
+    Told::new(match error {
+        LoadError::Rules(_) => {
+            let text = "the policy document was written for other rules than this guest's, whose \
+                        digest is {policy}: generate it again for this guest image";
+            return Told::new(text).with(Field::policy(Sha256Digest(rules_digest())));
+        }
+        LoadError::Document(DocumentError::TooLong) => "the policy document is too long",
+        LoadError::Document(DocumentError::Containers) => {
+            "the policy document has too many containers"
+        }
+        LoadError::Document(DocumentError::SameName(_)) => {
+            "the policy document has two containers with one name"
+        }
+        LoadError::Document(DocumentError::Form(_) | DocumentError::Member(_)) => {
+            "the policy document is not of the form that this guest knows"
+        }
+    })
+}
 
 /// A message that is no request.
 pub(crate) fn request(error: &RequestError) -> Told {

@@ -72,14 +72,14 @@ fn boots() -> [Boot; 5] {
             name: "a policy in initdata closes the guest",
             disks: vec![disk("policy.rego")],
             policy: None,
-            refused: Some("does not evaluate policies"),
+            refused: Some("policy is in Rego"),
             told: "every request will be refused",
         },
         Boot {
             name: "a policy that is set first closes the guest",
             disks: Vec::new(),
             policy: Some(true),
-            refused: Some("does not evaluate policies"),
+            refused: Some("policy is in Rego"),
             told: "policy taken",
         },
     ]

@@ -15,6 +15,7 @@ mod disk_cases;
 mod host;
 mod initdata;
 mod limit_cases;
+mod policy;
 mod process_cases;
 mod registry;
 mod stream_cases;
@@ -121,6 +122,13 @@ fn with_bed(test: fn(&Bed)) {
 #[test]
 fn the_guest_stands_by_the_initdata_it_was_given() {
     with_bed(|bed| initdata::boot_each(&bed.tools, &bed.image, bed.folder.path()));
+}
+
+#[test]
+fn the_guest_runs_what_its_policy_document_says_and_nothing_else() {
+    with_bed(|bed| {
+        policy::judges_every_request(&bed.tools, &bed.registry, &bed.image, bed.folder.path());
+    });
 }
 
 #[test]

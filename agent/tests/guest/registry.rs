@@ -75,6 +75,14 @@ impl Registry {
         format!("10.0.2.2:{}/busybox:1", self.port)
     }
 
+    /// An image by the digest of its manifest.
+    pub(crate) fn pinned(&self, name: &str) -> String {
+        let link =
+            format!("data/docker/registry/v2/repositories/{name}/_manifests/tags/1/current/link");
+        let digest = fs::read_to_string(self.folder.join(link)).unwrap();
+        format!("10.0.2.2:{}/{name}@{}", self.port, digest.trim())
+    }
+
     /// Pushes one more image: the same programs beside so many bytes that compress badly.
     pub(crate) fn push(&self, tools: &Tools, name: &str, ballast_bytes: u64) {
         let layout = self.folder.join(format!("{name}-layout"));

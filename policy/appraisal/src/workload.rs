@@ -315,6 +315,7 @@ mod tests {
     fn run() -> Vec<Entry> {
         let denial = DenialEntry {
             rule: "X".to_owned(),
+            code: None,
             count: 1,
         };
         vec![

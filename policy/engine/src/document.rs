@@ -283,6 +283,9 @@ pub struct Mount {
     /// Nothing can be written to it.
     #[serde(default, skip_serializing_if = "is_default")]
     pub read_only: bool,
+    /// `mountPropagation`, as an option of the mount: `rslave` or `rshared`.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub propagation: Option<String>,
     /// A `VOLUME` of the image, which the node makes.
     #[serde(default, skip_serializing_if = "is_default")]
     pub of_image: bool,

@@ -157,3 +157,7 @@ fn judge_by<R: Request>(
     drop(state);
     Ok(what.map_or_else(Claim::default, |what| Claim::of(policy, what)))
 }
+
+#[cfg(test)]
+#[path = "engine_tests.rs"]
+mod tests;

@@ -278,7 +278,9 @@ fn named(mount: &Mount, pod: &Pod, facts: &PodFacts) -> NormalMount {
         None => HOST_FILES.to_owned(),
         Some(volume) => volume_of(volume, pod, facts),
     };
-    normal(&mount.at, &what, mount.read_only)
+    let mut normal = normal(&mount.at, &what, mount.read_only);
+    normal.options.extend(mount.propagation.clone());
+    normal
 }
 
 /// The normal form of a volume, or of a part of it. Of its parts, those count as the pod's own

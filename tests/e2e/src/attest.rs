@@ -85,11 +85,8 @@ pub fn what_the_guest_cannot_take_is_named(stage: &'static Stage) -> Result<()> 
         ),
         (&[(ANNOTATION, "YWJj")], "gzip"),
         (&both, "the launch can bind one of them"),
-        (&[(ANNOTATION, &with_policy)], "does not evaluate policies"),
-        (
-            &[(POLICY_ANNOTATION, &policy)],
-            "does not evaluate policies",
-        ),
+        (&[(ANNOTATION, &with_policy)], "policy is in Rego"),
+        (&[(POLICY_ANNOTATION, &policy)], "policy is in Rego"),
     ] {
         match pod(stage, annotations) {
             Ok(_) => bail!("a pod runs that should fail with {words:?}"),

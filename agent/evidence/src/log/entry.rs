@@ -135,6 +135,9 @@ pub struct PolicyEntry {
     pub digest: Sha256Digest,
     /// Whether the hardware's report binds it.
     pub bound: bool,
+    /// The owner's count of releases of it, if it is a policy document.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub version: Option<u64>,
 }
 
 /// An image that was pulled and verified.
@@ -243,6 +246,9 @@ pub struct ChangeEntry {
 pub struct DenialEntry {
     /// The rule that did not allow it.
     pub rule: String,
+    /// What was wrong, as `docs/denials.md` calls it, if a policy document said so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub code: Option<String>,
     /// How often it has refused so far.
     pub count: u64,
 }
@@ -285,10 +291,12 @@ mod tests {
                 source: PolicySource::Request,
                 digest: Sha256Digest([3; 32]),
                 bound: true,
+                version: Some(3),
             }
             .into(),
             DenialEntry {
                 rule: "ExecProcessRequest".to_owned(),
+                code: Some("EXEC_NOT_DECLARED".to_owned()),
                 count: 4,
             }
             .into(),

@@ -37,6 +37,8 @@ pub const DOCUMENT_FILE: &str = "initdata.toml";
 
 /// The entry that holds the policy for the guest's agent.
 pub const POLICY_ENTRY: &str = "policy.rego";
+/// Name of the entry with a policy document.
+pub const DOCUMENT_ENTRY: &str = "policy.json";
 
 /// Size of the field that binds initdata to a SEV-SNP launch, in bytes.
 pub const HOST_DATA_BYTES: usize = 32;

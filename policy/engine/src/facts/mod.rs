@@ -36,7 +36,14 @@ pub(crate) fn decide(rule: &str, facts: Facts) -> Fact {
     if rules::allows(rule, &hold) {
         return Ok(());
     }
-    let wrong = facts.into_iter().find_map(|(_, fact)| fact.err());
+    // Of what does not hold, the rule may need only a part.
+    let all: Vec<&str> = facts.iter().map(|(name, _)| *name).collect();
+    let needed = |fact: &str| {
+        let others: Vec<&str> = all.iter().copied().filter(|name| *name != fact).collect();
+        !rules::allows(rule, &others)
+    };
+    let wrong = facts.into_iter().filter(|(name, _)| needed(name));
+    let wrong = wrong.filter_map(|(_, fact)| fact.err()).next();
     Err(wrong.unwrap_or_else(|| Finding::of(Code::NotAllowed)))
 }
 

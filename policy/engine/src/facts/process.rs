@@ -1,5 +1,7 @@
 //! The process of a container, when its image has said who its user is.
 
+use std::collections::BTreeSet;
+
 use serde_json::{Value, json};
 
 use super::{
@@ -44,11 +46,8 @@ pub(crate) fn of_process(
             "environment",
             environment(container, finished.environment, &known),
         ),
-        ("user", user(&expected, workload)),
-        (
-            "capabilities",
-            same(Part::Rights, "process.capabilities", Code::Capabilities),
-        ),
+        ("user", user(container, &expected, &finished)),
+        ("capabilities", capabilities(container, &expected, workload)),
         (
             "new_privileges",
             same(Part::Rights, "process.noNewPrivileges", Code::NewPrivileges),
@@ -95,15 +94,58 @@ fn arguments(container: &Container, workload: &Workload) -> Fact {
     Err(Finding::at(Code::Arguments, &["args", &place]))
 }
 
-fn user(expected: &Workload, found: &Workload) -> Fact {
-    let rights = Part::Rights;
-    let at = |field: &str, code, member: &str| {
-        same(expected, found, (rights, field), code)
-            .map_err(|_| Finding::at(code, &["user", member]))
+/// The user and the first group are the document's. Its further groups are all there, and others
+/// only if the image gives them to the user: a node that does not know the image cannot ask for
+/// those.
+fn user(container: &Container, expected: &Workload, finished: &Finished<'_>) -> Fact {
+    let at = |field: &str, member: &str| {
+        let same = same(
+            expected,
+            finished.workload,
+            (Part::Rights, field),
+            Code::User,
+        );
+        same.map_err(|_| Finding::at(Code::User, &["user", member]))
     };
-    at("process.user.uid", Code::User, "uid")?;
-    at("process.user.gid", Code::User, "gid")?;
-    at("process.user.additionalGids", Code::Groups, "groups")
+    at("process.user.uid", "uid")?;
+    at("process.user.gid", "gid")?;
+    let found = finished
+        .workload
+        .field(Part::Rights, "process.user.additionalGids");
+    let found: BTreeSet<u32> = found
+        .and_then(|groups| serde_json::from_value(groups.clone()).ok())
+        .unwrap_or_default();
+    let all = container.groups(&finished.image.groups);
+    let right = container.user.groups.is_subset(&found) && found.is_subset(&all);
+    if right {
+        return Ok(());
+    }
+    Err(Finding::at(Code::Groups, &["user", "groups"]))
+}
+
+/// Exactly the document's; of a privileged container no others, because it gets those of the
+/// node's own containerd.
+fn capabilities(container: &Container, expected: &Workload, workload: &Workload) -> Fact {
+    let field = "process.capabilities";
+    if !container.rights.privileged {
+        return same(
+            expected,
+            workload,
+            (Part::Rights, field),
+            Code::Capabilities,
+        );
+    }
+    let sets = |of: &Workload| {
+        let sets = of.field(Part::Rights, field).and_then(Value::as_object);
+        sets.cloned().unwrap_or_default()
+    };
+    let most = sets(expected);
+    let within = |(name, held): (String, Value)| {
+        let most = most.get(&name).and_then(Value::as_array);
+        let held = held.as_array().into_iter().flatten();
+        most.is_some_and(|most| held.into_iter().all(|one| most.contains(one)))
+    };
+    holds(sets(workload).into_iter().all(within), Code::Capabilities)
 }
 
 fn seccomp(container: &Container, expected: &Workload, workload: &Workload) -> Fact {
