@@ -24,6 +24,7 @@ mod facts;
 mod grants;
 pub mod kernel_paths;
 mod pod;
+pub mod rego;
 mod rules;
 pub mod seccomp;
 pub mod workload;

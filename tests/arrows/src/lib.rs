@@ -49,6 +49,7 @@ pub const ALLOWED: &[(&str, &[&str])] = &[
     ),
     ("policy/run", &["agent/documents"]),
     ("agent/documents", &[]),
+    ("agent/evaluator", &["policy/engine"]),
     ("agent/evidence", &["agent/documents"]),
     ("agent/image/registry", &["agent/documents"]),
     (
@@ -108,6 +109,7 @@ pub const ALLOWED: &[(&str, &[&str])] = &[
             "agent/protocol",
             "policy/engine",
             "agent/containers",
+            "agent/evaluator",
             "agent/evidence",
             "agent/image",
             "agent/image/registry",

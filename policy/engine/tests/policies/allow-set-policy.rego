@@ -1,0 +1,5 @@
+# Allows nothing but another policy in its place.
+
+package agent_policy
+
+default SetPolicyRequest := true
