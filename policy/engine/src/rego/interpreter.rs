@@ -7,12 +7,15 @@
 
 use std::{
     num::{NonZeroU32, NonZeroUsize},
-    time::Duration,
+    sync::LazyLock,
+    time::{Duration, Instant},
 };
 
 use regorus::{
     Engine, Value,
-    utils::limits::{ExecutionTimerConfig, LimitError, PolicyLengthConfig},
+    utils::limits::{
+        ExecutionTimerConfig, LimitError, PolicyLengthConfig, TimeSource, set_time_source,
+    },
 };
 
 use super::{
@@ -41,6 +44,8 @@ impl Interpreter {
     ///
     /// [`LoadError`] for what is not Rego, or allows what it denies.
     pub fn load(text: &str) -> Result<Self, LoadError> {
+        // It is set already after the first text.
+        let _ = set_time_source(&Clock);
         let mut engine = Engine::new();
         engine.set_rego_v0(true);
         engine.set_strict_builtin_errors(false);
@@ -73,6 +78,16 @@ impl Interpreter {
             Ok(Some(answer)) if answer == "true" => Err(LoadError::IgnoresFailures),
             _ => Ok(()),
         }
+    }
+}
+
+/// Time since the first question about it.
+struct Clock;
+
+impl TimeSource for Clock {
+    fn now(&self) -> Option<Duration> {
+        static START: LazyLock<Instant> = LazyLock::new(Instant::now);
+        Some(START.elapsed())
     }
 }
 
