@@ -10,6 +10,7 @@ use crate::{
     facts,
     grants::Grants,
     pod::{First, Phase, PodStage, PodState, at},
+    rego,
 };
 
 /// A document in force, and what its pod did so far.
@@ -72,6 +73,8 @@ impl<R> Permit<R> {
 #[derive(Debug, Default)]
 pub struct Claim {
     held: Option<Held>,
+    /// What a Kata-style policy remembers of it; undone when it is dropped.
+    kata: Option<rego::Allowed>,
 }
 
 #[derive(Debug)]
@@ -98,6 +101,14 @@ impl Claim {
         let policy = Arc::clone(policy);
         Self {
             held: Some(Held { policy, what }),
+            kata: None,
+        }
+    }
+
+    pub(crate) fn of_kata(allowed: rego::Allowed) -> Self {
+        Self {
+            held: None,
+            kata: Some(allowed),
         }
     }
 
@@ -162,6 +173,9 @@ impl Claim {
     /// Keeps what the request changed: it was done.
     #[must_use = "a container's place says when it ends"]
     pub fn commit(mut self) -> Place {
+        if let Some(allowed) = self.kata.take() {
+            allowed.commit();
+        }
         let Some(held) = self.held.take() else {
             return Place::default();
         };

@@ -51,6 +51,8 @@ codes! {
     NotAllowed = "REQUEST_NOT_ALLOWED", "no pod with a policy can be asked for this";
     /// Nothing is allowed at all.
     Closed = "GUEST_CLOSED", "the guest allows nothing";
+    /// A Kata-style policy does not allow it.
+    KataPolicy = "KATA_POLICY", "the pod has a Kata-style policy, which says no more: compare the request with its rule";
     /// The sandbox is not in the right state.
     PodState = "POD_STATE", "the pod is not set up yet, is set up already, or was taken down";
     /// The pod has another name, namespace or UID than before or than the policy says.
@@ -238,6 +240,9 @@ impl Denied {
         }
         text.push_str(": ");
         text.push_str(self.finding.code.name());
+        if let Some(reason) = &self.reason {
+            text.push_str(&format!(", {reason}"));
+        }
         if let Some(name) = &self.container {
             text.push_str(&format!(" in container {name}"));
         }

@@ -2,6 +2,7 @@
 
 use std::sync::{Arc, Mutex};
 
+use protobuf::MessageDyn;
 use thiserror::Error;
 
 use crate::{
@@ -12,6 +13,7 @@ use crate::{
     facts,
     grants::Grants,
     pod::{PodStage, PodState},
+    rego::{self, Prepared, Refusal},
     rules,
 };
 
@@ -33,6 +35,7 @@ enum Door {
     Allow,
     Deny(Option<Arc<str>>),
     Document(Arc<Policy>),
+    Kata(rego::Policy),
 }
 
 /// The loaded policy.
@@ -87,6 +90,13 @@ impl Engine {
         Ok(Self::new(Door::Document(Arc::new(policy)), grants))
     }
 
+    /// An engine that judges by a Kata-style policy. What such a policy does not know is granted
+    /// as without a policy.
+    #[must_use]
+    pub fn of_kata_policy(policy: rego::Policy) -> Self {
+        Self::new(Door::Kata(policy), Grants::without_policy())
+    }
+
     /// The same, with these grants in place of its own.
     #[must_use]
     pub fn granting(mut self, grants: Grants) -> Self {
@@ -105,7 +115,17 @@ impl Engine {
     pub fn version(&self) -> Option<u64> {
         match &self.door {
             Door::Document(policy) => Some(policy.document.version),
-            Door::Allow | Door::Deny(_) => None,
+            Door::Allow | Door::Deny(_) | Door::Kata(_) => None,
+        }
+    }
+
+    /// What a Kata-style policy is to be asked about a message, before it is parsed; nothing for
+    /// other policies.
+    #[must_use]
+    pub fn prepare<R: Request>(&self, message: &dyn MessageDyn) -> Prepared {
+        match &self.door {
+            Door::Kata(policy) => policy.prepare(R::RULE, message),
+            Door::Allow | Door::Deny(_) | Door::Document(_) => Prepared::default(),
         }
     }
 
@@ -113,15 +133,57 @@ impl Engine {
     ///
     /// # Errors
     ///
-    /// [`Denied`] says what of the request the policy does not allow.
+    /// [`Denied`] says what of the request the policy does not allow. A Kata-style policy allows
+    /// nothing that was not [prepared](Engine::prepare).
     pub fn judge<R: Request>(&self, request: R) -> Result<Permit<R>, Denied> {
+        self.judge_prepared(request, Prepared::default())
+    }
+
+    /// Judges one request, with what a Kata-style policy is asked about its message. It can take
+    /// long if the prepared question [waits](Prepared::waits).
+    ///
+    /// # Errors
+    ///
+    /// [`Denied`] says what of the request the policy does not allow.
+    pub fn judge_prepared<R: Request>(
+        &self,
+        request: R,
+        prepared: Prepared,
+    ) -> Result<Permit<R>, Denied> {
         let claim = match &self.door {
             Door::Allow => Claim::default(),
             Door::Deny(reason) => return Err(closed(R::RULE, reason.clone())),
             Door::Document(policy) => judge_by(policy, R::RULE, &request)?,
+            Door::Kata(policy) => judge_by_kata(policy, R::RULE, prepared)?,
         };
         Ok(Permit::new(request, Arc::clone(&self.grants), claim))
     }
+}
+
+/// Requests that are acted on with their claim, and keep what they change when it is done. What
+/// others change is kept when it is decided, as in Kata's agent.
+const HELD: [&str; 4] = [
+    "CreateSandboxRequest",
+    "CreateContainerRequest",
+    "StartContainerRequest",
+    "RemoveContainerRequest",
+];
+
+fn judge_by_kata(
+    policy: &rego::Policy,
+    rule: &'static str,
+    prepared: Prepared,
+) -> Result<Claim, Denied> {
+    let decided = policy.decide_prepared(rule, prepared);
+    let allowed = decided.map_err(|Refusal { rule, why }| Denied {
+        reason: Some(why.to_string().into()),
+        ..Denied::new(rule, Finding::of(Code::KataPolicy))
+    })?;
+    if HELD.contains(&rule) {
+        return Ok(Claim::of_kata(allowed));
+    }
+    allowed.commit();
+    Ok(Claim::default())
 }
 
 fn closed(rule: &'static str, reason: Option<Arc<str>>) -> Denied {

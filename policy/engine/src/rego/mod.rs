@@ -29,7 +29,7 @@ pub use facts::{COLUMNS_MAX, Facts, LINES_MAX, LoadError, PACKAGE, TEXT_BYTES_MA
 pub use input::{Fields, INPUT_BYTES_MAX, InputError, input};
 pub use interpreter::{EVALUATION_MAX, Interpreter};
 pub use patch::PatchError;
-pub use policy::{Allowed, Policy, Refusal, Why};
+pub use policy::{Allowed, Policy, Prepared, Refusal, Why};
 pub use rules::RULES;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;

@@ -10,7 +10,7 @@ use serde_json::Value;
 use thiserror::Error;
 
 use super::{
-    Evaluate, Facts, Failure, InputError, LoadError, Question,
+    Evaluate, Facts, Failure, LoadError, Question,
     decision::Decision,
     input::input,
     patch::PatchError,
@@ -120,33 +120,80 @@ impl Policy {
     ///
     /// [`Refusal`] for everything that its rule does not clearly allow.
     pub fn decide(&self, rule: &'static str, message: &dyn MessageDyn) -> Result<Allowed, Refusal> {
-        let allowed = self.verdict(rule, message);
+        self.decide_prepared(rule, self.prepare(rule, message))
+    }
+
+    /// What is to be asked about a message, for when the message will be gone.
+    #[must_use]
+    pub fn prepare(&self, rule: &'static str, message: &dyn MessageDyn) -> Prepared {
+        let facts = &self.shared.facts;
+        let what = match facts.constant(rule) {
+            Some(true) => Ok(None),
+            Some(false) => Err(Why::Denied),
+            None if !RULES.contains(&rule) || !facts.may_define(rule) => Err(Why::Undefined),
+            None => match input(message, &facts.seen) {
+                Ok(input) => Ok(Some((input, container(message)))),
+                Err(_) => Err(Why::Input),
+            },
+        };
+        Prepared {
+            of: Some((Arc::clone(&self.shared), rule, what)),
+        }
+    }
+
+    /// Decides what was prepared by this policy for this rule.
+    ///
+    /// # Errors
+    ///
+    /// [`Refusal`], also for what another policy prepared, or for another rule.
+    pub fn decide_prepared(
+        &self,
+        rule: &'static str,
+        prepared: Prepared,
+    ) -> Result<Allowed, Refusal> {
+        let allowed = self.verdict(rule, prepared);
         allowed.map_err(|why| Refusal { rule, why })
     }
 
-    fn verdict(&self, rule: &'static str, message: &dyn MessageDyn) -> Result<Allowed, Why> {
-        let facts = &self.shared.facts;
-        match facts.constant(rule) {
-            Some(true) => return Ok(Allowed::unchanged()),
-            Some(false) => return Err(Why::Denied),
-            None if !RULES.contains(&rule) || !facts.may_define(rule) => {
-                return Err(Why::Undefined);
-            }
-            None => {}
+    fn verdict(&self, rule: &'static str, prepared: Prepared) -> Result<Allowed, Why> {
+        let Some((of, prepared_rule, what)) = prepared.of else {
+            return Err(Why::Input);
+        };
+        if !Arc::ptr_eq(&of, &self.shared) || prepared_rule != rule {
+            return Err(Why::Input);
         }
-        let input = input(message, &facts.seen).map_err(|_: InputError| Why::Input)?;
+        let Some((input, container)) = what? else {
+            return Ok(Allowed::unchanged());
+        };
         let mut inner = self.shared.lock();
         let value = inner.ask(rule, &input)?.ok_or(Why::Undefined)?;
         match Decision::of(value).ok_or(Why::NoDecision)? {
             Decision::Denied => Err(Why::Denied),
             Decision::Allowed(None) => Ok(Allowed::unchanged()),
             Decision::Allowed(Some(ops)) => {
-                let change = inner.state.change(ops, container(message).as_deref())?;
+                let change = inner.state.change(ops, container.as_deref())?;
                 Ok(Allowed {
                     change: Some((Arc::clone(&self.shared), change)),
                 })
             }
         }
+    }
+}
+
+/// What is to be asked about a message; nothing by default, which no policy allows.
+#[derive(Debug, Default)]
+pub struct Prepared {
+    of: Option<(Arc<Shared>, &'static str, What)>,
+}
+
+/// The answer, if it needs no Rego, or else the document and the container that it is about.
+type What = Result<Option<(String, Option<String>)>, Why>;
+
+impl Prepared {
+    /// Whether deciding it waits for an evaluation.
+    #[must_use]
+    pub fn waits(&self) -> bool {
+        matches!(&self.of, Some((_, _, Ok(Some(_)))))
     }
 }
 
