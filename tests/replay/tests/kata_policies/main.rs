@@ -18,6 +18,11 @@ mod rows_of_others;
 #[path = "../../../../shim/src/spec.rs"]
 mod transformation;
 
+use agent_protocol::rpc::{
+    agent::{CreateContainerRequest, SharedMount},
+    oci,
+};
+use agent_requests::{CreateContainer, Parse};
 use policy_engine::rego::{Policy, Why};
 use protobuf::MessageDyn;
 use requests::{RELEASES, from_shim, policy, request};
@@ -103,4 +108,28 @@ fn a_policy_for_another_oci_version_denies() {
     let [old, new] = RELEASES;
     let request = request(old, "main");
     assert_eq!(allowed(&policy(new), CREATE, &request), Err(Why::Denied));
+}
+
+/// A guest's own invariants hold under a policy that allows everything.
+#[test]
+fn shared_mounts_ports_and_hooks_are_refused_whatever_the_policy_says() {
+    let base = || request("2.1", "main");
+    assert!(CreateContainer::parse(base()).is_ok());
+    let changes: [fn(&mut CreateContainerRequest); 4] = [
+        |r| r.shared_mounts.push(SharedMount::default()),
+        |r| r.stdout_port = 1024,
+        |r| r.stdin_port = 1024,
+        |r| {
+            let hooks = oci::Hooks {
+                Prestart: vec![oci::Hook::default()],
+                ..Default::default()
+            };
+            r.OCI.as_mut().unwrap().Hooks = Some(hooks).into();
+        },
+    ];
+    for change in changes {
+        let mut request = base();
+        change(&mut request);
+        assert!(CreateContainer::parse(request).is_err());
+    }
 }
