@@ -30,7 +30,7 @@ const TESTS: &[Test] = &[
     ),
     (
         "after_its_end_the_next_question_is_answered_with_the_same_state",
-        state_outlives_the_child,
+        after_its_end_the_next_question_is_answered_with_the_same_state,
     ),
     (
         "big_texts_load_or_are_refused",
@@ -140,7 +140,7 @@ fn deep_calls_end_the_child_only() {
     }
 }
 
-fn state_outlives_the_child() {
+fn after_its_end_the_next_question_is_answered_with_the_same_state() {
     let rules = r#"
 StartContainerRequest := {"allowed": true, "ops": [op]} {
     input.container_id == "first"
