@@ -49,7 +49,7 @@ pub const ALLOWED: &[(&str, &[&str])] = &[
     ),
     ("policy/run", &["agent/documents"]),
     ("agent/documents", &[]),
-    ("agent/evaluator", &["policy/engine"]),
+    ("agent/evaluator", &["agent/protocol", "policy/engine"]),
     ("agent/evidence", &["agent/documents"]),
     ("agent/image/registry", &["agent/documents"]),
     (
