@@ -3,7 +3,7 @@
 use std::{fs, io, process::ExitCode};
 
 use policy_engine::rego::worker;
-use rustix::process::{Resource, Rlimit, Signal, set_parent_process_death_signal, setrlimit};
+use rustix::process::{Resource, Rlimit, setrlimit};
 
 /// All memory that it may map: program, text, tree, and what an evaluation takes.
 const MEMORY_BYTES: u64 = 512 << 20;
@@ -20,7 +20,6 @@ pub fn run() -> ExitCode {
 }
 
 fn confine() -> io::Result<()> {
-    set_parent_process_death_signal(Some(Signal::KILL))?;
     rustix::thread::set_no_new_privs(true)?;
     // If the guest runs out of memory, this process is the one to lose. It can always be lost.
     let _ = fs::write("/proc/self/oom_score_adj", "1000");
