@@ -10,7 +10,7 @@ use std::{
 };
 
 use agent_evaluator::{Bounded, EVALUATOR_ARGUMENT};
-use agent_protocol::rpc::agent::StartContainerRequest;
+use agent_protocol::rpc::agent::{StartContainerRequest, WriteStreamRequest};
 use policy_engine::rego::{Failure, LoadError, Policy, TEXT_BYTES_MAX, Why};
 
 const RULE: &str = "StartContainerRequest";
@@ -37,6 +37,10 @@ const TESTS: &[Test] = &[
         big_texts_load_or_are_refused,
     ),
     ("the_child_has_no_rights", the_child_has_no_rights),
+    (
+        "the_longest_message_is_judged_whole",
+        the_longest_message_is_judged_whole,
+    ),
 ];
 
 fn main() -> ExitCode {
@@ -228,5 +232,20 @@ fn the_child_has_no_rights() {
         assert_eq!(line("Gid:"), "65534 65534 65534 65534");
         assert_eq!(line("Groups:"), "");
         assert_eq!(line("CapEff:"), "0000000000000000");
+    }
+}
+
+fn the_longest_message_is_judged_whole() {
+    let rules = "WriteStreamRequest { count(input.data) == 4194000; input.data[7] == 255 }";
+    let policy = load(rules).unwrap();
+    for (byte, allowed) in [(255, true), (254, false)] {
+        let message = WriteStreamRequest {
+            data: vec![byte; 4_194_000],
+            ..WriteStreamRequest::default()
+        };
+        let start = Instant::now();
+        let decided = policy.decide("WriteStreamRequest", &message);
+        println!("  4 MiB in {:.1} s", start.elapsed().as_secs_f32());
+        assert_eq!(decided.is_ok(), allowed, "{decided:?}");
     }
 }
