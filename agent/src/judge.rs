@@ -15,14 +15,24 @@ use std::{
     },
 };
 
+// A program of tests is not the agent's: it cannot start itself as an evaluator.
+#[cfg(not(test))]
+use agent_evaluator::Bounded as Evaluator;
 use agent_evidence::{
     HostData, Sha256Digest,
     log::{DenialEntry, PolicyEntry, PolicySource},
 };
 use agent_measured::{Measured, NoteError};
 use agent_protocol::initdata::PolicyText;
-use policy_engine::{Code, Denied, Engine, Grants, Permit, Request};
+#[cfg(test)]
+use policy_engine::rego::Interpreter as Evaluator;
+use policy_engine::{
+    Code, Denied, Engine, Grants, Permit, Request,
+    rego::{self, Prepared},
+};
+use protobuf::MessageDyn;
 use thiserror::Error;
+use tokio::task::block_in_place;
 use tracing::{info, warn};
 
 use crate::told::{self, Told};
@@ -36,10 +46,10 @@ pub(crate) fn load(text: &str) -> Result<Engine, Told> {
     if text.starts_with('{') {
         return Engine::of_document(text.as_bytes()).map_err(|error| told::document(&error));
     }
-    Err(Told::new(
-        "the policy is in Rego, and this build of the guest evaluates policy documents only: \
-         generate one with kata-cc",
-    ))
+    let policy = rego::Policy::load(text, Evaluator::load);
+    policy
+        .map(Engine::of_kata_policy)
+        .map_err(|error| told::kata_policy(&error))
 }
 
 fn engine_of(text: &str) -> Engine {
@@ -147,15 +157,30 @@ impl Judge {
         }
     }
 
-    /// Judges one request.
+    /// What the policy is to be asked about a message, before it is parsed.
+    #[must_use]
+    pub fn prepare<R: Request>(&self, message: &dyn MessageDyn) -> Prepared {
+        let state = self.state.read().unwrap_or_else(PoisonError::into_inner);
+        state.engine.prepare::<R>(message)
+    }
+
+    /// Judges one request, of whose message it was [prepared](Judge::prepare) what to ask. A
+    /// Kata-style policy can take some time, which is waited for here.
     ///
     /// # Errors
     ///
     /// [`Denied`] names the rule that did not allow it.
-    pub fn judge<R: Request>(&self, request: R) -> Result<Permit<R>, Denied> {
+    pub fn judge<R: Request>(&self, request: R, prepared: Prepared) -> Result<Permit<R>, Denied> {
+        if prepared.waits() {
+            return block_in_place(|| self.decide(request, prepared));
+        }
+        self.decide(request, prepared)
+    }
+
+    fn decide<R: Request>(&self, request: R, prepared: Prepared) -> Result<Permit<R>, Denied> {
         let result = {
             let state = self.state.read().unwrap_or_else(PoisonError::into_inner);
-            let result = state.engine.judge(request);
+            let result = state.engine.judge_prepared(request, prepared);
             if result.is_ok() {
                 // Under the lock: no policy can slip in after this permit.
                 self.begun.store(true, Ordering::Relaxed);
@@ -269,8 +294,17 @@ mod tests {
         PolicyText::parse("package agent_policy\n").unwrap()
     }
 
+    fn ask(judge: &Judge) -> Result<Permit<StartContainer>, Denied> {
+        let message = agent_protocol::rpc::agent::StartContainerRequest {
+            container_id: "c1".to_owned(),
+            ..Default::default()
+        };
+        let prepared = judge.prepare::<StartContainer>(&message);
+        judge.judge(StartContainer, prepared)
+    }
+
     fn refusal(judge: &Judge) -> String {
-        judge.judge(StartContainer).err().unwrap().to_string()
+        ask(judge).err().unwrap().to_string()
     }
 
     fn entries(log: &Measured) -> Vec<Entry> {
@@ -291,7 +325,7 @@ mod tests {
             Standing::Configured,
         ] {
             let (judge, log) = judge(&standing);
-            assert!(judge.judge(StartContainer).is_ok(), "{standing:?}");
+            assert!(ask(&judge).is_ok(), "{standing:?}");
             assert_eq!(entries(&log), []);
         }
     }
@@ -325,7 +359,7 @@ mod tests {
         let (judge, log) = judge(&Standing::Awaiting(bound));
         assert!(refusal(&judge).contains("HOST_DATA"));
         judge.set_policy(&policy()).unwrap();
-        assert!(refusal(&judge).contains("policy is in Rego"));
+        assert!(refusal(&judge).contains("KATA_POLICY"));
         assert!(matches!(
             judge.set_policy(&policy()),
             Err(SetPolicyError::TooLate)
@@ -337,6 +371,36 @@ mod tests {
             version: None,
         };
         assert_eq!(entries(&log)[1], taken.into());
+    }
+
+    #[test]
+    fn a_kata_style_policy_is_in_force() {
+        for (container, allowed) in [("c1", true), ("c2", false)] {
+            let rule = format!("StartContainerRequest {{ input.container_id == \"{container}\" }}");
+            let text = PolicyText::parse(&format!("package agent_policy\n\n{rule}\n")).unwrap();
+            let (judge, _) = judge(&Standing::Policy(text));
+            assert_eq!(ask(&judge).is_ok(), allowed, "{container}");
+        }
+    }
+
+    #[test]
+    fn a_kata_style_policy_that_cannot_be_used_closes_the_guest_and_quotes_nothing() {
+        for (text, why) in [
+            ("package other\n\nmarker := 1\n", "package"),
+            ("package agent_policy\n\nmarker := [\n", "line"),
+            (
+                "package agent_policy\n\nmarker := rand.intn(\"x\", 2)\n",
+                "line 3",
+            ),
+            (
+                "package agent_policy\n\ndefault AllowRequestsFailingPolicy := true\n",
+                "switch",
+            ),
+        ] {
+            let (judge, _) = judge(&Standing::Policy(PolicyText::parse(text).unwrap()));
+            let told = refusal(&judge);
+            assert!(told.contains(why) && !told.contains("marker"), "{told}");
+        }
     }
 
     fn written_for(rules: &str) -> PolicyText {
@@ -374,12 +438,12 @@ mod tests {
     #[test]
     fn a_policy_comes_before_anything_else_or_never() {
         let (judge, _) = judge(&Standing::Open { bound: None });
-        assert!(judge.judge(StartContainer).is_ok());
+        assert!(ask(&judge).is_ok());
         assert!(matches!(
             judge.set_policy(&policy()),
             Err(SetPolicyError::TooLate)
         ));
-        assert!(judge.judge(StartContainer).is_ok());
+        assert!(ask(&judge).is_ok());
     }
 
     #[test]
@@ -418,7 +482,7 @@ mod tests {
             judge.set_policy(&policy()),
             Err(SetPolicyError::Log(NoteError::Event(EventError::Full)))
         ));
-        assert!(judge.judge(StartContainer).is_ok());
+        assert!(ask(&judge).is_ok());
     }
 
     #[test]

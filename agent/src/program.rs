@@ -1,10 +1,11 @@
 //! The agent's program. It is several in one, because it is the only program in the
 //! guest: the kernel's `/init`, the agent proper, the helper that calls the container
-//! library, and the pause container's process.
+//! library, what evaluates a Kata-style policy, and the pause container's process.
 
 use std::{env, process::ExitCode};
 
 use agent_containers::{helper, job::HELPER_ARGUMENT, pause};
+use agent_evaluator::EVALUATOR_ARGUMENT;
 
 use crate::{
     boot::{self, BOOTED_ARGUMENT},
@@ -25,6 +26,7 @@ pub fn main() -> ExitCode {
     let first = std::process::id() == 1;
     match argument.as_str() {
         HELPER_ARGUMENT => helper::run(),
+        EVALUATOR_ARGUMENT => agent_evaluator::run(),
         BOOTED_ARGUMENT if first => init(run::run(Role::Init).map_err(|error| told::run(&error))),
         _ if first => init(Err(told::boot(&boot::boot()))),
         _ => match run::run(Role::Process) {

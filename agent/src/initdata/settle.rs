@@ -301,7 +301,7 @@ mod tests {
     fn a_policy_in_initdata_is_measured_and_closes_the_guest() {
         let (standing, entries, laid_out) =
             settled(Ok(Bound::Nothing), Ok(Some(document("policy.rego"))));
-        assert!(reason(standing).contains("policy is in Rego"));
+        assert!(reason(standing).contains("not of the package agent_policy"));
         assert!(matches!(
             &entries[..],
             [

@@ -13,6 +13,7 @@ use agent_protocol::rpc::{
 use agent_requests::{self as request, Parse};
 use async_trait::async_trait;
 use policy_engine::Permit;
+use protobuf::MessageFull;
 use tokio::{sync::Notify, task::spawn_blocking};
 use tracing::info;
 use ttrpc::{Result as Answer, r#async::TtrpcContext};
@@ -42,8 +43,12 @@ pub struct Guest {
 
 impl Guest {
     /// The one way from a message to a permit.
-    fn permit<R: Parse>(&self, message: R::Message) -> Result<Permit<R>, CallError> {
-        Ok(self.judge.judge(R::parse(message)?)?)
+    fn permit<R>(&self, message: R::Message) -> Result<Permit<R>, CallError>
+    where
+        R: Parse<Message: MessageFull>,
+    {
+        let prepared = self.judge.prepare::<R>(&message);
+        Ok(self.judge.judge(R::parse(message)?, prepared)?)
     }
 
     async fn read(
@@ -52,12 +57,13 @@ impl Guest {
         output: Output,
     ) -> Answer<wire::ReadStreamResponse> {
         let read = async {
+            let prepared = self.judge.prepare::<request::ReadStream>(&message);
             let request = request::ReadStream::parse(message)?;
             let (container, name) = (request.container.clone(), request.process.clone());
             // A denial reads as the end, whether or not there is such a process; and the
             // workload must not block on a pipe that nobody empties (Kata agent protocol,
             // section 15).
-            let Ok(permit) = self.judge.judge(request) else {
+            let Ok(permit) = self.judge.judge(request, prepared) else {
                 self.containers.discard_output(&container, &name, output);
                 return Ok(Vec::new());
             };
@@ -109,7 +115,7 @@ macro_rules! agent_service {
     (
         $($method:ident($message:ty) -> $answer:ty = $name:literal |$guest:ident, $request:ident| $body:block)*
         ;
-        $($missing:ident($missing_message:ty) -> $missing_answer:ty = $missing_name:literal;)*
+        $($missing:ident($missing_message:ty) -> $missing_answer:ty = $missing_name:literal, $missing_rule:literal;)*
     ) => {
         /// All calls of the service.
         #[cfg(test)]
@@ -128,13 +134,14 @@ macro_rules! agent_service {
                 answer($name, result)
             })*
 
-            $(async fn $missing(&self, _: &TtrpcContext, _: $missing_message) -> Answer<$missing_answer> {
+            $(async fn $missing(&self, _: &TtrpcContext, message: $missing_message) -> Answer<$missing_answer> {
                 struct Missing;
                 impl policy_engine::Request for Missing {
-                    const RULE: &'static str = concat!($missing_name, "Request");
+                    const RULE: &'static str = $missing_rule;
                 }
                 // What is denied is denied, whether the guest has it or not.
-                let judged = self.judge.judge(Missing).map_err(CallError::from);
+                let prepared = self.judge.prepare::<Missing>(&message);
+                let judged = self.judge.judge(Missing, prepared).map_err(CallError::from);
                 answer(
                     $missing_name,
                     judged.and(Err(CallError::Unimplemented($missing_name))),
@@ -354,19 +361,19 @@ agent_service! {
 
     ;
 
-    update_ephemeral_mounts(wire::UpdateEphemeralMountsRequest) -> Empty = "UpdateEphemeralMounts";
-    remove_stale_virtiofs_share_mounts(wire::RemoveStaleVirtiofsShareMountsRequest) -> Empty = "RemoveStaleVirtiofsShareMounts";
-    get_ip_tables(wire::GetIPTablesRequest) -> wire::GetIPTablesResponse = "GetIPTables";
-    set_ip_tables(wire::SetIPTablesRequest) -> wire::SetIPTablesResponse = "SetIPTables";
-    get_metrics(wire::GetMetricsRequest) -> wire::Metrics = "GetMetrics";
-    mem_agent_memcg_set(wire::MemAgentMemcgConfig) -> Empty = "MemAgentMemcgSet";
-    mem_agent_compact_set(wire::MemAgentCompactConfig) -> Empty = "MemAgentCompactSet";
-    reseed_random_dev(wire::ReseedRandomDevRequest) -> Empty = "ReseedRandomDev";
-    mem_hotplug_by_probe(wire::MemHotplugByProbeRequest) -> Empty = "MemHotplugByProbe";
-    set_guest_date_time(wire::SetGuestDateTimeRequest) -> Empty = "SetGuestDateTime";
-    add_swap(wire::AddSwapRequest) -> Empty = "AddSwap";
-    add_swap_path(wire::AddSwapPathRequest) -> Empty = "AddSwapPath";
-    resize_volume(wire::ResizeVolumeRequest) -> Empty = "ResizeVolume";
+    update_ephemeral_mounts(wire::UpdateEphemeralMountsRequest) -> Empty = "UpdateEphemeralMounts", "UpdateEphemeralMountsRequest";
+    remove_stale_virtiofs_share_mounts(wire::RemoveStaleVirtiofsShareMountsRequest) -> Empty = "RemoveStaleVirtiofsShareMounts", "RemoveStaleVirtiofsShareMountsRequest";
+    get_ip_tables(wire::GetIPTablesRequest) -> wire::GetIPTablesResponse = "GetIPTables", "GetIPTablesRequest";
+    set_ip_tables(wire::SetIPTablesRequest) -> wire::SetIPTablesResponse = "SetIPTables", "SetIPTablesRequest";
+    get_metrics(wire::GetMetricsRequest) -> wire::Metrics = "GetMetrics", "GetMetricsRequest";
+    mem_agent_memcg_set(wire::MemAgentMemcgConfig) -> Empty = "MemAgentMemcgSet", "MemAgentMemcgConfig";
+    mem_agent_compact_set(wire::MemAgentCompactConfig) -> Empty = "MemAgentCompactSet", "MemAgentCompactConfig";
+    reseed_random_dev(wire::ReseedRandomDevRequest) -> Empty = "ReseedRandomDev", "ReseedRandomDevRequest";
+    mem_hotplug_by_probe(wire::MemHotplugByProbeRequest) -> Empty = "MemHotplugByProbe", "MemHotplugByProbeRequest";
+    set_guest_date_time(wire::SetGuestDateTimeRequest) -> Empty = "SetGuestDateTime", "SetGuestDateTimeRequest";
+    add_swap(wire::AddSwapRequest) -> Empty = "AddSwap", "AddSwapRequest";
+    add_swap_path(wire::AddSwapPathRequest) -> Empty = "AddSwapPath", "AddSwapPathRequest";
+    resize_volume(wire::ResizeVolumeRequest) -> Empty = "ResizeVolume", "ResizeVolumeRequest";
 }
 
 #[async_trait]

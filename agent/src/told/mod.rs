@@ -27,5 +27,5 @@ pub(crate) use guest::{boot, network, run, sandbox};
 pub(crate) use hardware::tee;
 pub(crate) use initdata::{bound, scan, take};
 pub(crate) use measured::note;
-pub(crate) use requests::{denial, document, request};
+pub(crate) use requests::{denial, document, kata_policy, request};
 pub(crate) use text::Told;

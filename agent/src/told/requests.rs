@@ -3,7 +3,12 @@
 
 use agent_evidence::Sha256Digest;
 use agent_requests::{RequestError, Unsupported};
-use policy_engine::{Denied, LoadError, document::DocumentError, rules_digest};
+use policy_engine::{
+    Denied, LoadError,
+    document::DocumentError,
+    rego::{self, Failure},
+    rules_digest,
+};
 
 use crate::told::{
     field::{Field, FromHost},
@@ -13,6 +18,37 @@ use crate::told::{
 /// A request that the policy does not allow.
 pub(crate) fn denial(denied: &Denied) -> Told {
     Told::new("{denied}").with(Field::denied(denied))
+}
+
+/// A Kata-style policy that cannot be in force. What the text says at that place is not told.
+pub(crate) fn kata_policy(error: &rego::LoadError) -> Told {
+    use rego::LoadError as E;
+    let at = |text, line: usize| Told::new(text).with(Field::count(line));
+    match error {
+        E::TooLong => Told::new("the policy is too long"),
+        E::TooManyLines => Told::new("the policy has too many lines"),
+        E::TooWide(line) => at("line {count} of the policy is too long", *line),
+        E::Package => Told::new("the policy is not of the package agent_policy"),
+        E::IgnoresFailures => Told::new(
+            "the policy sets AllowRequestsFailingPolicy, which allows what it denies: no guest \
+             has that switch",
+        ),
+        E::Impure { line, .. } => at(
+            "line {count} of the policy calls a function whose answer is not in the request",
+            *line,
+        ),
+        E::Syntax { line, .. } => at(
+            "line {count} of the policy is not rego that this guest knows",
+            *line,
+        ),
+        E::Bounds(Failure::Time) => Told::new("the policy takes too long to load"),
+        E::Bounds(Failure::Memory | Failure::Rule) => {
+            Told::new("the policy takes too much memory to load, or nests too deep")
+        }
+        E::Bounds(Failure::Process) => {
+            Told::new("the guest cannot start the process that evaluates policies")
+        }
+    }
 }
 
 /// A policy document that cannot be in force.

@@ -196,8 +196,10 @@ fn packaged(text: &str) -> Result<(), LoadError> {
     let mut words = words(text);
     let mut token = || words.next().map(|word| word.token);
     let named = token() == Some(Token::Name("package")) && token() == Some(Token::Name(PACKAGE));
+    // What follows a package's name in its line is part of it.
     match words.next() {
-        Some(next) if named && next.first => Ok(()),
+        Some(next) if !next.first => Err(LoadError::Package),
+        _ if named => Ok(()),
         _ => Err(LoadError::Package),
     }
 }
