@@ -6,11 +6,11 @@
 use std::collections::BTreeMap;
 
 use k8s_cri::v1::KeyValue;
+use policy_generator::Quantity;
 
 use crate::{
     documents::{Documents, Keys},
     pod::{Container, EnvFrom, EnvSource, KeyRef, Pod, ResourceRef},
-    quantity::Quantity,
 };
 
 /// A value that cannot be found.

@@ -21,7 +21,6 @@ mod lifecycle;
 mod logs;
 mod pod;
 mod progress;
-mod quantity;
 mod resources;
 mod volumes;
 

@@ -6,9 +6,8 @@
 
 use std::collections::BTreeMap;
 
+use policy_generator::Quantity;
 use serde::{Deserialize, Deserializer, de::IgnoredAny};
-
-use crate::quantity::Quantity;
 
 /// Names and values.
 pub(crate) type Map = BTreeMap<String, String>;

@@ -1,11 +1,9 @@
 //! CPU and memory, as the kubelet computes them for the kernel.
 
 use k8s_cri::v1::LinuxContainerResources;
+use policy_generator::Quantity;
 
-use crate::{
-    pod::{Container, Pod, Resources},
-    quantity::Quantity,
-};
+use crate::pod::{Container, Pod, Resources};
 
 /// The period over which a quota of CPU time counts, in µs; the kubelet's.
 const CPU_PERIOD: i64 = 100_000;

@@ -16,13 +16,13 @@ use std::{
 };
 
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use policy_generator::Quantity;
 
 use crate::{
     contents::{Entry, entries},
     documents::Documents,
     environment::{Facts, ValueError},
     pod::{EmptyDir, HostPath, HostPathType, Volume},
-    quantity::Quantity,
 };
 
 /// What keeps a volume from being there.

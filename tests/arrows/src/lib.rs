@@ -33,9 +33,22 @@ pub const ALLOWED: &[(&str, &[&str])] = &[
             "agent/image/signatures",
             "agent/image/unpacking",
             "agent/keys",
+            "policy/generator",
             "policy/images",
             "policy/run",
             "guest-image/measurement",
+        ],
+    ),
+    (
+        "policy/generator",
+        &[
+            "policy/engine",
+            "policy/images",
+            "agent/protocol",
+            "agent/documents",
+            // Images are looked up with what the guest pulls them with.
+            "agent/image",
+            "agent/image/registry",
         ],
     ),
     (
@@ -47,7 +60,7 @@ pub const ALLOWED: &[(&str, &[&str])] = &[
             "agent/keys",
         ],
     ),
-    ("policy/run", &["agent/documents"]),
+    ("policy/run", &["agent/documents", "policy/generator"]),
     ("agent/documents", &[]),
     ("agent/evaluator", &["agent/protocol", "policy/engine"]),
     ("agent/evidence", &["agent/documents"]),

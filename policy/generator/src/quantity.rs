@@ -9,16 +9,16 @@ use serde::{
 
 /// An amount, as Kubernetes writes it: `100m`, `128Mi`, `1.5`, `2e3`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Quantity {
+pub struct Quantity {
     milli: u128,
 }
 
 impl Quantity {
     /// One.
-    pub(crate) const ONE: Self = Self { milli: 1000 };
+    pub const ONE: Self = Self { milli: 1000 };
 
     /// Reads an amount that is not negative and less than 2^63.
-    pub(crate) fn parse(text: &str) -> Option<Self> {
+    pub fn parse(text: &str) -> Option<Self> {
         let number_end = text
             .find(|c: char| !c.is_ascii_digit() && c != '.')
             .unwrap_or(text.len());
@@ -36,17 +36,17 @@ impl Quantity {
     }
 
     /// In thousandths, rounded up.
-    pub(crate) fn milli(self) -> i64 {
+    pub fn milli(self) -> i64 {
         i64::try_from(self.milli).unwrap_or(i64::MAX)
     }
 
     /// In units, rounded up.
-    pub(crate) fn units(self) -> i64 {
+    pub fn units(self) -> i64 {
         i64::try_from(self.milli.div_ceil(1000)).unwrap_or(i64::MAX)
     }
 
     /// How often the divisor fits, rounded up; a divisor of zero counts as one.
-    pub(crate) fn divided_by(self, divisor: Self) -> u128 {
+    pub fn divided_by(self, divisor: Self) -> u128 {
         self.milli.div_ceil(divisor.milli.max(1))
     }
 }
