@@ -3,6 +3,7 @@
 //! Runs outside the guest and is trusted by its user alone. [`policy_run`] starts a Pod
 //! through containerd without Kubernetes; [`image`] pulls images as the guest does,
 //! encrypts them and shows what is encrypted; [`initdata`] makes what a launch binds;
+//! [`policy`] makes what a guest judges by and says what it allows,
 //! [`measure`] computes what a genuine guest reports, and [`verify`] judges what one did
 //! report.
 //!
@@ -24,6 +25,7 @@
 mod image;
 mod initdata;
 mod measure;
+mod policy;
 mod verify;
 
 use std::{env, ffi::OsString, process::ExitCode};
@@ -69,6 +71,8 @@ enum Command {
     Image(Box<image::Command>),
     Initdata(initdata::Options),
     Measure(Box<measure::Options>),
+    #[command(subcommand)]
+    Policy(Box<policy::Command>),
     Verify(Box<verify::Options>),
 }
 
@@ -97,6 +101,7 @@ async fn main() -> ExitCode {
         Command::Measure(options) => {
             measure::run(&options).unwrap_or_else(|error| complain(error, FAILED))
         }
+        Command::Policy(command) => policy::run(&command).unwrap_or_else(complain_in_lines),
         Command::Verify(options) => verify::run(&options),
     };
     ExitCode::from(code)
@@ -105,6 +110,18 @@ async fn main() -> ExitCode {
 fn complain(error: impl Into<anyhow::Error>, code: u8) -> u8 {
     eprintln!("kata-cc: {}", sentence(&error.into()));
     code
+}
+
+/// The mistakes of a file have a line each, which names the file.
+fn complain_in_lines(error: policy::PolicyError) -> u8 {
+    let text = agent_image_registry::sentence(&error);
+    let mut lines: Vec<&str> = text.lines().collect();
+    let last = lines.pop().unwrap_or_default();
+    for line in lines {
+        eprintln!("{line}");
+    }
+    eprintln!("kata-cc: {last}");
+    FAILED
 }
 
 fn report(outcome: &Outcome) -> u8 {

@@ -80,6 +80,12 @@ impl fmt::Display for Start {
     }
 }
 
+impl fmt::Display for Expected {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:>4} x {}", self.vcpus, self.start)
+    }
+}
+
 fn as_text<S: serde::Serializer>(digest: &Sha384Digest, to: S) -> Result<S::Ok, S::Error> {
     to.collect_str(digest)
 }
@@ -95,8 +101,7 @@ pub(crate) fn run(options: &Options) -> Result<u8> {
         return Ok(0);
     }
     for launch in expected {
-        let (vcpus, start, digest) = (launch.vcpus, launch.start, launch.launch_digest);
-        println!("{digest}  {vcpus:>4} x {start}");
+        println!("{}  {launch}", launch.launch_digest);
     }
     Ok(0)
 }

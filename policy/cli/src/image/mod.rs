@@ -9,7 +9,7 @@ mod inspect;
 mod key_provider;
 mod keys;
 mod pull;
-mod registry;
+pub(crate) mod registry;
 mod signatures;
 
 use clap::Subcommand;
