@@ -10,6 +10,8 @@ busybox mount -t devtmpfs devtmpfs /dev 2>/dev/null
 busybox mkdir -p /dev/mqueue /dev/huge /dev/net
 busybox mount -t tmpfs tmpfs /tmp
 if [ "$1" != inside ]; then
+    # What the firmware wrote ends here.
+    echo
     busybox mount -t cgroup2 cgroup2 /sys/fs/cgroup
     echo "+cpuset +cpu +io +memory +hugetlb +pids +rdma +misc" >/sys/fs/cgroup/cgroup.subtree_control || echo "failed cgroups: not all controllers"
     busybox unshare -m -u -i -n -p -f --mount-proc=/proc /features.sh inside
