@@ -14,9 +14,9 @@ use agent_requests::{
     ContainerSpec, CreateContainer, ImagePull, ProcessNamespace, ProcessSpec, StartContainer,
     VolumeStorage, paths,
 };
-use agent_workload::{WorkloadError, pod_facts, workload};
+use agent_workload::{pod_facts, workload};
 use oci_spec::runtime::{Capability, Process as SpecProcess, Spec};
-use policy_engine::{Claim, Finished, Grants, OfImage, Permit};
+use policy_engine::{Claim, OfImage, Permit};
 use tokio::task::spawn_blocking;
 use tracing::{info, warn};
 
@@ -28,6 +28,7 @@ use crate::{
     granted,
     inside::Inside,
     job::{self, Job},
+    judged::Judge,
     memory::resident_kib,
     parts::Parts,
     pinned::{PinError, Pinned},
@@ -56,36 +57,6 @@ impl Drop for Reservation<'_> {
         if !self.taken {
             lock(&self.containers.table).remove(&self.id);
         }
-    }
-}
-
-/// What was decided, and what remains to be.
-#[derive(Clone, Copy)]
-struct Judge<'a> {
-    grants: &'a Grants,
-    claim: &'a Claim,
-}
-
-impl Judge<'_> {
-    /// The image that the policy names, whatever the host asked for.
-    fn image(self, asked: ImagePull) -> ImagePull {
-        match self.claim.declared() {
-            Some((_, container)) => ImagePull::Reference(container.image.clone()),
-            None => asked,
-        }
-    }
-
-    /// Puts the guest's own filter of system calls in the place of the host's, if the policy
-    /// says so.
-    fn take_filter(self, spec: &mut Spec) -> Result<(), CreateError> {
-        let declared = self.claim.declared();
-        let filter = declared.and_then(|(document, container)| container.filter(&document.pod));
-        let Some((filter, linux)) = filter.zip(spec.linux_mut().as_mut()) else {
-            return Ok(());
-        };
-        let filter = serde_json::from_value(filter).map_err(WorkloadError::Json)?;
-        linux.set_seccomp(Some(filter));
-        Ok(())
     }
 }
 
@@ -172,15 +143,8 @@ impl Containers {
         let user = process.asked_user();
         judge.take_filter(&mut spec)?;
         let termination = make_termination(&id, &bundle, &mut spec, termination_path)?;
-        let (root, mounts) = (bundle.join("rootfs"), spec.clone());
-        let volumes = parts.storages.clone();
-        let asked = process.clone();
-        let (prepared, image, covered) = blocking(move || {
-            let inside = open_inside(&root)?;
-            let covered = covers::covered(&inside, &mounts, &volumes);
-            prepare_inside(&inside, asked).map(|(prepared, image)| (prepared, image, covered))
-        })
-        .await??;
+        let (prepared, image, covered) =
+            look_inside(&bundle, &spec, &parts.storages, process.clone()).await?;
         let mut marks =
             granted::marks(grants, &prepared, covered).map_err(CreateError::NotGranted)?;
         process.process = prepared;
@@ -188,13 +152,7 @@ impl Containers {
         marks.extend(debugs.then(|| granted::SEES_PROCESSES.to_owned()));
         complete_spec(&mut spec, process.process.clone(), join);
         let described = workload(&spec, &sysctls, &parts.storages, &facts)?;
-        claim.judge_process(Finished {
-            workload: &described.workload,
-            environment: process.process.env().as_deref().unwrap_or_default(),
-            facts: &facts,
-            image: &image,
-            user: &user,
-        })?;
+        judge.process(&described, &process.process, (&facts, &image, &user))?;
         let manifest = parts.root.as_ref().and_then(Root::manifest);
         let digests = settle(&self.log, (&id, manifest), described, marks)?;
         let pinned = self.pin(&id, &mut spec, (&parts.storages, claim))?;
@@ -495,6 +453,22 @@ fn not_pinned(error: PinError) -> CreateError {
         destination: error.destination,
         source: error.source,
     }
+}
+
+/// Looks into the image: who the user is, and what of it files of the host would cover.
+async fn look_inside(
+    bundle: &Path,
+    spec: &Spec,
+    volumes: &[GuestPath],
+    asked: ProcessSpec,
+) -> Result<(SpecProcess, OfImage, Vec<PathBuf>), CreateError> {
+    let (root, spec, volumes) = (bundle.join("rootfs"), spec.clone(), volumes.to_owned());
+    blocking(move || {
+        let inside = open_inside(&root)?;
+        let covered = covers::covered(&inside, &spec, &volumes);
+        prepare_inside(&inside, asked).map(|(prepared, image)| (prepared, image, covered))
+    })
+    .await?
 }
 
 fn open_inside(root: &Path) -> Result<Inside, CreateError> {

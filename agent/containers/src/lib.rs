@@ -33,6 +33,7 @@ mod idle;
 mod images;
 mod inside;
 pub mod job;
+mod judged;
 mod memory;
 pub mod namespaces;
 mod oom;

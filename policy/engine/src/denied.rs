@@ -73,8 +73,6 @@ codes! {
     ContainerStarted = "CONTAINER_STARTED", "a container is started once";
     /// The image has another name than the policy's.
     ImageName = "IMAGE_NAME", "name the image in the YAML as in the policy, or generate the policy again";
-    /// The image has another digest than the policy's.
-    ImageDigest = "IMAGE_DIGEST", "the image has changed: generate the policy again";
     /// A sysctl that the policy does not have, or lacks.
     Sysctl = "SYSCTL", "generate the policy again with the pod's securityContext.sysctls";
     /// A volume that the policy does not have, or of another kind or size.
