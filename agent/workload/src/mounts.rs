@@ -73,7 +73,7 @@ fn one(mount: Mount, volumes: &[GuestPath], facts: &PodFacts, chosen: &mut Vec<S
     let is_group = matches!(mount.kind.as_str(), "cgroup" | "cgroup2");
     options.retain(|option| {
         let option = option.as_str();
-        !FLOOR.contains(&option) && !(is_group && OF_CGROUPS.contains(&option))
+        !(FLOOR.contains(&option) || is_group && OF_CGROUPS.contains(&option))
     });
     // Nothing is mounted below a source in the guest; which of the two is asked for, is for the
     // node's software to say (`recursiveReadOnly: IfPossible`).

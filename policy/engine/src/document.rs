@@ -420,7 +420,7 @@ fn unclear(pod: &Pod, container: &Container) -> Option<String> {
 
 fn is_hex(text: &str) -> bool {
     let digit = |b: u8| b.is_ascii_digit() || (b'a'..=b'f').contains(&b);
-    text.len() % 2 == 0 && text.bytes().all(digit)
+    text.len().is_multiple_of(2) && text.bytes().all(digit)
 }
 
 fn is_digest(text: &str) -> bool {

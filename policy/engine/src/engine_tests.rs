@@ -252,14 +252,26 @@ fn settled(pod: &Pod, id: &str, name: &str) {
     let _ = pod.start(id).unwrap().commit();
 }
 
-#[test]
-fn a_further_process_is_one_of_the_document_as_its_container_is() {
-    let pod = Pod::ready();
-    settled(&pod, "w", "web");
-    settled(&pod, "o", "other");
-    let args = ["cat".to_owned(), "/ready".to_owned()];
-    let environment = ["HOSTNAME=pod".to_owned()];
-    let right = AskedExec {
+const CAT: &str = "cat";
+const HOSTNAME: &str = "HOSTNAME=pod";
+
+fn words(all: &[&str]) -> Vec<String> {
+    all.iter().map(|&word| word.to_owned()).collect()
+}
+
+/// What becomes of the declared command after a change.
+fn exec(pod: &Pod, change: impl FnOnce(&mut AskedExec<'_>)) -> Option<&'static str> {
+    exec_with(pod, &[CAT, "/ready"], &[HOSTNAME], change)
+}
+
+fn exec_with(
+    pod: &Pod,
+    args: &[&str],
+    environment: &[&str],
+    change: impl FnOnce(&mut AskedExec<'_>),
+) -> Option<&'static str> {
+    let (args, environment) = (words(args), words(environment));
+    let mut asked = AskedExec {
         container: "w",
         args: &args,
         environment: &environment,
@@ -269,96 +281,49 @@ fn a_further_process_is_one_of_the_document_as_its_container_is() {
         no_new_privileges: false,
         limited: false,
     };
-    let code = |asked: AskedExec<'_>| pod.claim(Exec(Asked::Exec(asked))).err();
-    let with_terminal = ["HOSTNAME=pod".to_owned(), "TERM=xterm".to_owned()];
-    assert_eq!(code(right.clone()), None);
-    let terminal = AskedExec {
-        terminal: true,
-        environment: &with_terminal,
-        ..right.clone()
-    };
-    assert_eq!(code(terminal), None);
-    let other = ["cat".to_owned(), "/etc/shadow".to_owned()];
-    let shorter = &args[..1];
-    let added = ["HOSTNAME=pod".to_owned(), "LD_PRELOAD=/x".to_owned()];
-    let root = AskedUser {
-        groups: [7].into(),
-        ..AskedUser::default()
-    };
-    for (asked, expected) in [
-        (
-            AskedExec {
-                args: &other,
-                ..right.clone()
-            },
-            "EXEC_NOT_DECLARED",
-        ),
-        (
-            AskedExec {
-                args: shorter,
-                ..right.clone()
-            },
-            "EXEC_NOT_DECLARED",
-        ),
-        (
-            AskedExec {
-                container: "o",
-                ..right.clone()
-            },
-            "EXEC_NOT_DECLARED",
-        ),
-        (
-            AskedExec {
-                container: "x",
-                ..right.clone()
-            },
-            "CONTAINER_NOT_THERE",
-        ),
-        (
-            AskedExec {
-                environment: &added,
-                ..right.clone()
-            },
-            "ENV_NOT_DECLARED",
-        ),
-        (
-            AskedExec {
-                environment: &with_terminal,
-                ..right.clone()
-            },
-            "ENV_NOT_DECLARED",
-        ),
-        (
-            AskedExec {
-                directory: "/tmp",
-                ..right.clone()
-            },
-            "WORKING_DIRECTORY",
-        ),
-        (
-            AskedExec {
-                user: root,
-                ..right.clone()
-            },
-            "EXEC_PROCESS",
-        ),
-        (
-            AskedExec {
-                limited: true,
-                ..right.clone()
-            },
-            "EXEC_PROCESS",
-        ),
-        (
-            AskedExec {
-                no_new_privileges: true,
-                ..right.clone()
-            },
-            "EXEC_PROCESS",
-        ),
-    ] {
-        assert_eq!(code(asked), Some(expected));
+    change(&mut asked);
+    pod.claim(Exec(Asked::Exec(asked))).err()
+}
+
+#[test]
+fn a_further_process_is_a_command_of_its_container_in_the_document() {
+    let pod = Pod::ready();
+    settled(&pod, "w", "web");
+    settled(&pod, "o", "other");
+    assert_eq!(exec(&pod, |_| {}), None);
+    for args in [&[CAT, "/etc/shadow"][..], &[CAT]] {
+        let found = exec_with(&pod, args, &[HOSTNAME], |_| {});
+        assert_eq!(found, Some("EXEC_NOT_DECLARED"), "{args:?}");
     }
+    let of = |container| exec(&pod, |asked| asked.container = container);
+    assert_eq!(of("o"), Some("EXEC_NOT_DECLARED"));
+    assert_eq!(of("x"), Some("CONTAINER_NOT_THERE"));
+}
+
+#[test]
+fn a_further_process_is_otherwise_as_its_containers_first() {
+    let pod = Pod::ready();
+    settled(&pod, "w", "web");
+    let terminal = [HOSTNAME, "TERM=xterm"];
+    let with = |environment: &[&str], terminal| {
+        exec_with(&pod, &[CAT, "/ready"], environment, |asked| {
+            asked.terminal = terminal;
+        })
+    };
+    assert_eq!(with(&terminal, true), None);
+    assert_eq!(with(&terminal, false), Some("ENV_NOT_DECLARED"));
+    let added = [HOSTNAME, "LD_PRELOAD=/x"];
+    assert_eq!(with(&added, false), Some("ENV_NOT_DECLARED"));
+    assert_eq!(
+        exec(&pod, |asked| asked.directory = "/tmp"),
+        Some("WORKING_DIRECTORY")
+    );
+    let group = |asked: &mut AskedExec<'_>| asked.user.groups = [7].into();
+    let limited = |asked: &mut AskedExec<'_>| asked.limited = true;
+    let privileges = |asked: &mut AskedExec<'_>| asked.no_new_privileges = true;
+    assert_eq!(exec(&pod, group), Some("EXEC_PROCESS"));
+    assert_eq!(exec(&pod, limited), Some("EXEC_PROCESS"));
+    assert_eq!(exec(&pod, privileges), Some("EXEC_PROCESS"));
 }
 
 fn copy(pod: &Pod, path: &str, is_link: bool) -> Option<&'static str> {

@@ -1,7 +1,5 @@
 //! Mounts: exactly those of the document and of every container, in their order.
 
-use serde_json::Value;
-
 use super::Fact;
 use crate::{
     denied::{Code, Finding},
@@ -19,7 +17,7 @@ pub(super) fn mounts(
 ) -> Fact {
     let found: Vec<NormalMount> = workload
         .field(Part::Mounts, "mounts")
-        .map(Value::clone)
+        .cloned()
         .and_then(|value| serde_json::from_value(value).ok())
         .unwrap_or_default();
     let expected = container.expected_mounts(pod, facts);
