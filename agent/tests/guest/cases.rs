@@ -174,7 +174,8 @@ async fn workloads_hear_that_there_is_no_tee(host: &Host) -> Outcome {
     Ok(())
 }
 
-pub(crate) async fn network_is_set_up_before_the_sandbox(host: &Host) -> Outcome {
+/// An interface with an address, routes and a neighbour.
+pub(crate) async fn set_up_network(host: &Host) -> Outcome {
     let interface = types::Interface {
         name: "eth0".into(),
         device: "eth0".into(),
@@ -233,6 +234,11 @@ pub(crate) async fn network_is_set_up_before_the_sandbox(host: &Host) -> Outcome
         ..Default::default()
     };
     host.agent.add_arp_neighbors(call(), &request).await?;
+    Ok(())
+}
+
+pub(crate) async fn network_is_set_up_before_the_sandbox(host: &Host) -> Outcome {
+    set_up_network(host).await?;
     let list = host
         .agent
         .list_interfaces(call(), &agent::ListInterfacesRequest::default())

@@ -15,7 +15,7 @@ use serde_json::json;
 use ttrpc::Code;
 
 use crate::{
-    cases::{check, code_of, sandbox_is_created_once},
+    cases::{check, code_of, sandbox_is_created_once, set_up_network},
     host::{Container, Host, Outcome, call, mount, runtime, shell},
     registry::Registry,
     tools::Tools,
@@ -41,7 +41,7 @@ fn document(image: &str) -> String {
         "containers": [{
             "name": "main", "image": image, "args": ["sh", "-c", SCRIPT],
             "env": { "PATH": "/bin", "GREETING": "hello" },
-            "rights": { "capabilities": [] },
+            "rights": { "capabilities": [], "unmasked": true },
             "exec": [["sh", "-c", "echo ready"]],
             "logs": true, "stdin": true,
         }],
@@ -137,6 +137,7 @@ const CHANGES: [(&str, Change); 6] = [
 ];
 
 async fn play(host: &Host) -> Outcome {
+    set_up_network(host).await?;
     sandbox_is_created_once_by_policy(host).await?;
     for at in FILES {
         copy(host, source("c1", at)).await?;
