@@ -327,7 +327,7 @@ mod tests {
         let rules = policy_engine::rules_digest_hex();
         let text = format!(r#"{{"containers":[],"rules":["{rules}"],"version":2}}"#);
         let of = |entries: &[(&str, &str)]| settled(Ok(Bound::Nothing), Ok(Some(with(entries))));
-        let (standing, entries, _) = of(&[("policy.json", &text)]);
+        let (standing, entries, _) = of(&[("pod-policy.json", &text)]);
         assert_eq!(
             standing,
             Standing::Policy(PolicyText::parse(&text).unwrap())
@@ -343,13 +343,13 @@ mod tests {
             ]
         ));
         let rego = "package agent_policy\n";
-        let (standing, ..) = of(&[("policy.json", &text), ("policy.rego", rego)]);
+        let (standing, ..) = of(&[("pod-policy.json", &text), ("policy.rego", rego)]);
         assert!(reason(standing).contains("two policies"));
-        for (name, text) in [("policy.json", rego), ("policy.rego", text.as_str())] {
+        for (name, text) in [("pod-policy.json", rego), ("policy.rego", text.as_str())] {
             let (standing, ..) = of(&[(name, text)]);
             assert!(reason(standing).contains("begin with a brace"), "{name}");
         }
-        let (standing, ..) = of(&[("policy.json", &text.replace(&rules, &"ab".repeat(32)))]);
+        let (standing, ..) = of(&[("pod-policy.json", &text.replace(&rules, &"ab".repeat(32)))]);
         assert!(reason(standing).contains("other rules"));
     }
 

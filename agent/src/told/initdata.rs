@@ -86,10 +86,10 @@ pub(crate) fn take(error: &TakeError) -> Told {
             Told::new("initdata cannot be laid out in the guest").errno(error)
         }
         TakeError::TwoPolicies => {
-            Told::new("initdata holds two policies, policy.json and policy.rego")
+            Told::new("initdata holds two policies, pod-policy.json and policy.rego")
         }
         TakeError::OtherPolicy => Told::new(
-            "in initdata, a policy.json must begin with a brace and a policy.rego must not begin with a brace",
+            "in initdata, a pod-policy.json must begin with a brace and a policy.rego must not begin with a brace",
         ),
         TakeError::Policy(_) => {
             Told::new("the policy in initdata cannot be used: it is empty, too large or no text")

@@ -221,7 +221,7 @@ pub(crate) fn judges_every_request(
     let folder = folder.join("policy");
     fs::create_dir(&folder).unwrap();
     let pinned = registry.pinned("busybox");
-    let entries = BTreeMap::from([("policy.json".to_owned(), document(&pinned))]);
+    let entries = BTreeMap::from([("pod-policy.json".to_owned(), document(&pinned))]);
     let initdata = write(Algorithm::Sha256, &entries).unwrap();
     let disk = folder.join("disk");
     fs::write(&disk, frame(&pack(&initdata).unwrap()).unwrap()).unwrap();

@@ -154,7 +154,7 @@ fn initdata_is_made_in_one_step() {
     let made = owner.generate(&[&file, "-o", "initdata", "--image-policy", "signed.json"]);
     let text = out(&made);
     for part in [
-        "\"policy.json\" = '''",
+        "\"pod-policy.json\" = '''",
         "\"image-policy.json\"",
         "image_security_policy_uri",
     ] {

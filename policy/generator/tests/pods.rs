@@ -96,7 +96,7 @@ fn the_policy_of_one_container_is_delivered_in_a_kibibyte() {
             if document.containers.len() != 1 {
                 continue;
             }
-            let entries = BTreeMap::from([("policy.json".to_owned(), document.text())]);
+            let entries = BTreeMap::from([("pod-policy.json".to_owned(), document.text())]);
             let initdata = write(Algorithm::Sha256, &entries).unwrap();
             let delivered = packed::to_annotation(&packed::pack(&initdata).unwrap());
             assert!(delivered.len() <= 1024, "{name}: {} bytes", delivered.len());

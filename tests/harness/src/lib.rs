@@ -33,6 +33,7 @@ mod pod;
 mod registry;
 mod run;
 mod simulated;
+mod soak;
 mod tools;
 
 pub use access_log::{AccessLog, Request};
@@ -55,4 +56,5 @@ pub use pod::{Container, ContainerRequest, Exit, Pod, PodRequest, stream};
 pub use registry::{REGISTRY, Registry};
 pub use run::{Ran, run, run_ok};
 pub use simulated::{SimulatedTee, firmware_is_installed};
+pub use soak::{SoakOptions, soak};
 pub use tools::{Prefix, built, cache_dir};

@@ -12,8 +12,8 @@ use std::{
 use anyhow::{Context, Result};
 use clap::{Parser, Subcommand};
 use tests_harness::{
-    BenchOptions, DemoOptions, KeeperOptions, bench, command_inside, demo, first_process, join,
-    keep,
+    BenchOptions, DemoOptions, KeeperOptions, SoakOptions, bench, command_inside, demo,
+    first_process, join, keep, soak,
 };
 
 #[derive(Debug, Parser)]
@@ -53,6 +53,18 @@ enum Action {
         /// Pods of each kind.
         #[arg(long, value_name = "N", default_value_t = 5)]
         repeat: usize,
+    },
+    /// Run and remove many pods, and fail if anything of the node grows.
+    Soak {
+        /// What hack/build made.
+        #[arg(long, value_name = "DIR")]
+        prefix: PathBuf,
+        /// Decides which parts of pods are killed.
+        #[arg(long, value_name = "NUMBER", default_value_t = 1)]
+        seed: u64,
+        /// How many pods.
+        #[arg(value_name = "N", default_value_t = 100)]
+        pods: usize,
     },
     /// Run a program on a node that was kept.
     Enter {
@@ -109,6 +121,7 @@ fn act(action: Action) -> Result<ExitCode> {
             json,
             repeat,
         })?,
+        Action::Soak { prefix, seed, pods } => soak(&SoakOptions { prefix, pods, seed })?,
         Action::Enter { first, program } => {
             let (name, arguments) = program.split_first().context("no program is named")?;
             let error = command_inside(first, name)?.args(arguments).exec();

@@ -37,8 +37,10 @@ pub const DOCUMENT_FILE: &str = "initdata.toml";
 
 /// The entry that holds the policy for the guest's agent.
 pub const POLICY_ENTRY: &str = "policy.rego";
-/// Name of the entry with a policy document.
-pub const DOCUMENT_ENTRY: &str = "policy.json";
+
+/// The entry that holds a policy document. Not `policy.json`, which is what signature policies are
+/// called.
+pub const DOCUMENT_ENTRY: &str = "pod-policy.json";
 
 /// Size of the field that binds initdata to a SEV-SNP launch, in bytes.
 pub const HOST_DATA_BYTES: usize = 32;

@@ -3,14 +3,13 @@
 use std::{collections::BTreeMap, fs, io, path::PathBuf};
 
 use agent_protocol::initdata::{
-    Algorithm, DIRECTORY, Initdata, POLICY_ENTRY, WriteError,
+    Algorithm, DIRECTORY, DOCUMENT_ENTRY, Initdata, POLICY_ENTRY, WriteError,
     packed::{PackedError, pack, to_annotation},
     write,
 };
 use clap::Args;
 use policy_engine::document::Document;
 
-use super::load::ENTRY;
 use crate::initdata::{InitdataError, open};
 
 const AGENT: &str = "aa.toml";
@@ -76,7 +75,7 @@ impl InitdataOptions {
             let initdata = open(path).map_err(MakeError::Initdata)?;
             algorithm = initdata.algorithm();
             entries.clone_from(initdata.entries());
-            entries.remove(ENTRY);
+            entries.remove(DOCUMENT_ENTRY);
         }
         if entries.contains_key(POLICY_ENTRY) {
             return Err(MakeError::Rego);
@@ -135,7 +134,7 @@ pub(super) fn make(
     (algorithm, others): &(Algorithm, BTreeMap<String, String>),
 ) -> Result<Made, MakeError> {
     let mut entries = others.clone();
-    entries.insert(ENTRY.to_owned(), document.text());
+    entries.insert(DOCUMENT_ENTRY.to_owned(), document.text());
     let initdata = write(*algorithm, &entries).map_err(MakeError::Write)?;
     let packed = pack(&initdata).map_err(MakeError::Pack)?;
     Ok(Made {

@@ -6,15 +6,12 @@ use std::{
 };
 
 use agent_protocol::initdata::{
-    ANNOTATION, Initdata, POLICY_ENTRY, PolicyText,
+    ANNOTATION, DOCUMENT_ENTRY, Initdata, POLICY_ENTRY, PolicyText,
     packed::{PackedError, from_annotation, unpack},
 };
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use policy_engine::document::{Document, DocumentError};
 use policy_generator::{Problems, Reading, Text, annotations};
-
-/// The entry of initdata that has the document.
-pub(super) const ENTRY: &str = "policy.json";
 
 /// A policy, and where it was found.
 #[derive(Debug)]
@@ -59,7 +56,7 @@ pub(crate) enum LoadError {
     },
     #[error("the policy annotation of {0} is not base64 of text")]
     Annotation(String),
-    #[error("the initdata of {0} has neither {ENTRY} nor {POLICY_ENTRY}")]
+    #[error("the initdata of {0} has neither {DOCUMENT_ENTRY} nor {POLICY_ENTRY}")]
     NoEntry(String),
     #[error("{0} is no policy, no initdata, and no YAML of a pod with one in its annotations")]
     Nothing(String),
@@ -159,7 +156,7 @@ fn parse(name: &str, bytes: &[u8]) -> Result<Box<Document>, LoadError> {
 
 fn of_initdata(name: String, initdata: Initdata) -> Result<Found, LoadError> {
     let entries = initdata.entries();
-    let policy = match (entries.get(ENTRY), entries.get(POLICY_ENTRY)) {
+    let policy = match (entries.get(DOCUMENT_ENTRY), entries.get(POLICY_ENTRY)) {
         (Some(text), _) => Policy::Document(parse(&name, text.as_bytes())?),
         (None, Some(rego)) => Policy::Rego(rego.clone()),
         (None, None) => return Err(LoadError::NoEntry(name)),
