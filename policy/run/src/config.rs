@@ -15,11 +15,13 @@ use k8s_cri::v1::{
 
 use crate::{
     environment::expand_all,
+    kubelet_files::{KubeletFiles, TERMINATION_LOG},
     pod::{Container, DnsPolicy, Map, Pod, Profile, ProfileType, Propagation, Protocol},
     resources::{container_resources, pod_resources},
     volumes::{Place, Volumes},
 };
 
+const HOSTS: &str = "/etc/hosts";
 /// containerd's name for the runtime handler that an image is pulled for.
 const HANDLER_ANNOTATION: &str = "io.containerd.cri.runtime-handler";
 
@@ -54,6 +56,8 @@ pub(crate) struct Setting<'a> {
     pub(crate) pod: &'a Pod,
     pub(crate) uid: &'a str,
     pub(crate) handler: &'a str,
+    /// Where the pod's own files are made.
+    pub(crate) files: &'a Path,
     pub(crate) log_directory: &'a Path,
     /// The node's own name servers, for a pod that only adds to them.
     pub(crate) node_dns: DnsConfig,
@@ -66,6 +70,7 @@ pub(crate) struct Making<'a> {
     pub(crate) attempt: u32,
     pub(crate) environment: Vec<KeyValue>,
     pub(crate) volumes: &'a Volumes,
+    pub(crate) files: KubeletFiles,
 }
 
 impl Setting<'_> {
@@ -113,11 +118,14 @@ impl Setting<'_> {
         let mut labels = self.labels();
         let name = container.name.clone();
         labels.insert("io.kubernetes.container.name".to_owned(), name.clone());
-        let annotations = [(
-            "io.kubernetes.container.restartCount".to_owned(),
-            making.attempt.to_string(),
-        )];
-        let mounts = mounts(container, making.volumes);
+        let annotations = [
+            ("restartCount", making.attempt.to_string()),
+            ("terminationMessagePath", last_words(container).to_owned()),
+            ("terminationMessagePolicy", "File".to_owned()),
+        ]
+        .map(|(key, value)| (format!("io.kubernetes.container.{key}"), value));
+        let mut mounts = mounts(container, making.volumes);
+        mounts.extend(kubelet_mounts(container, &making.files));
         ContainerConfig {
             log_path: log_path(&name, making.attempt),
             metadata: Some(ContainerMetadata {
@@ -170,7 +178,7 @@ impl Setting<'_> {
     }
 
     /// A host name has 63 characters at most, and does not end between words.
-    fn hostname(&self) -> String {
+    pub(crate) fn hostname(&self) -> String {
         let spec = &self.pod.spec;
         let name = spec.hostname.as_ref().unwrap_or(&self.pod.metadata.name);
         let cut: String = name.chars().take(63).collect();
@@ -303,6 +311,24 @@ fn mounts(container: &Container, volumes: &Volumes) -> Vec<Mount> {
         })
     };
     container.volume_mounts.iter().filter_map(mount).collect()
+}
+
+fn last_words(container: &Container) -> &str {
+    let path = container.termination_message_path.as_deref();
+    path.unwrap_or(TERMINATION_LOG)
+}
+
+/// They follow the pod's own; who mounts something at `/etc/hosts` has that.
+fn kubelet_mounts(container: &Container, files: &KubeletFiles) -> Vec<Mount> {
+    let mount = |at: &str, path: &Path| Mount {
+        container_path: at.to_owned(),
+        host_path: path.to_string_lossy().into_owned(),
+        ..Mount::default()
+    };
+    let mut own = container.volume_mounts.iter();
+    let hosts = (!own.any(|own| own.mount_path == HOSTS)).then(|| mount(HOSTS, &files.hosts));
+    let last = mount(last_words(container), &files.termination);
+    hosts.into_iter().chain([last]).collect()
 }
 
 fn ports(container: &Container) -> Vec<PortMapping> {

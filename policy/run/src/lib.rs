@@ -17,6 +17,7 @@ mod cri;
 mod documents;
 mod environment;
 mod images;
+mod kubelet_files;
 mod lifecycle;
 mod logs;
 mod pod;
@@ -118,6 +119,12 @@ pub(crate) enum RunError {
     UserName(String),
     #[error("cannot make a directory for the pod")]
     Directory(#[source] io::Error),
+    #[error("cannot write the files that every container has, for container {container}")]
+    KubeletFiles {
+        container: String,
+        #[source]
+        source: io::Error,
+    },
     #[error("cannot copy the output of container {container}")]
     Log {
         container: String,
@@ -173,6 +180,7 @@ async fn play(options: &Options) -> Result<Outcome, RunError> {
         pod,
         uid: &uid,
         handler: &handler,
+        files: directories.files.path(),
         log_directory: directories.logs.path(),
         node_dns: node_dns(),
     };

@@ -27,6 +27,7 @@ use crate::{
     documents::Documents,
     environment::{Facts, environment},
     images::pull_all,
+    kubelet_files::KubeletFiles,
     logs::Follower,
     pod::{Container, RestartPolicy},
     progress::Progress,
@@ -245,11 +246,25 @@ impl Life<'_> {
                 return Step::Done(Err(RunError::Value { container, source }));
             }
         };
+        let files = KubeletFiles::write(
+            self.setting.files,
+            &container.name,
+            &self.setting.hostname(),
+            &sandbox.addresses,
+        );
+        let files = match files {
+            Ok(files) => files,
+            Err(source) => {
+                let container = container.name.clone();
+                return Step::Done(Err(RunError::KubeletFiles { container, source }));
+            }
+        };
         let config = self.setting.container(Making {
             container,
             attempt,
             environment,
             volumes: self.volumes,
+            files,
         });
         let (setting, mut cri, name) = (self.setting, self.cri.clone(), container.name.clone());
         let started = self

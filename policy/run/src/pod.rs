@@ -198,13 +198,14 @@ fields! {
         security_context: Security,
         stdin: bool,
         stdin_once: bool,
+        termination_message_path: Option<String>,
         tty: bool,
         volume_mounts: Vec<VolumeMount>,
         working_dir: String,
     }
     known {
         lifecycle, liveness_probe, readiness_probe, resize_policy, startup_probe,
-        termination_message_path, termination_message_policy, volume_devices,
+        termination_message_policy, volume_devices,
     }
 }
 

@@ -19,6 +19,7 @@ use serde::Deserialize;
 use crate::{
     bed::{Bed, BedOptions},
     containerd::Release,
+    demo_policy::{add_policy, play_the_node},
     images::TestImages,
     node::Node,
     registry::REGISTRY,
@@ -40,6 +41,8 @@ pub struct DemoOptions {
     pub pod: PathBuf,
     /// Leave the bed up.
     pub keep: bool,
+    /// Show afterwards what the pod's policy denies; the pod is the example then.
+    pub plays_node: bool,
 }
 
 /// Times of a pod's start, in milliseconds since the sandbox was asked for.
@@ -89,7 +92,13 @@ pub fn demo(options: &DemoOptions) -> Result<u8> {
         explain(&bed, &prefix);
     }
     let yaml = localize(&bed, &yaml)?;
-    bed.node().write(POD, yaml)?;
+    bed.node().write(POD, &yaml)?;
+    eprintln!("demo: kata-cc policy gen {}", options.pod.display());
+    let owned = add_policy(&bed, &prefix, POD);
+    match &owned {
+        Ok(owned) => bed.node().write(POD, owned)?,
+        Err(error) => eprintln!("demo: the pod runs without a policy: {error:#}"),
+    }
     eprintln!(
         "demo: kata-cc run {} on containerd {}",
         options.pod.display(),
@@ -100,6 +109,9 @@ pub fn demo(options: &DemoOptions) -> Result<u8> {
     command.args(["run", "--handler", "kata-cc", POD]);
     let status = command.status().context("starting kata-cc")?;
     report(&bed, &watch.stop());
+    if let (Ok(owned), true) = (&owned, options.plays_node && status.success()) {
+        play_the_node(&bed, &prefix, owned)?;
+    }
     if options.keep {
         bed.keep();
     }

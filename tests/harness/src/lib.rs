@@ -20,6 +20,7 @@ mod containerd;
 mod cri;
 mod debian;
 mod demo;
+mod demo_policy;
 mod first;
 mod guest;
 mod images;

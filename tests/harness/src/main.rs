@@ -109,8 +109,13 @@ fn act(action: Action) -> Result<ExitCode> {
             keep,
             pod,
         } => {
-            let pod = pod.unwrap_or(hello);
-            return demo(&DemoOptions { prefix, pod, keep }).map(ExitCode::from);
+            let options = DemoOptions {
+                prefix,
+                plays_node: pod.is_none(),
+                pod: pod.unwrap_or(hello),
+                keep,
+            };
+            return demo(&options).map(ExitCode::from);
         }
         Action::Bench {
             prefix,

@@ -13,6 +13,7 @@ fn setting(pod: &Pod) -> Setting<'_> {
         pod,
         uid: "u",
         handler: "kata-cc",
+        files: Path::new("/files"),
         log_directory: Path::new("/logs"),
         node_dns: DnsConfig {
             servers: vec!["1.1.1.1".to_owned()],
@@ -47,6 +48,10 @@ fn container(pod: &Pod, environment: &[(&str, &str)]) -> ContainerConfig {
         attempt: 2,
         environment: environment.collect(),
         volumes: &volumes,
+        files: KubeletFiles {
+            hosts: "/files/etc-hosts".into(),
+            termination: "/files/last".into(),
+        },
     });
     for mount in &mut config.mounts {
         let root = directory.path().to_str().unwrap();
@@ -175,6 +180,27 @@ fn volumes_are_mounted_where_they_lie() {
     assert!(
         file.contains("/..20") && file.ends_with("/n"),
         "the file, not the link: {file}"
+    );
+}
+
+#[test]
+fn what_every_container_has_follows_what_its_pod_mounts() {
+    let places = |container_of: &str| -> Vec<String> {
+        let pod = pod(&format!(
+            r#"{{"volumes":[{{"name":"e","emptyDir":{{}}}}],"containers":[{{"name":"c",{container_of}}}]}}"#
+        ));
+        let mounts = container(&pod, &[]).mounts.into_iter();
+        mounts.map(|mount| mount.container_path).collect()
+    };
+    assert_eq!(
+        places(r#""volumeMounts":[{"name":"e","mountPath":"/e"}]"#),
+        ["/e", "/etc/hosts", "/dev/termination-log"]
+    );
+    assert_eq!(
+        places(
+            r#""terminationMessagePath":"/last","volumeMounts":[{"name":"e","mountPath":"/etc/hosts"}]"#
+        ),
+        ["/etc/hosts", "/last"]
     );
 }
 
