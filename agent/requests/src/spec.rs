@@ -104,6 +104,7 @@ impl ContainerSpec {
     /// mounts but for an empty `/dev`, which the container library needs. Of the host's request for it only the pod's settings count; the rest
     /// is not even read, so that it cannot describe a program of its own.
     pub(super) fn pause(container: &ContainerId, spec: oci::Spec) -> Result<Self, RequestError> {
+        let pod = PodNames::of(&spec.Annotations);
         let linux = spec.Linux.into_option().unwrap_or_default();
         let process = oci::Process {
             Args: vec![PAUSE_PROGRAM.to_owned()],
@@ -136,7 +137,8 @@ impl ContainerSpec {
             }),
             ..Default::default()
         };
-        Self::parse(container, allowed, Processes::Own)
+        let pause = Self::parse(container, allowed, Processes::Own)?;
+        Ok(Self { pod, ..pause })
     }
 
     pub(super) fn parse(

@@ -155,13 +155,21 @@ impl Container {
         kernel.chain(others).collect()
     }
 
+    /// The guest's own file, in which nothing runs.
+    fn of_termination(&self) -> NormalMount {
+        NormalMount {
+            options: ["noexec", "nosuid"].map(str::to_owned).into(),
+            ..normal(self.termination_log(), TERMINATION_MESSAGE, false)
+        }
+    }
+
     /// The files and the memory that Kubernetes gives every container, unless the pod has
     /// something else there.
     fn of_kubernetes(&self) -> Vec<NormalMount> {
         let read_only = self.read_only_root;
         let all = [
             normal(defaults::HOSTS, HOST_FILES, false),
-            normal(self.termination_log(), TERMINATION_MESSAGE, false),
+            self.of_termination(),
             normal(defaults::HOSTNAME, HOST_FILES, read_only),
             normal(defaults::RESOLV_CONF, HOST_FILES, read_only),
             normal(defaults::SHARED_MEMORY, "shared memory of the pod", false),

@@ -33,11 +33,11 @@ impl KubeletFiles {
         hostname: &str,
         addresses: &[String],
     ) -> io::Result<Self> {
+        let of_container = directory.join("containers").join(container);
+        fs::create_dir_all(&of_container)?;
         let own = addresses.iter().map(|one| format!("{one}\t{hostname}\n"));
         let hosts = directory.join("etc-hosts");
         fs::write(&hosts, HOSTS.to_owned() + &own.collect::<String>())?;
-        let of_container = directory.join("containers").join(container);
-        fs::create_dir_all(&of_container)?;
         let termination = of_container.join("termination-log");
         fs::write(&termination, "")?;
         // Whoever the container runs as writes to it.

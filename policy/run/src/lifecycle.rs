@@ -246,8 +246,10 @@ impl Life<'_> {
                 return Step::Done(Err(RunError::Value { container, source }));
             }
         };
+        // Where a kubelet has them, below the pod's directory: by that a runtime knows them.
+        let of_pod = self.setting.files.join("pods").join(self.setting.uid);
         let files = KubeletFiles::write(
-            self.setting.files,
+            &of_pod,
             &container.name,
             &self.setting.hostname(),
             &sandbox.addresses,

@@ -184,6 +184,8 @@ fn described(text: &str, container: &Container, document: &Document) -> Describe
         if mount.destination() == Path::new(message) {
             let own = format!("/run/kata-containers/{id}/termination-log");
             mount.set_source(Some(own.into()));
+            let options = ["bind", "rprivate", "rw", "nosuid", "nodev", "noexec"];
+            mount.set_options(Some(options.map(str::to_owned).into()));
         } else if let Some((_, name)) = source.split_once("/rootfs/local/")
             && in_memory(name.split('/').next().unwrap())
         {

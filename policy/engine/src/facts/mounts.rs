@@ -41,7 +41,12 @@ pub(super) fn mounts(
         if one.what != other.what && !is_copy {
             return wrong(Code::MountSource, other);
         }
-        if one.options != other.options {
+        let same = if is_copy {
+            other.options.is_empty()
+        } else {
+            one.options == other.options
+        };
+        if !same {
             return wrong(Code::MountOptions, other);
         }
     }
