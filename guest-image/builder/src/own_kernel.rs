@@ -181,7 +181,7 @@ pub fn open(place: &Path) -> Result<Kernel, OwnKernelError> {
     let mut tree = ModuleTree::default();
     tree.add(BUILTIN, read(BUILTIN)?);
     let description = read(DESCRIPTION)?;
-    let from = serde_json::from_slice(&description).map_err(|source| {
+    let from = agent_documents::parse_json(&description).map_err(|source| {
         let path = place.join(DESCRIPTION);
         OwnKernelError::Description { path, source }
     })?;

@@ -85,8 +85,8 @@ pub fn what_the_guest_cannot_take_is_named(stage: &'static Stage) -> Result<()> 
         ),
         (&[(ANNOTATION, "YWJj")], "gzip"),
         (&both, "the launch can bind one of them"),
-        (&[(ANNOTATION, &with_policy)], "policy is in Rego"),
-        (&[(POLICY_ANNOTATION, &policy)], "policy is in Rego"),
+        (&[(ANNOTATION, &with_policy)], "KATA_POLICY"),
+        (&[(POLICY_ANNOTATION, &policy)], "KATA_POLICY"),
     ] {
         match pod(stage, annotations) {
             Ok(_) => bail!("a pod runs that should fail with {words:?}"),

@@ -154,11 +154,6 @@ pub const DIFFERENCES: &[Difference] = &[
         ],
     },
     Difference {
-        what: "`/dev/kcore`",
-        here: Otherwise("a link to the masked `/proc/kcore`"),
-        facts: &["*/device./dev/kcore"],
-    },
-    Difference {
         what: "where ConfigMaps, Secrets and `hostPath`s lie",
         here: Otherwise("copied into the guest's memory"),
         facts: &[

@@ -130,7 +130,7 @@ fn read(path: &Path) -> Result<Vec<u8>, LoadError> {
 
 /// `kubectl get -o json` begins like a document.
 fn is_object_of_kubernetes(bytes: &[u8]) -> bool {
-    let json: serde_json::Value = serde_json::from_slice(bytes).unwrap_or_default();
+    let json: serde_json::Value = agent_documents::parse_json(bytes).unwrap_or_default();
     json.get("apiVersion").is_some()
 }
 

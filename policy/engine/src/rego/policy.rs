@@ -209,7 +209,7 @@ impl Inner {
         let Some(answer) = self.evaluator.evaluate(&question)? else {
             return Ok(None);
         };
-        let value = serde_json::from_str(&answer).map_err(|_| Why::NoDecision)?;
+        let value = agent_documents::parse_json(answer.as_bytes()).map_err(|_| Why::NoDecision)?;
         Ok(Some(value))
     }
 }

@@ -98,9 +98,9 @@ impl<S: Read + Write> Client<S> {
         match &parts[..] {
             [kind] if kind == DONE => Ok(Ok(Answer(None))),
             [kind, value] if kind == DONE => Ok(Ok(Answer(Some(text(value)?.to_owned())))),
-            [kind, error] if kind == FAILED => {
-                Ok(Err(serde_json::from_slice(error).map_err(io::Error::from)?))
-            }
+            [kind, error] if kind == FAILED => Ok(Err(
+                agent_documents::parse_json(error).map_err(io::Error::from)?
+            )),
             _ => Err(ErrorKind::InvalidData.into()),
         }
     }
