@@ -2,7 +2,7 @@
 //! it to be run.
 //!
 //! Only manifests and configurations are read, and their digests checked; layers only where a
-//! user's number has to be looked up ([`image_files`](crate::image_files)). What has a digest is
+//! user's number has to be looked up ([`crate::image_files`]). What has a digest is
 //! kept in a [`Cache`]; what a tag means is asked every time.
 
 use std::{

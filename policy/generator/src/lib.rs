@@ -6,7 +6,7 @@
 //!
 //! * [`Text`] and [`Reading`] are the owner's files and how they are read (`yaml`, `pod`, `inputs`);
 //! * [`Images`] turns the names of images into manifests' digests and configurations;
-//! * [`generate`] derives a [`Policy`] for each pod (`derive`);
+//! * [`generate()`] derives a [`Policy`] for each pod (`derive`);
 //! * [`annotated`] puts it into the files, [`patch`] into a patch for kustomize.
 
 mod annotate;
