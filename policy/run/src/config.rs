@@ -14,6 +14,7 @@ use k8s_cri::v1::{
 };
 
 use crate::{
+    RunError,
     environment::expand_all,
     kubelet_files::{KubeletFiles, TERMINATION_LOG},
     pod::{Container, DnsPolicy, Map, Pod, Profile, ProfileType, Propagation, Protocol},
@@ -151,6 +152,27 @@ impl Setting<'_> {
         }
     }
 
+    /// Writes the container's own files where a kubelet has them, below the pod's directory: by
+    /// that a runtime knows them.
+    ///
+    /// # Errors
+    ///
+    /// [`RunError::KubeletFiles`] when they cannot be written.
+    pub(crate) fn kubelet_files(
+        &self,
+        container: &Container,
+        addresses: &[String],
+    ) -> Result<KubeletFiles, RunError> {
+        let of_pod = self.files.join("pods").join(self.uid);
+        let name = &container.name;
+        KubeletFiles::write(&of_pod, name, &self.hostname(), addresses).map_err(|source| {
+            RunError::KubeletFiles {
+                container: name.clone(),
+                source,
+            }
+        })
+    }
+
     fn containers(&self) -> impl Iterator<Item = &Container> {
         self.pod.spec.containers.iter()
     }
@@ -178,7 +200,7 @@ impl Setting<'_> {
     }
 
     /// A host name has 63 characters at most, and does not end between words.
-    pub(crate) fn hostname(&self) -> String {
+    fn hostname(&self) -> String {
         let spec = &self.pod.spec;
         let name = spec.hostname.as_ref().unwrap_or(&self.pod.metadata.name);
         let cut: String = name.chars().take(63).collect();

@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 
 use k8s_cri::v1::KeyValue;
-use policy_generator::Quantity;
+use policy_generator::{Quantity, expand};
 
 use crate::{
     documents::{Documents, Keys},
@@ -128,7 +128,7 @@ pub(crate) fn environment(
     }
     for variable in &container.env {
         let value = match (&variable.value, &variable.value_from) {
-            (Some(value), _) => Some(expand(value, &known)),
+            (Some(value), _) => Some(expand(value, |name| known.get(name).cloned())),
             (None, Some(source)) => from(source, &variable.name, container, facts, documents)?,
             (None, None) => Some(String::new()),
         };
@@ -145,45 +145,12 @@ pub(crate) fn environment(
 
 /// Replaces `$(NAME)` in the words of a command line.
 pub(crate) fn expand_all(words: &[String], environment: &[KeyValue]) -> Vec<String> {
-    let known = environment
-        .iter()
-        .map(|v| (v.key.clone(), v.value.clone()))
-        .collect();
-    words.iter().map(|word| expand(word, &known)).collect()
-}
-
-/// Replaces `$(NAME)` by its value; `$$` is one `$`; anything else stays.
-fn expand(text: &str, known: &BTreeMap<String, String>) -> String {
-    let mut expanded = String::with_capacity(text.len());
-    let mut rest = text;
-    while let Some((before, after)) = rest.split_once('$') {
-        expanded.push_str(before);
-        if let Some(after) = after.strip_prefix('$') {
-            expanded.push('$');
-            rest = after;
-            continue;
-        }
-        let reference = after.strip_prefix('(').and_then(|a| a.split_once(')'));
-        match reference {
-            Some((name, after)) => {
-                match known.get(name) {
-                    Some(value) => expanded.push_str(value),
-                    None => {
-                        expanded.push_str("$(");
-                        expanded.push_str(name);
-                        expanded.push(')');
-                    }
-                }
-                rest = after;
-            }
-            None => {
-                expanded.push('$');
-                rest = after;
-            }
-        }
-    }
-    expanded.push_str(rest);
-    expanded
+    // The last of several counts.
+    let known = |name: &str| {
+        let found = environment.iter().rfind(|variable| variable.key == name);
+        found.map(|variable| variable.value.clone())
+    };
+    words.iter().map(|word| expand(word, known)).collect()
 }
 
 fn from(
@@ -351,19 +318,15 @@ mod tests {
 
     #[test]
     fn references_expand_as_kubernetes_says() {
-        let known = [("A".to_owned(), "1".to_owned())].into();
-        for (text, expected) in [
-            ("$(A)", "1"),
-            ("x$(A)y$(A)", "x1y1"),
-            ("$(NONE)", "$(NONE)"),
-            ("$$(A)", "$(A)"),
-            ("$$$(A)", "$1"),
-            ("$A ${A} $", "$A ${A} $"),
-            ("$(A", "$(A"),
-            ("", ""),
-        ] {
-            assert_eq!(expand(text, &known), expected, "{text}");
-        }
+        let of = |value: &str| KeyValue {
+            key: "A".to_owned(),
+            value: value.to_owned(),
+        };
+        let words = ["x$(A)y", "$(NONE)", "$$(A)"].map(str::to_owned);
+        assert_eq!(
+            expand_all(&words, &[of("0"), of("1")]),
+            ["x1y", "$(NONE)", "$(A)"]
+        );
     }
 
     #[test]
@@ -454,7 +417,7 @@ mod tests {
     proptest::proptest! {
         #[test]
         fn text_without_a_dollar_stays(text in "[^$]*") {
-            proptest::prop_assert_eq!(expand(&text, &BTreeMap::new()), text);
+            proptest::prop_assert_eq!(expand(&text, |_| None), text);
         }
     }
 }

@@ -27,7 +27,6 @@ use crate::{
     documents::Documents,
     environment::{Facts, environment},
     images::pull_all,
-    kubelet_files::KubeletFiles,
     logs::Follower,
     pod::{Container, RestartPolicy},
     progress::Progress,
@@ -246,20 +245,9 @@ impl Life<'_> {
                 return Step::Done(Err(RunError::Value { container, source }));
             }
         };
-        // Where a kubelet has them, below the pod's directory: by that a runtime knows them.
-        let of_pod = self.setting.files.join("pods").join(self.setting.uid);
-        let files = KubeletFiles::write(
-            &of_pod,
-            &container.name,
-            &self.setting.hostname(),
-            &sandbox.addresses,
-        );
-        let files = match files {
+        let files = match self.setting.kubelet_files(container, &sandbox.addresses) {
             Ok(files) => files,
-            Err(source) => {
-                let container = container.name.clone();
-                return Step::Done(Err(RunError::KubeletFiles { container, source }));
-            }
+            Err(error) => return Step::Done(Err(error)),
         };
         let config = self.setting.container(Making {
             container,

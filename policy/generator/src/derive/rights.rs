@@ -2,28 +2,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use policy_engine::document::{Rights, Seccomp};
+use policy_engine::{
+    DEFAULT_CAPABILITIES,
+    document::{Rights, Seccomp},
+};
 
 use super::Derivation;
 use crate::pod::{Capabilities, Container, ProcMount, ProfileType, Sysctl};
 
-/// What containerd gives every container (`oci.defaultUnixCaps`).
-pub(crate) const DEFAULT: [&str; 14] = [
-    "CAP_AUDIT_WRITE",
-    "CAP_CHOWN",
-    "CAP_DAC_OVERRIDE",
-    "CAP_FOWNER",
-    "CAP_FSETID",
-    "CAP_KILL",
-    "CAP_MKNOD",
-    "CAP_NET_BIND_SERVICE",
-    "CAP_NET_RAW",
-    "CAP_SETFCAP",
-    "CAP_SETGID",
-    "CAP_SETPCAP",
-    "CAP_SETUID",
-    "CAP_SYS_CHROOT",
-];
 /// The others of Linux (`linux/capability.h`).
 const FURTHER: [&str; 27] = [
     "CAP_AUDIT_CONTROL",
@@ -106,12 +92,15 @@ impl Derivation<'_> {
             ),
         );
         let every = || {
-            DEFAULT
+            DEFAULT_CAPABILITIES
                 .iter()
                 .chain(&FURTHER)
                 .map(|name| (*name).to_owned())
         };
-        let default: BTreeSet<String> = DEFAULT.iter().map(|name| (*name).to_owned()).collect();
+        let default: BTreeSet<String> = DEFAULT_CAPABILITIES
+            .iter()
+            .map(|name| (*name).to_owned())
+            .collect();
         let mut set = default.clone();
         // In containerd's order: all are added or dropped before single ones are.
         if add.contains(ALL) {
@@ -133,7 +122,7 @@ impl Derivation<'_> {
                 true => full,
                 false => format!("CAP_{full}"),
             };
-            let mut all = DEFAULT.iter().chain(&FURTHER).chain(&[ALL]);
+            let mut all = DEFAULT_CAPABILITIES.iter().chain(&FURTHER).chain(&[ALL]);
             if !all.any(|one| *one == full) {
                 let message = format!("{name} is no capability of Linux");
                 self.error(&format!("{at}[{number}]"), message);
