@@ -217,32 +217,29 @@ fn exec_latency(container: &Container<'_>) -> Result<f64> {
     Ok(median(&mut times))
 }
 
+/// The process ends when all was read: `ctr` throws away what is still in its pipe when a process
+/// has ended, whatever the runtime.
 fn output(bed: &Bed, container: &Container<'_>) -> Result<f64> {
-    let script = format!("head -c {} /dev/zero", OUTPUT_MIB << 20);
+    let bytes = OUTPUT_MIB << 20;
+    let script = format!("head -c {bytes} /dev/zero; cat");
     let mut command = bed.ctr_command();
     command
-        .args([
-            "tasks",
-            "exec",
-            "--exec-id",
-            "output",
-            container.id(),
-            "/bin/sh",
-            "-c",
-            &script,
-        ])
-        .stdin(Stdio::null())
+        .args(["tasks", "exec", "--exec-id", "output", container.id()])
+        .args(["/bin/sh", "-c", &script])
+        .stdin(Stdio::piped())
         .stdout(Stdio::piped());
     let start = Instant::now();
     let mut child = command.spawn()?;
-    let mut stdout = child.stdout.take().context("a pipe")?;
-    let copied = std::io::copy(&mut stdout.by_ref(), &mut std::io::sink())?;
+    let stdout = child.stdout.take().context("a pipe")?;
+    let copied = std::io::copy(&mut stdout.take(bytes), &mut std::io::sink())?;
+    let taken = milliseconds(start);
+    drop(child.stdin.take());
     let status = child.wait()?;
     ensure!(
-        status.success() && copied == OUTPUT_MIB << 20,
+        status.success() && copied == bytes,
         "{copied} bytes of output"
     );
-    Ok(milliseconds(start))
+    Ok(taken)
 }
 
 fn sizes(prefix: &Prefix) -> Result<Sample> {

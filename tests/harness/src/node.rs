@@ -3,6 +3,7 @@
 use std::{
     fs::File,
     io::{BufRead, BufReader},
+    os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
     process::{Child, ChildStdout, Command, Stdio},
     time::Duration,
@@ -161,6 +162,25 @@ impl Node {
             }
         }
         Ok(all)
+    }
+
+    /// Does a process inside have this file open? Nobody has one that is not there.
+    ///
+    /// # Errors
+    /// When the bed is gone.
+    pub fn holds_open(&self, inside: impl AsRef<Path>) -> Result<bool> {
+        let of =
+            |path: &Path| std::fs::metadata(path).map(|metadata| (metadata.dev(), metadata.ino()));
+        let Ok(file) = of(&self.path(inside)) else {
+            return Ok(false);
+        };
+        let processes = self.processes()?;
+        Ok(processes.iter().any(|process| {
+            // A process may end, and close, while it is looked at.
+            let open = std::fs::read_dir(self.path(format!("/proc/{}/fd", process.pid)));
+            let mut open = open.into_iter().flatten().flatten();
+            open.any(|entry| of(&entry.path()).is_ok_and(|it| it == file))
+        }))
     }
 
     /// Kills a process inside with SIGKILL.

@@ -337,6 +337,9 @@ pub struct Container<'pod> {
     log: String,
 }
 
+/// How long containerd may take to write what an ended container said last.
+const LOG_CLOSED: Duration = Duration::from_secs(30);
+
 impl Container<'_> {
     /// containerd's id.
     #[must_use]
@@ -378,6 +381,10 @@ impl Container<'_> {
         })
         .with_context(|| format!("its log: {}", self.raw_log()))?;
         let status = last.context("a container has a status")?;
+        // containerd shows the end before the last line is in the file.
+        wait_until("containerd closes the log", LOG_CLOSED, || {
+            Ok(!self.pod.bed.node().holds_open(&self.log)?)
+        })?;
         let log = self.raw_log();
         Ok(Exit {
             code: status.exit_code,
