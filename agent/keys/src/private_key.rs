@@ -13,6 +13,7 @@ use std::fmt;
 
 use aws_lc_rs::{
     agreement,
+    error::Unspecified,
     rsa::{OaepPrivateDecryptingKey, PrivateDecryptingKey},
 };
 use zeroize::Zeroizing;
@@ -84,6 +85,16 @@ impl PrivateKey {
         };
         let key = Curve::ALL.into_iter().find_map(on);
         key.ok_or(PrivateKeyError::Rejected)
+    }
+
+    /// Makes a key on a curve; gives its public point too (SEC 1, uncompressed).
+    ///
+    /// # Errors
+    /// There are no random numbers.
+    pub fn generate(curve: Curve) -> Result<(Self, Vec<u8>), Unspecified> {
+        let key = agreement::PrivateKey::generate(curve.algorithm())?;
+        let point = key.compute_public_key()?.as_ref().to_vec();
+        Ok((Self(Kind::Ec(curve, key)), point))
     }
 
     /// The key, if it is an RSA one.
