@@ -85,6 +85,8 @@ pub const ALLOWED: &[(&str, &[&str])] = &[
         ],
     ),
     ("agent/keys", &["agent/evidence", "agent/documents"]),
+    // What the guest and the owner's broker say to each other; both link it.
+    ("agent/keys/protocol", &["agent/documents", "agent/keys"]),
     ("agent/measured", &["agent/evidence"]),
     ("agent/scratch-disk", &["agent/protocol"]),
     (
