@@ -440,6 +440,18 @@ fn certificates_are_not_taken_for_an_answer_of_thim() {
 }
 
 #[test]
+fn what_a_guest_decodes_is_rebuilt_to_what_was_signed() {
+    let reports = ["snp/genoa-v3.report.bin", "snp/milan-v2-azure.report.bin"];
+    for name in reports {
+        let report = vector(name);
+        let sent = agent_evidence::snp::coco_form(&report, &[]).unwrap();
+        let read = JsonEvidence::parse(sent.to_string().as_bytes()).unwrap();
+        assert_eq!(read.report.as_bytes()[..], report[..], "{name}");
+    }
+    assert!(agent_evidence::snp::coco_form(&[0; 3], &[]).is_err());
+}
+
+#[test]
 fn the_decoded_form_of_coco_is_rebuilt_to_what_was_signed() {
     let text = vector("kbs/snp-evidence-genoa.json");
     let evidence = JsonEvidence::parse(&text).unwrap();
