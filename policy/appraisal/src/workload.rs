@@ -122,6 +122,12 @@ fn differing(one: &ContainerDigests, other: &ContainerDigests) -> Vec<&'static s
 }
 
 impl Workload {
+    /// What is in a log and not allowed, in words; none if it holds nothing else. Whether the log
+    /// is true is for whoever asks: here it is that of evidence in a protocol that binds it.
+    pub fn surplus_of(&self, log: &MeasurementLog) -> Option<String> {
+        self.surplus(log).map(|surplus| surplus.to_string())
+    }
+
     /// Notes whether the log holds nothing else.
     pub(crate) fn judge(&self, log: &MeasurementLog, findings: &mut Findings) {
         let surplus = self.surplus(log);

@@ -19,10 +19,22 @@ pub const ALLOWED: &[(&str, &[&str])] = &[
     // Judges what the guest composes; no crate of the guest may name it.
     ("policy/appraisal", &["agent/evidence", "agent/documents"]),
     (
+        "policy/broker",
+        &[
+            "policy/appraisal",
+            "agent/documents",
+            "agent/evidence",
+            "agent/keys/protocol",
+            // Initdata, which a report binds.
+            "agent/protocol",
+        ],
+    ),
+    (
         "policy/cli",
         &[
             "policy/engine",
             "policy/appraisal",
+            "policy/broker",
             // Initdata, which the owner writes in the format that the guest reads.
             "agent/protocol",
             "agent/evidence",
