@@ -4,8 +4,8 @@
 //! through containerd without Kubernetes; [`image`] pulls images as the guest does,
 //! encrypts them and shows what is encrypted; [`initdata`] makes what a launch binds;
 //! [`policy`] makes what a guest judges by and says what it allows,
-//! [`measure`] computes what a genuine guest reports, and [`verify`] judges what one did
-//! report.
+//! [`measure`] computes what a genuine guest reports, [`verify`] judges what one did
+//! report, and [`broker`] releases keys to those that it accepts.
 //!
 //! Output of the workload goes to standard output and standard error, messages of the
 //! command to standard error, each as one sentence behind `kata-cc: `.
@@ -22,6 +22,7 @@
 //! | 125 | the pod could not be run, or not be removed |
 //! | 130, 143 | stopped by SIGINT or SIGTERM |
 
+mod broker;
 mod image;
 mod initdata;
 mod measure;
@@ -65,6 +66,8 @@ struct Args {
 
 #[derive(Subcommand)]
 enum Command {
+    #[command(subcommand)]
+    Broker(Box<broker::Command>),
     #[command(after_help = EXIT_CODES)]
     Run(policy_run::Options),
     #[command(subcommand)]
@@ -86,6 +89,10 @@ async fn main() -> ExitCode {
         }
     };
     let code = match args.command {
+        Command::Broker(command) => {
+            let ran = broker::run(&command).await;
+            ran.unwrap_or_else(|error| complain(error, FAILED))
+        }
         Command::Run(options) => match policy_run::run(&options).await {
             Ok(outcome) => report(&outcome),
             Err(error) => complain(error, NOT_RUN),

@@ -45,6 +45,7 @@ pub const ALLOWED: &[(&str, &[&str])] = &[
             "agent/image/signatures",
             "agent/image/unpacking",
             "agent/keys",
+            "agent/keys/protocol",
             "policy/generator",
             "policy/images",
             "policy/run",

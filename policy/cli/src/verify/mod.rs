@@ -32,6 +32,7 @@ use guest_image_measurement::launches::Launches;
 use inputs::{Bytes, Inputs};
 use judge::Judged;
 use policy_appraisal::Timestamp;
+pub(crate) use show::escaped;
 
 /// Exit code for evidence that was refused.
 const REFUSED: u8 = 1;

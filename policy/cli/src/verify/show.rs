@@ -126,7 +126,7 @@ fn times(count: u64) -> String {
 }
 
 /// Text with everything but printable ASCII and the signs of our own messages escaped.
-pub(super) fn escaped(text: &str) -> String {
+pub(crate) fn escaped(text: &str) -> String {
     let mut shown = String::with_capacity(text.len());
     for character in text.chars() {
         match character {
