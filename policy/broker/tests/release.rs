@@ -1,6 +1,8 @@
 //! The whole way of a key: a broker on a socket with TLS, a guest with reports in AMD's format
 //! under a root of the tests.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by it")]
+
 use std::{fs, path::PathBuf, sync::Arc};
 
 use agent_evidence::{
