@@ -23,6 +23,7 @@ pub mod boot;
 pub mod config;
 pub mod initdata;
 pub mod judge;
+mod keys;
 pub mod log;
 pub mod network;
 pub mod program;

@@ -1,7 +1,7 @@
 //! The agent's life once the guest is prepared: log, reaper, network, server, and
 //! the end of the guest.
 
-use std::{error::Error as StdError, fs, sync::Arc, time::Duration};
+use std::{error::Error as StdError, fs, path::Path, sync::Arc, time::Duration};
 
 use agent_containers::{Containers, Images, OomEvents, PullConfig, Reaper, Storages, Surroundings};
 use agent_evidence::tee::tpm::{Register, Tpm, TpmDevice};
@@ -21,7 +21,7 @@ use tracing::{error, info, warn};
 use crate::{
     config::Config,
     initdata::{self, Boot},
-    log,
+    keys, log,
     network::Network,
     rest,
     rpc::{self, Guest},
@@ -144,7 +144,12 @@ async fn serve(
         no_proxy: config.no_proxy,
         pull_deadline: config.image_pull_timeout,
     };
-    let images = Arc::new(Images::new(pull_config, scratch));
+    let broker = keys::broker(
+        Path::new(agent_protocol::initdata::DIRECTORY),
+        boot.hardware.clone(),
+        Arc::clone(&measured),
+    );
+    let images = Arc::new(Images::new(pull_config, scratch).with_keys(broker));
     let containers = Arc::new(Containers::new(Surroundings {
         reaper,
         oom: Arc::clone(&oom),

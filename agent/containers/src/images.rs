@@ -9,6 +9,7 @@ use std::{
 };
 
 use agent_image::{Config, ConfigError, OwnerConfigError, Puller};
+use agent_keys::{Cached, KeyProvider};
 use agent_requests::paths;
 use agent_scratch_disk::{Place, Scratch, ScratchError};
 use thiserror::Error;
@@ -42,6 +43,7 @@ pub struct PullConfig {
 pub struct Images {
     config: PullConfig,
     scratch: Arc<Scratch>,
+    keys: Option<Arc<dyn KeyProvider>>,
     puller: Mutex<Option<Arc<Puller>>>,
 }
 
@@ -60,8 +62,17 @@ impl Images {
         Self {
             config,
             scratch,
+            keys: None,
             puller: Mutex::default(),
         }
+    }
+
+    /// With the broker that initdata names, if it names one; nobody asks it before an image
+    /// is pulled, which takes a permit.
+    #[must_use]
+    pub fn with_keys(mut self, broker: Option<Arc<dyn KeyProvider>>) -> Self {
+        self.keys = broker.map(|broker| Arc::new(Cached::new(broker)) as Arc<dyn KeyProvider>);
+        self
     }
 
     /// Where images lie; waits until that is known.
@@ -92,6 +103,7 @@ impl Images {
         config.no_proxy = self.config.no_proxy.clone();
         config.resolv_conf = PathBuf::from(paths::RESOLV_CONF);
         config.pull_deadline = self.config.pull_deadline;
+        config.keys.clone_from(&self.keys);
         config.follow(Path::new(agent_protocol::initdata::DIRECTORY))?;
         let puller = Arc::new(Puller::build(config)?);
         *slot = Some(Arc::clone(&puller));

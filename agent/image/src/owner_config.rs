@@ -6,9 +6,10 @@
 //! would silently leave out may be the signature policy.
 //!
 //! Everything named here is part of initdata, whose digest the launch binds, or comes from
-//! the key broker; nothing is read from where the host could have put it. So far the
-//! only broker is `offline_fs_kbc`, whose resources are initdata too: the node can read
-//! them. They let keys be tried out; they keep no secret.
+//! the key broker; nothing is read from where the host could have put it. The broker is the
+//! one that `aa.toml` names (`cc_kbc`, and whenever `[kbc]` is left out), or `offline_fs_kbc`,
+//! whose resources are initdata too: the node can read them. They let keys be tried out; they
+//! keep no secret.
 
 use std::{fs, io, path::Path, sync::Arc};
 
@@ -30,6 +31,8 @@ const OFFLINE_FILES: [&str; 2] = [
     "aa-offline_fs_kbc-resources.json",
 ];
 const OFFLINE: &str = "offline_fs_kbc";
+/// The broker that `aa.toml` names.
+const ONLINE: &str = "cc_kbc";
 
 /// Why initdata does not say how to get images. Its owner is at fault.
 #[derive(Debug, Error)]
@@ -38,8 +41,15 @@ pub enum OwnerConfigError {
     #[error("initdata's {FILE} cannot be read")]
     Toml(#[source] Box<toml::de::Error>),
     /// A broker that this agent cannot speak to.
-    #[error("initdata's {FILE} names the key broker client `{0}`; this agent knows {OFFLINE} only")]
+    #[error(
+        "initdata's {FILE} names the key broker client `{0}`; this agent knows {ONLINE} and {OFFLINE}"
+    )]
     Broker(String),
+    /// A broker without an address.
+    #[error(
+        "initdata's {FILE} names the key broker client {ONLINE}, but no aa.toml says where the broker is"
+    )]
+    NoAddress,
     /// The broker's file.
     #[error("initdata's {file} cannot be used")]
     Offline {
@@ -198,7 +208,8 @@ impl Entries for Initdata {
 }
 
 impl Config {
-    /// Sets what the entries of initdata say.
+    /// Sets what the entries of initdata say; `keys` that are set already are those of the
+    /// broker that `aa.toml` names.
     ///
     /// # Errors
     ///
@@ -218,7 +229,10 @@ fn apply(initdata: Find<'_>, config: &mut Config) -> Result<(), OwnerConfigError
     let file: File = parse_toml(&text).map_err(|error| OwnerConfigError::Toml(Box::new(error)))?;
     let sources = Sources {
         initdata,
-        keys: file.kbc.map(|kbc| broker(&kbc, initdata)).transpose()?,
+        keys: match file.kbc {
+            Some(kbc) => Some(broker(&kbc, initdata, config.keys.take())?),
+            None => config.keys.take(),
+        },
     };
     let image = file.image;
     if let Some(uri) = &image.authenticated_registry_credentials_uri {
@@ -299,7 +313,14 @@ fn entry(initdata: Find<'_>, name: &str) -> Result<Option<String>, OwnerConfigEr
     })
 }
 
-fn broker(kbc: &Kbc, initdata: Find<'_>) -> Result<Arc<dyn KeyProvider>, OwnerConfigError> {
+fn broker(
+    kbc: &Kbc,
+    initdata: Find<'_>,
+    online: Option<Arc<dyn KeyProvider>>,
+) -> Result<Arc<dyn KeyProvider>, OwnerConfigError> {
+    if kbc.name == ONLINE {
+        return online.ok_or(OwnerConfigError::NoAddress);
+    }
     if kbc.name != OFFLINE {
         return Err(OwnerConfigError::Broker(
             kbc.name.chars().take(64).collect(),
@@ -382,6 +403,35 @@ mod tests {
     fn without_the_file_nothing_is_set() {
         let config = set(&[("aa.toml", "a = 1")]).unwrap();
         assert!(config.keys.is_none() && config.signature_policy.is_none());
+    }
+
+    #[test]
+    fn the_online_broker_counts_unless_the_offline_one_is_named() {
+        let follow = |kbc: &str, online: bool| {
+            let initdata = tempfile::tempdir().unwrap();
+            fs::write(initdata.path().join(FILE), kbc).unwrap();
+            let mut keys = OfflineKeys::default();
+            keys.add(br#"{"a/b/c":"eA=="}"#).unwrap();
+            let mut config = Config {
+                keys: online.then(|| Arc::new(keys) as Arc<dyn KeyProvider>),
+                ..Config::default()
+            };
+            let uri = ResourceUri::parse("kbs:///a/b/c").unwrap();
+            config.follow(initdata.path()).map(|()| {
+                let keys = config.keys.as_ref();
+                keys.is_some_and(|keys| keys.fetch(&uri).is_ok())
+            })
+        };
+        let (cc, offline) = (
+            "[kbc]\nname = \"cc_kbc\"",
+            "[kbc]\nname = \"offline_fs_kbc\"",
+        );
+        assert!(follow("", true).unwrap() && follow(cc, true).unwrap());
+        assert!(!follow(offline, true).unwrap() && !follow("", false).unwrap());
+        assert!(matches!(
+            follow(cc, false),
+            Err(OwnerConfigError::NoAddress)
+        ));
     }
 
     #[test]

@@ -47,6 +47,12 @@ pub trait KeyProvider: Send + Sync {
     fn fetch(&self, uri: &ResourceUri) -> Result<Secret, KeyError>;
 }
 
+impl<P: KeyProvider + ?Sized> KeyProvider for std::sync::Arc<P> {
+    fn fetch(&self, uri: &ResourceUri) -> Result<Secret, KeyError> {
+        (**self).fetch(uri)
+    }
+}
+
 /// Why a key is not to be had.
 #[derive(Debug, Clone, thiserror::Error)]
 #[non_exhaustive]

@@ -58,7 +58,11 @@ fn owner(error: &OwnerConfigError) -> Told {
         OwnerConfigError::Toml(_) => Told::new("initdata's cdh.toml cannot be read"),
         OwnerConfigError::Broker(_) => Told::new(
             "initdata's cdh.toml names a key broker client that this agent does not know: it \
-             knows offline_fs_kbc only",
+             knows cc_kbc and offline_fs_kbc",
+        ),
+        OwnerConfigError::NoAddress => Told::new(
+            "initdata's cdh.toml names the key broker client cc_kbc, but no aa.toml says where the \
+             broker is",
         ),
         OwnerConfigError::Offline { file, .. } => {
             Told::new("initdata's {what} cannot be used").with(Field::what(file))

@@ -98,6 +98,17 @@ pub const ALLOWED: &[(&str, &[&str])] = &[
         ],
     ),
     ("agent/keys", &["agent/evidence", "agent/documents"]),
+    (
+        "agent/keys/broker",
+        &[
+            "agent/documents",
+            "agent/evidence",
+            // One stack for HTTP and TLS in the guest.
+            "agent/image/registry",
+            "agent/keys",
+            "agent/keys/protocol",
+        ],
+    ),
     // What the guest and the owner's broker say to each other; both link it.
     ("agent/keys/protocol", &["agent/documents", "agent/keys"]),
     ("agent/measured", &["agent/evidence"]),
@@ -116,6 +127,7 @@ pub const ALLOWED: &[(&str, &[&str])] = &[
             "agent/image",
             "agent/image/registry",
             "agent/image/unpacking",
+            "agent/keys",
             "agent/measured",
             "agent/requests",
             "agent/scratch-disk",
@@ -144,6 +156,7 @@ pub const ALLOWED: &[(&str, &[&str])] = &[
             "agent/image/signatures",
             "agent/image/unpacking",
             "agent/keys",
+            "agent/keys/broker",
             "agent/measured",
             "agent/requests",
             "agent/scratch-disk",

@@ -82,6 +82,12 @@ impl Agents {
         })
     }
 
+    /// The one without a proxy.
+    #[must_use]
+    pub fn direct(&self) -> &Agent {
+        &self.direct
+    }
+
     pub(crate) fn of(&self, origin: &Origin) -> &Agent {
         let proxied = if origin.tls { &self.https } else { &self.http };
         match proxied {
