@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by it")]
 
+/// A broker, and what its own tests make reports with.
+#[path = "../../../policy/broker/tests/bed/mod.rs"]
 mod bed;
 
 use std::{sync::Arc, thread};
