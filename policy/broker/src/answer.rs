@@ -7,7 +7,7 @@ use serde::Serialize;
 use crate::sessions::SessionId;
 
 /// An answer, before it is HTTP.
-pub struct Answer {
+pub(crate) struct Answer {
     pub(crate) status: StatusCode,
     pub(crate) body: String,
     pub(crate) session: Option<SessionId>,

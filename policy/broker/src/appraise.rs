@@ -24,12 +24,12 @@ use crate::{
 };
 
 /// The TEE whose evidence is judged.
-pub const TEE: &str = "snp";
+pub(crate) const TEE: &str = "snp";
 /// Longest entry of initdata that is handed to Rego.
 const ENTRY_BYTES_MAX: usize = 4096;
 
 /// What an affirming guest proved.
-pub struct Affirmed {
+pub(crate) struct Affirmed {
     pub(crate) claims: Value,
     pub(crate) init_data_claims: Value,
     pub(crate) log: Value,
@@ -41,7 +41,7 @@ pub struct Affirmed {
 /// # Errors
 ///
 /// Every check that refused; never an empty list.
-pub fn appraise(
+pub(crate) fn appraise(
     rules: &Rules,
     nonce: &str,
     attestation: &Attestation,

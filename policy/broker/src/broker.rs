@@ -4,7 +4,7 @@ use std::{
     net::IpAddr,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::{Instant, SystemTime, UNIX_EPOCH},
+    time::Instant,
 };
 
 use agent_evidence::Sha256Digest;
@@ -20,10 +20,10 @@ use crate::{
     answer::Answer,
     appraise::{Affirmed, TEE, appraise},
     audit::{Audit, Line},
-    configuration::Configuration,
+    clock::now,
     identity::{self, IdentityError},
     refusal::{Refusal, names},
-    rules::{Rules, RulesError, Stamp, stamps},
+    rules::{Rules, RulesError},
     sessions::{SessionId, Sessions},
     store::Store,
     token::{Attested, Token, TokenKey},
@@ -44,7 +44,7 @@ pub enum OpenError {
 }
 
 /// What a guest shows to get a resource.
-pub enum Credential {
+pub(crate) enum Credential {
     /// The cookie of its session.
     Session(SessionId),
     /// The token that it got.
@@ -59,15 +59,9 @@ pub struct Broker {
     store: Store,
     token: TokenKey,
     sessions: Mutex<Sessions>,
-    rules: Mutex<Live>,
+    /// What the owner accepts, or why that cannot be read.
+    rules: Mutex<Result<Arc<Rules>, String>>,
     audit: Mutex<Audit>,
-}
-
-/// The rules as they are, and of which files.
-struct Live {
-    rules: Option<Arc<Rules>>,
-    stamps: Vec<Option<Stamp>>,
-    configuration: Option<Arc<Rules>>,
 }
 
 impl Broker {
@@ -89,18 +83,14 @@ impl Broker {
             store,
             token: keys.token,
             sessions: Mutex::default(),
-            rules: Mutex::new(Live {
-                stamps: stamps(directory, &rules.configuration),
-                configuration: Some(Arc::clone(&rules)),
-                rules: Some(rules),
-            }),
+            rules: Mutex::new(Ok(rules)),
             audit: Mutex::new(Audit::open(directory)?),
         };
         Ok((broker, keys.tls, listen))
     }
 
     /// Begins a session.
-    pub fn begin(&self, body: &[u8]) -> Answer {
+    pub(crate) fn begin(&self, body: &[u8]) -> Answer {
         let request: Request = match agent_documents::parse_json(body) {
             Ok(request) => request,
             Err(_) => return malformed(),
@@ -113,7 +103,7 @@ impl Broker {
             let detail = format!("this broker judges evidence of the TEE {TEE} alone");
             return Answer::unauthorized("AttestationError", detail);
         }
-        let begun = lock(&self.sessions).begin(&request.tee, Instant::now());
+        let begun = lock(&self.sessions).begin(Instant::now());
         let Ok((id, nonce)) = begun else {
             return Answer::failed("no session can begin");
         };
@@ -128,7 +118,7 @@ impl Broker {
     }
 
     /// Judges evidence for a session, once.
-    pub fn attest(&self, id: Option<&SessionId>, body: &[u8], peer: IpAddr) -> Answer {
+    pub(crate) fn attest(&self, id: Option<&SessionId>, body: &[u8], peer: IpAddr) -> Answer {
         let Some(id) = id else {
             return Answer::unauthorized("AttestationError", "no session: begin one");
         };
@@ -196,7 +186,7 @@ impl Broker {
     }
 
     /// Releases a resource, encrypted for the guest that attested.
-    pub fn resource(&self, path: &str, credential: Credential, peer: IpAddr) -> Answer {
+    pub(crate) fn resource(&self, path: &str, credential: Credential, peer: IpAddr) -> Answer {
         let Ok(name) = ResourceName::parse(path) else {
             let detail = "a resource is named by repository, type and tag";
             return Answer::error(StatusCode::NOT_FOUND, "InvalidRequestPath", detail);
@@ -261,27 +251,25 @@ impl Broker {
 
     /// What the owner accepts now; none if that cannot be read.
     fn rules(&self) -> Option<Arc<Rules>> {
-        let mut live = lock(&self.rules);
-        let known: &Configuration = &live.configuration.as_ref()?.configuration;
-        let now = stamps(&self.directory, known);
-        if now != live.stamps {
-            let read = Rules::read(&self.directory).map(Arc::new);
-            if let Err(error) = &read {
-                eprintln!("kata-cc: nothing is released: {}", chain(error));
-            }
-            live.rules = read.ok();
-            if let Some(rules) = live.rules.clone() {
-                live.stamps = stamps(&self.directory, &rules.configuration);
-                live.configuration = Some(rules);
-            } else {
-                live.stamps = now;
-            }
+        let mut known = lock(&self.rules);
+        if let Ok(rules) = &*known
+            && rules.are_current()
+        {
+            return Some(Arc::clone(rules));
         }
-        live.rules.clone()
+        let read = Rules::read(&self.directory).map(Arc::new);
+        let read = read.map_err(|error| chain(&error));
+        if let Err(why) = &read
+            && known.as_ref().err() != Some(why)
+        {
+            eprintln!("kata-cc: nothing is released: {why}");
+        }
+        known.clone_from(&read);
+        read.ok()
     }
 
     /// How many sessions wait, and how many attested.
-    pub fn sessions(&self) -> (usize, usize) {
+    pub(crate) fn sessions(&self) -> (usize, usize) {
         lock(&self.sessions).count()
     }
 }
@@ -368,12 +356,6 @@ fn line(asked: &str, peer: IpAddr, time: Timestamp, refusals: Vec<Refusal>) -> L
         refusals,
         previous: Sha256Digest::ZERO,
     }
-}
-
-/// Seconds since 1970 by this machine's clock.
-fn now() -> Option<i64> {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).ok()?;
-    i64::try_from(now.as_secs()).ok()
 }
 
 /// An error and its causes.

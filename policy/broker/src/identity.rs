@@ -56,6 +56,9 @@ pub enum IdentityError {
         #[source]
         source: rcgen::Error,
     },
+    /// There is one already.
+    #[error("{0} holds a broker already: make another one in a directory of its own")]
+    Exists(PathBuf),
     /// The keys are not there.
     #[error("{0} holds no broker: make one with `kata-cc broker init`")]
     Missing(PathBuf),
@@ -95,13 +98,15 @@ pub fn create(directory: &Path, store_key: &Path, name: &str) -> Result<String, 
         name: name.to_owned(),
         source,
     })?;
-    // This file first: it is never written over, so there are no two brokers in one directory.
     let configuration = directory.join(crate::configuration::FILE);
+    if configuration.exists() {
+        return Err(IdentityError::Exists(directory.to_owned()));
+    }
+    // A key that cannot be made leaves a directory in which another one can be tried.
+    let key = StoreKey::create(store_key, directory)?;
+    // Never written over: of two that begin at once, one ends here.
     write_new(&configuration, CONFIGURATION)?;
-    let store = Store::open(
-        &directory.join(STORE),
-        StoreKey::create(store_key, directory)?,
-    )?;
+    let store = Store::open(&directory.join(STORE), key)?;
     let key = Zeroizing::new(certified.signing_key.serialize_der());
     let certificate = certified.cert.der();
     store.put_own(TLS_KEY, &key)?;

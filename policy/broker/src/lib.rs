@@ -10,25 +10,28 @@
 //! | [`identity`] | the broker's TLS identity and token key |
 //! | [`store`] | resources, encrypted, in one directory |
 //! | [`rules`] | what the owner accepts |
-//! | [`appraise`](mod@appraise) | whether evidence is affirming |
+//! | `appraise` | whether evidence is affirming |
 //! | [`token`] | what an attested guest gets |
 //! | [`broker`] | every decision |
 //! | [`server`] | HTTP and TLS |
 //! | [`audit`] | what was decided, and why |
 
-pub mod answer;
-pub mod appraise;
+mod answer;
+mod appraise;
 pub mod audit;
 pub mod broker;
+mod clock;
 pub mod configuration;
 pub mod identity;
-pub mod rate;
+mod rate;
 pub mod refusal;
-pub mod rego;
+mod rego;
 pub mod rules;
 pub mod server;
-pub mod sessions;
+mod sessions;
 pub mod store;
 pub mod store_key;
 pub mod token;
 pub mod trust;
+
+pub use rego::RegoError;

@@ -11,11 +11,11 @@ const ADDRESSES_MAX: usize = 4096;
 
 /// What each address has left.
 #[derive(Default)]
-pub struct Rates(HashMap<IpAddr, (f64, Instant)>);
+pub(crate) struct Rates(HashMap<IpAddr, (f64, Instant)>);
 
 impl Rates {
     /// Whether this address may ask once more.
-    pub fn allow(&mut self, address: IpAddr, now: Instant) -> bool {
+    pub(crate) fn allow(&mut self, address: IpAddr, now: Instant) -> bool {
         if self.0.len() >= ADDRESSES_MAX && !self.0.contains_key(&address) {
             self.0
                 .retain(|_, (left, since)| refilled(*left, *since, now) < BURST);

@@ -6,8 +6,9 @@
 
 use std::{
     collections::BTreeMap,
-    fs::{self, File},
+    fs::{self, File, Metadata},
     io::{self, Read as _},
+    os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
 };
 
@@ -90,6 +91,7 @@ pub struct Rules {
     pub(crate) requirements: Vec<Required>,
     /// SHA-256 over all files, in hexadecimal.
     pub(crate) digest: String,
+    stamps: Vec<(PathBuf, Stamp)>,
 }
 
 /// A requirement with its workload read.
@@ -113,6 +115,7 @@ impl Required {
 struct Files<'a> {
     directory: &'a Path,
     digests: Vec<u8>,
+    stamps: Vec<(PathBuf, Stamp)>,
 }
 
 impl Rules {
@@ -125,6 +128,7 @@ impl Rules {
         let mut files = Files {
             directory,
             digests: Vec::new(),
+            stamps: Vec::new(),
         };
         let own = Path::new(FILE);
         let configuration: Configuration =
@@ -160,10 +164,18 @@ impl Rules {
             resource,
             requirements: requirements(&configuration, &mut files)?,
             digest: Sha256Digest::of(&[&files.digests]).to_string(),
+            stamps: std::mem::take(&mut files.stamps),
             configuration,
         };
         check_versions(&rules.configuration).map_err(|error| files.wrong(own, error))?;
         Ok(rules)
+    }
+
+    /// Whether no file was changed, replaced or removed since before it was read.
+    pub(crate) fn are_current(&self) -> bool {
+        self.stamps
+            .iter()
+            .all(|(path, stamp)| fs::metadata(path).is_ok_and(|found| Stamp::of(&found) == *stamp))
     }
 }
 
@@ -231,8 +243,10 @@ fn pattern(text: &str) -> Result<[String; 3], FileError> {
 
 impl Files<'_> {
     fn bytes(&mut self, path: &Path) -> Result<Vec<u8>, RulesError> {
-        let bytes = read(&self.directory.join(path)).map_err(|error| self.wrong(path, error))?;
+        let real = self.directory.join(path);
+        let (bytes, stamp) = read(&real).map_err(|error| self.wrong(path, error))?;
         self.digests.extend(Sha256Digest::of(&[&bytes]).0);
+        self.stamps.push((real, stamp));
         Ok(bytes)
     }
 
@@ -266,45 +280,33 @@ impl Files<'_> {
     }
 }
 
-fn read(path: &Path) -> Result<Vec<u8>, FileError> {
+fn read(path: &Path) -> Result<(Vec<u8>, Stamp), FileError> {
     let mut bytes = Vec::new();
     let file = File::open(path)?;
+    // Before it is read: a change while it is read shows afterwards.
+    let stamp = Stamp::of(&file.metadata()?);
     file.take(FILE_BYTES_MAX + 1).read_to_end(&mut bytes)?;
     if u64::try_from(bytes.len()).is_ok_and(|length| length <= FILE_BYTES_MAX) {
-        Ok(bytes)
+        Ok((bytes, stamp))
     } else {
         Err(FileError::Long)
     }
 }
 
-/// When the files of a configuration were last changed; files that are not there count as well.
-pub(crate) fn stamps(directory: &Path, configuration: &Configuration) -> Vec<Option<Stamp>> {
-    let named = [&configuration.references]
-        .into_iter()
-        .chain(&configuration.initdata)
-        .chain(&configuration.roots)
-        .chain(&configuration.attestation_policy)
-        .chain(&configuration.resource_policy)
-        .chain(&configuration.reference_values)
-        .chain(configuration.require.iter().map(|one| &one.workload));
-    let own = PathBuf::from(FILE);
-    let all = named.chain([&own]);
-    all.map(|path| Stamp::of(&directory.join(path))).collect()
+/// A file as it was before it was read: which one, how long, and when it was changed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Stamp {
+    inode: u64,
+    length: u64,
+    changed: (i64, i64),
 }
 
-/// Which file it is, how long, and when it was changed.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Stamp(u64, u64, i64, i64);
-
 impl Stamp {
-    fn of(path: &Path) -> Option<Self> {
-        use std::os::unix::fs::MetadataExt as _;
-        let found = fs::metadata(path).ok()?;
-        Some(Self(
-            found.ino(),
-            found.len(),
-            found.ctime(),
-            found.ctime_nsec(),
-        ))
+    fn of(found: &Metadata) -> Self {
+        Self {
+            inode: found.ino(),
+            length: found.len(),
+            changed: (found.ctime(), found.ctime_nsec()),
+        }
     }
 }

@@ -13,42 +13,40 @@ use std::{
 use aws_lc_rs::rand;
 
 /// Sessions whose evidence has not come yet.
-pub const WAITING_MAX: usize = 8192;
+pub(crate) const WAITING_MAX: usize = 8192;
 /// Sessions that attested.
-pub const ATTESTED_MAX: usize = 16_384;
+pub(crate) const ATTESTED_MAX: usize = 16_384;
 /// How long a session lives, from its beginning.
-pub const LIFETIME: Duration = Duration::from_secs(300);
+pub(crate) const LIFETIME: Duration = Duration::from_secs(300);
 const NONCE_LEN: usize = 32;
 const ID_LEN: usize = 16;
 
 /// What a session is found by: 32 hexadecimal digits.
 #[derive(Clone, PartialEq, Eq, Hash)]
-pub struct SessionId(String);
+pub(crate) struct SessionId(String);
 
 /// A session whose evidence may come, once.
-pub struct Waiting {
+pub(crate) struct Waiting {
     /// What the evidence must answer.
-    pub nonce: [u8; NONCE_LEN],
-    /// The TEE that the guest said it has.
-    pub tee: String,
+    pub(crate) nonce: [u8; NONCE_LEN],
     began: Instant,
 }
 
 /// The system gives no randomness.
 #[derive(Debug, thiserror::Error)]
 #[error("no session can begin, because the system gives no randomness")]
-pub struct RandomnessError;
+pub(crate) struct RandomnessError;
 
 /// All sessions of a broker.
 #[derive(Default)]
-pub struct Sessions {
+pub(crate) struct Sessions {
     waiting: Table<Waiting>,
     attested: Table<Arc<str>>,
 }
 
 impl SessionId {
     /// Reads one from a cookie; none if it cannot be one of ours.
-    pub fn parse(text: &str) -> Option<Self> {
+    pub(crate) fn parse(text: &str) -> Option<Self> {
         let is_hex = text
             .bytes()
             .all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
@@ -56,7 +54,7 @@ impl SessionId {
     }
 
     /// As it is in a cookie.
-    pub fn as_str(&self) -> &str {
+    pub(crate) fn as_str(&self) -> &str {
         &self.0
     }
 }
@@ -67,9 +65,8 @@ impl Sessions {
     /// # Errors
     ///
     /// [`RandomnessError`]
-    pub fn begin(
+    pub(crate) fn begin(
         &mut self,
-        tee: &str,
         now: Instant,
     ) -> Result<(SessionId, [u8; NONCE_LEN]), RandomnessError> {
         let (mut id, mut nonce) = ([0; ID_LEN], [0; NONCE_LEN]);
@@ -77,37 +74,28 @@ impl Sessions {
             .and_then(|()| rand::fill(&mut nonce))
             .map_err(|_| RandomnessError)?;
         let id = SessionId(hex::encode(id));
-        let session = Waiting {
-            nonce,
-            tee: tee.to_owned(),
-            began: now,
-        };
+        let session = Waiting { nonce, began: now };
         self.waiting.add(id.clone(), session, now, WAITING_MAX);
         Ok((id, nonce))
     }
 
     /// Takes a session for its one attestation: whatever comes of it, the nonce is used.
-    pub fn take(&mut self, id: &SessionId, now: Instant) -> Option<Waiting> {
+    pub(crate) fn take(&mut self, id: &SessionId, now: Instant) -> Option<Waiting> {
         self.waiting.take(id, now)
     }
 
     /// Keeps the token of a session that attested. It ends when it would have ended anyway.
-    pub fn attested(&mut self, id: SessionId, session: &Waiting, token: Arc<str>) {
+    pub(crate) fn attested(&mut self, id: SessionId, session: &Waiting, token: Arc<str>) {
         self.attested.add(id, token, session.began, ATTESTED_MAX);
     }
 
-    /// Whether this session has attested.
-    pub fn has_attested(&mut self, id: &SessionId, now: Instant) -> bool {
-        self.token(id, now).is_some()
-    }
-
     /// The token of a session that attested.
-    pub fn token(&mut self, id: &SessionId, now: Instant) -> Option<Arc<str>> {
+    pub(crate) fn token(&mut self, id: &SessionId, now: Instant) -> Option<Arc<str>> {
         self.attested.find(id, now).cloned()
     }
 
     /// How many are waiting, and how many attested.
-    pub fn count(&self) -> (usize, usize) {
+    pub(crate) fn count(&self) -> (usize, usize) {
         (self.waiting.entries.len(), self.attested.entries.len())
     }
 }
@@ -175,11 +163,11 @@ mod tests {
     #[test]
     fn sessions_that_never_finish_are_bounded_and_push_out_no_attested_one() {
         let (mut sessions, now) = (Sessions::default(), Instant::now());
-        let (id, _) = sessions.begin("snp", now).unwrap();
+        let (id, _) = sessions.begin(now).unwrap();
         let session = sessions.take(&id, now).unwrap();
         sessions.attested(id.clone(), &session, "token".into());
         for _ in 0..3 * WAITING_MAX {
-            sessions.begin("snp", now).unwrap();
+            sessions.begin(now).unwrap();
         }
         assert_eq!(sessions.count(), (WAITING_MAX, 1));
         assert!(sessions.waiting.order.len() <= WAITING_MAX);
@@ -189,21 +177,21 @@ mod tests {
     #[test]
     fn a_nonce_answers_once_and_not_after_its_time() {
         let (mut sessions, now) = (Sessions::default(), Instant::now());
-        let (id, nonce) = sessions.begin("snp", now).unwrap();
+        let (id, nonce) = sessions.begin(now).unwrap();
         assert_eq!(sessions.take(&id, now).unwrap().nonce, nonce);
         assert!(sessions.take(&id, now).is_none());
-        let (id, _) = sessions.begin("snp", now).unwrap();
+        let (id, _) = sessions.begin(now).unwrap();
         assert!(sessions.take(&id, now + LIFETIME).is_none());
     }
 
     #[test]
     fn attesting_does_not_make_a_session_longer() {
         let (mut sessions, now) = (Sessions::default(), Instant::now());
-        let (id, _) = sessions.begin("snp", now).unwrap();
+        let (id, _) = sessions.begin(now).unwrap();
         let later = now + LIFETIME - Duration::from_secs(1);
         let session = sessions.take(&id, later).unwrap();
         sessions.attested(id.clone(), &session, "token".into());
-        assert!(sessions.has_attested(&id, later));
-        assert!(!sessions.has_attested(&id, now + LIFETIME));
+        assert!(sessions.token(&id, later).is_some());
+        assert!(sessions.token(&id, now + LIFETIME).is_none());
     }
 }

@@ -5,6 +5,7 @@ use std::{fs, os::unix::fs::PermissionsExt as _, path::Path};
 
 use agent_keys_protocol::ResourceName;
 use policy_broker::{
+    identity::{self, IdentityError},
     store::Store,
     store_key::{StoreKey, StoreKeyError},
 };
@@ -90,4 +91,23 @@ fn a_key_beside_the_store_or_one_that_others_read_is_refused() {
     fs::set_permissions(&path, fs::Permissions::from_mode(0o640)).unwrap();
     let readable = StoreKey::open(&path, &directory);
     assert!(matches!(readable, Err(StoreKeyError::Readable(_))));
+}
+
+#[test]
+fn a_mistake_with_the_store_key_leaves_a_place_where_a_broker_can_be_made() {
+    let place = tempfile::tempdir().unwrap();
+    let (directory, key) = (place.path().join("broker"), place.path().join("key"));
+    let beside = identity::create(&directory, &directory.join("key"), "broker");
+    assert!(matches!(
+        beside,
+        Err(IdentityError::StoreKey(StoreKeyError::Beside(_)))
+    ));
+    fs::write(&key, "somebody else's").unwrap();
+    assert!(identity::create(&directory, &key, "broker").is_err());
+    assert_eq!(fs::read_to_string(&key).unwrap(), "somebody else's");
+    let other = place.path().join("other-key");
+    identity::create(&directory, &other, "broker").unwrap();
+    let again = identity::create(&directory, &place.path().join("third-key"), "broker");
+    assert!(matches!(again, Err(IdentityError::Exists(_))));
+    assert!(!place.path().join("third-key").exists());
 }

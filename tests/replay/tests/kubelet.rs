@@ -7,24 +7,11 @@ use std::{collections::BTreeMap, fs, path::Path};
 
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use serde_json::{Value, json};
-use tests_replay::{Known, Objects, container_config, sandbox_config};
+use tests_replay::{Known, Objects, PODS, container_config, sandbox_config};
 
-/// Pods without what no confidential pod can have, and without an image as a volume.
-const PODS: [&str; 13] = [
-    "configuration",
-    "emptydirs",
-    "ends",
-    "life",
-    "namespaces",
-    "plain",
-    "pod-resources",
-    "privileged",
-    "resources",
-    "restarts",
-    "stdin",
-    "user-only",
-    "users",
-];
+/// Recorded pods that are left out: they have what no confidential pod can have, or an image as a
+/// volume.
+const LEFT_OUT: [&str; 4] = ["host-namespaces", "host-paths", "image-volume", "ports"];
 const SANDBOX: [&str; 4] = ["metadata", "hostname", "dns_config", "labels"];
 const CONTAINER: [&str; 7] = [
     "command",
@@ -157,7 +144,8 @@ fn compare(pod: &str, wrong: &mut Vec<String>) -> usize {
 #[test]
 fn what_containerd_is_asked_is_what_a_kubelet_asked() {
     let mut wrong = Vec::new();
-    let compared: usize = PODS.iter().map(|pod| compare(pod, &mut wrong)).sum();
+    let recorded = PODS.iter().filter(|pod| !LEFT_OUT.contains(pod));
+    let compared: usize = recorded.map(|pod| compare(pod, &mut wrong)).sum();
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
     assert!(compared >= 20, "only {compared} containers were compared");
 }

@@ -23,9 +23,10 @@ pub const HELLO: [u8; 16] = *b"kata-cc sim-psp1";
 /// Name of the serial port.
 pub const PORT: &str = "org.kata-cc.simulated-psp";
 
-/// Certificate table: GUIDs, bytes in the order of their text (AMD 56421, extended guest request).
-const ASK: &str = "4ab7b379bbac4fe4a02f05aef327c782";
-const VCEK: &str = "63da758de6644564adc5f4b93be8accd";
+/// GUID of an intermediate certificate, bytes in the order of its text.
+pub const ASK: &str = "4ab7b379bbac4fe4a02f05aef327c782";
+/// GUID of a certificate of a chip.
+pub const VCEK: &str = "63da758de6644564adc5f4b93be8accd";
 const VLEK: &str = "a8074bc2a25a483eaae639c045a0b8a1";
 const CRL: &str = "92f81bc358114d3d97ffd19f88dc67ea";
 /// GUID, offset and length.
@@ -95,10 +96,15 @@ pub fn certificate_table(authority: &Authority, model: Model) -> Result<Vec<u8>>
         (ASK, authority.issuer(model.product, model.signing_key)),
         (CRL, authority.revocation_list(model.product, &[])?),
     ];
+    table_of(&entries)
+}
+
+/// A certificate table (AMD 56421, extended guest request) of these GUIDs and contents.
+pub fn table_of(entries: &[(&str, Vec<u8>)]) -> Result<Vec<u8>> {
     let mut table = Vec::new();
     let mut contents: Vec<u8> = Vec::new();
     let head = (entries.len() + 1) * ENTRY_LEN;
-    for (guid, content) in &entries {
+    for (guid, content) in entries {
         table.extend(hex::decode(guid)?);
         table.extend(u32::try_from(head + contents.len())?.to_le_bytes());
         table.extend(u32::try_from(content.len())?.to_le_bytes());

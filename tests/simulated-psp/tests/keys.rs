@@ -14,6 +14,7 @@ use agent_evidence::{
 };
 use agent_keys::{KeyError, KeyProvider, ResourceUri};
 use agent_keys_broker::{Address, Broker, Guest};
+use tests_simulated_psp::serve::{ASK, VCEK, table_of};
 
 use self::bed::{Bed, HOST_DATA, KEY, MEASUREMENT, NAME, log, support::scene::Scene};
 
@@ -35,30 +36,15 @@ impl Tee for Processor {
             report[at] ^= 1;
         }
         self.scene.chip.sign(&mut report);
-        let (vcek, ask) = (self.scene.leaf.build(), self.scene.issuer.build());
+        let certificates = [
+            (VCEK, self.scene.leaf.build()),
+            (ASK, self.scene.issuer.build()),
+        ];
         Ok(Obtained {
             report: report.to_vec(),
-            certificates: table(&[
-                ("63da758de6644564adc5f4b93be8accd", &vcek),
-                ("4ab7b379bbac4fe4a02f05aef327c782", &ask),
-            ]),
+            certificates: table_of(&certificates).unwrap(),
         })
     }
-}
-
-/// A certificate table (AMD 56421, extended guest request): GUID, offset and length of each.
-fn table(entries: &[(&str, &[u8])]) -> Vec<u8> {
-    let mut offset = 24 * (entries.len() + 1);
-    let mut table = Vec::new();
-    for (guid, certificate) in entries {
-        table.extend(hex::decode(guid).unwrap());
-        table.extend(u32::try_from(offset).unwrap().to_le_bytes());
-        table.extend(u32::try_from(certificate.len()).unwrap().to_le_bytes());
-        offset += certificate.len();
-    }
-    table.extend([0; 24]);
-    entries.iter().for_each(|(_, bytes)| table.extend(*bytes));
-    table
 }
 
 fn guest(bed: &Bed, changed: Option<usize>, is_bound: bool) -> Broker {

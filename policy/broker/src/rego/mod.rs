@@ -19,13 +19,13 @@ use regorus::{
 };
 use serde_json::{Value, json};
 
-pub use self::values::{NamedValue, NamedValues};
+pub(crate) use self::values::NamedValues;
 use crate::trust::{TrustError, TrustVector};
 
 /// Judges if the owner gives no other.
-pub const DEFAULT_ATTESTATION: &str = include_str!("default_attestation.rego");
+pub(crate) const DEFAULT_ATTESTATION: &str = include_str!("default_attestation.rego");
 /// Judges if the owner gives no other.
-pub const DEFAULT_RESOURCE: &str = include_str!("default_resource.rego");
+pub(crate) const DEFAULT_RESOURCE: &str = include_str!("default_resource.rego");
 
 const EVALUATION_MAX: Duration = Duration::from_secs(2);
 const STEPS_BETWEEN_CHECKS: NonZeroU32 = NonZeroU32::new(64).expect("not zero");
@@ -40,7 +40,7 @@ pub struct RegoError(String);
 
 /// A policy gives no answer that could be used.
 #[derive(Debug, thiserror::Error)]
-pub enum AnswerError {
+pub(crate) enum AnswerError {
     /// It ended in an error.
     #[error("the policy could not be evaluated: {0}")]
     Evaluation(String),
@@ -50,10 +50,10 @@ pub enum AnswerError {
 }
 
 /// What evidence is worth.
-pub struct AttestationPolicy(Mutex<Engine>);
+pub(crate) struct AttestationPolicy(Mutex<Engine>);
 
 /// Who gets what.
-pub struct ResourcePolicy(Mutex<Engine>);
+pub(crate) struct ResourcePolicy(Mutex<Engine>);
 
 impl AttestationPolicy {
     /// Loads a text that may ask for these values.
@@ -61,7 +61,7 @@ impl AttestationPolicy {
     /// # Errors
     ///
     /// [`RegoError`]
-    pub fn load(text: &str, values: NamedValues) -> Result<Self, RegoError> {
+    pub(crate) fn load(text: &str, values: NamedValues) -> Result<Self, RegoError> {
         let mut engine = load(text)?;
         let ask = move |arguments: Vec<Rego>| values.answer(&arguments);
         engine
@@ -75,7 +75,7 @@ impl AttestationPolicy {
     /// # Errors
     ///
     /// [`AnswerError`]: then the evidence is worth nothing.
-    pub fn appraise(&self, input: &Value) -> Result<TrustVector, AnswerError> {
+    pub(crate) fn appraise(&self, input: &Value) -> Result<TrustVector, AnswerError> {
         let claims = ask(&self.0, input, &json!({}), "data.policy.trust_claims")?;
         Ok(TrustVector::parse(&claims)?)
     }
@@ -87,7 +87,7 @@ impl ResourcePolicy {
     /// # Errors
     ///
     /// [`RegoError`]
-    pub fn load(text: &str) -> Result<Self, RegoError> {
+    pub(crate) fn load(text: &str) -> Result<Self, RegoError> {
         load(text).map(|engine| Self(Mutex::new(engine)))
     }
 
@@ -97,7 +97,7 @@ impl ResourcePolicy {
     /// # Errors
     ///
     /// [`AnswerError`]: then no as well.
-    pub fn allows(&self, claims: &Value, data: &Value) -> Result<bool, AnswerError> {
+    pub(crate) fn allows(&self, claims: &Value, data: &Value) -> Result<bool, AnswerError> {
         Ok(ask(&self.0, claims, data, "data.policy.allow")? == Value::Bool(true))
     }
 }

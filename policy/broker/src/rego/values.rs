@@ -1,9 +1,6 @@
 //! Reference values by name, for policies that ask as Trustee's do.
 
-use std::{
-    collections::BTreeMap,
-    time::{SystemTime, UNIX_EPOCH},
-};
+use std::collections::BTreeMap;
 
 use anyhow::{Error, anyhow};
 use policy_appraisal::Timestamp;
@@ -11,20 +8,22 @@ use regorus::Value as Rego;
 use serde::Deserialize;
 use serde_json::Value;
 
+use crate::clock::now;
+
 /// A value and until when it holds.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct NamedValue {
+pub(crate) struct NamedValue {
     /// Any JSON.
-    pub value: Value,
+    pub(crate) value: Value,
     /// Asked for after that, it is an error.
-    pub expires: Timestamp,
+    pub(crate) expires: Timestamp,
 }
 
 /// Values by name.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(transparent)]
-pub struct NamedValues(
+pub(crate) struct NamedValues(
     #[serde(deserialize_with = "agent_documents::unique")] BTreeMap<String, NamedValue>,
 );
 
@@ -39,9 +38,7 @@ impl NamedValues {
         let Some(named) = self.0.get(name) else {
             return Err(anyhow!("there is no reference value {name:?}"));
         };
-        let now = SystemTime::now().duration_since(UNIX_EPOCH);
-        let now = now.ok().and_then(|now| i64::try_from(now.as_secs()).ok());
-        match now {
+        match now() {
             Some(now) if Timestamp::from_unix_seconds(now) < named.expires => {
                 Rego::from_json_str(&named.value.to_string())
             }
