@@ -14,6 +14,9 @@ const FAMILY_WITH_FMC: u8 = 0x1A;
 const TABLE_ENTRY_LEN: usize = 24;
 /// More entries than any table has.
 const ENTRIES_MAX: usize = 32;
+/// More than a chain and its list take, in bytes. The table is the host's: its entries may all be
+/// the whole of it, and each byte takes many here.
+const CONTENTS_BYTES_MAX: usize = 64 << 10;
 /// GUIDs of the table's entries, bytes in the order of their text, and their names here.
 const KINDS: [(&str, &str); 5] = [
     ("c0b406a4a803495297433fb6014cd0ae", "ARK"),
@@ -116,6 +119,7 @@ fn certificates(table: &[u8]) -> Result<Vec<Value>, Truncated> {
     if all_zero(table) {
         return Ok(found);
     }
+    let mut left = CONTENTS_BYTES_MAX;
     let mut entries = Reader::new(table);
     for _ in 0..ENTRIES_MAX {
         let entry = entries.take(TABLE_ENTRY_LEN)?;
@@ -128,9 +132,60 @@ fn certificates(table: &[u8]) -> Result<Vec<Value>, Truncated> {
         let mut data = Reader::new(table);
         data.take_u32(offset)?;
         let content = data.take_u32(length)?;
+        let wanted = content.len();
+        left = left.checked_sub(wanted).ok_or(Truncated { wanted, left })?;
         if let Some((_, kind)) = KINDS.iter().find(|(known, _)| *known == guid) {
             found.push(json!({"cert_type": kind, "data": content}));
         }
     }
     Ok(found)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TABLE_BYTES: usize = 256 << 10;
+
+    /// A table of so many entries, each of which is so long.
+    fn table(entries: usize, length: usize) -> Vec<u8> {
+        let mut table = vec![0; TABLE_BYTES];
+        for (entry, (guid, _)) in table
+            .chunks_exact_mut(TABLE_ENTRY_LEN)
+            .zip(KINDS.iter().cycle())
+            .take(entries)
+        {
+            entry[..16].copy_from_slice(&hex::decode(guid).unwrap());
+            entry[16..20].copy_from_slice(&1024_u32.to_le_bytes());
+            entry[20..].copy_from_slice(&u32::try_from(length).unwrap().to_le_bytes());
+        }
+        table
+    }
+
+    fn chain(table: &[u8]) -> Value {
+        let form = coco_form(&[0; REPORT_LEN], table).unwrap();
+        form["cert_chain"].clone()
+    }
+
+    #[test]
+    fn certificates_bear_their_names() {
+        let chain = chain(&table(3, 100));
+        let kinds: Vec<&str> = chain
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|one| one["cert_type"].as_str().unwrap())
+            .collect();
+        assert_eq!(kinds, ["ARK", "ASK", "VCEK"]);
+        assert_eq!(chain[0]["data"].as_array().unwrap().len(), 100);
+    }
+
+    #[test]
+    fn a_table_whose_entries_are_all_the_whole_of_it_is_left_out() {
+        let whole = TABLE_BYTES - 1024;
+        for (entries, length) in [(32, whole), (1, whole), (2, 40 << 10), (1, whole + 1)] {
+            assert_eq!(chain(&table(entries, length)), Value::Null, "{entries}");
+        }
+        assert_ne!(chain(&table(1, CONTENTS_BYTES_MAX)), Value::Null);
+    }
 }
