@@ -18,13 +18,14 @@ use crate::{
 
 const PODS: &str = "/var/lib/kubelet/pods";
 const EMPTY_DIRS: &str = "volumes/kubernetes.io~empty-dir";
-/// Kubelet's own disk is of a type that keeps files, and `/tmp` of the recorded node an overlay.
+/// Kubelet's own disk is of a type that keeps files, and `/tmp` of the recorded node an overlay. What
+/// lies there stays in sight: the project itself, perhaps.
 const PREPARE: &str = "set -e
     truncate -s 1G /run/bed/kubelet.ext4
     mkfs.ext4 -q -F /run/bed/kubelet.ext4
-    mkdir -p /var/lib/kubelet /run/bed/tmp/lower /run/bed/tmp/upper /run/bed/tmp/work
+    mkdir -p /var/lib/kubelet /run/bed/tmp/upper /run/bed/tmp/work
     mount -o loop /run/bed/kubelet.ext4 /var/lib/kubelet
-    mount -t overlay -o lowerdir=/run/bed/tmp/lower,upperdir=/run/bed/tmp/upper,workdir=/run/bed/tmp/work overlay /tmp
+    mount -t overlay -o lowerdir=/tmp,upperdir=/run/bed/tmp/upper,workdir=/run/bed/tmp/work overlay /tmp
     chmod 1777 /tmp";
 
 /// The disk of one node, as far as one pod is concerned.
