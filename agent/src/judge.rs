@@ -206,6 +206,13 @@ impl Judge {
         Arc::clone(state.engine.grants())
     }
 
+    /// The images that the policy in force names.
+    #[must_use]
+    pub fn images(&self) -> Vec<String> {
+        let state = self.state.read().unwrap_or_else(PoisonError::into_inner);
+        state.engine.images()
+    }
+
     /// Takes the policy that the launch binds.
     ///
     /// # Errors

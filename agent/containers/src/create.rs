@@ -223,6 +223,11 @@ impl Containers {
         Ok(())
     }
 
+    /// Begins to pull the images that the policy names, before containers of them are asked for.
+    pub fn pull_ahead(&self, images: Vec<String>) {
+        Arc::clone(&self.images).pull_ahead(images);
+    }
+
     async fn make_root(
         &self,
         id: &ContainerId,

@@ -5,14 +5,19 @@ use std::{
     fmt,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
+    thread,
     time::Duration,
 };
 
-use agent_image::{Config, ConfigError, OwnerConfigError, Puller};
+use agent_image::{Config, ConfigError, Image, OwnerConfigError, Puller};
+use agent_image_registry::Reference;
 use agent_keys::{Cached, KeyProvider};
 use agent_requests::paths;
 use agent_scratch_disk::{Place, Scratch, ScratchError};
 use thiserror::Error;
+use tracing::{info, warn};
+
+use crate::{pulled::Pulled, root::RootError};
 
 /// Images cannot be had at all.
 #[derive(Debug, Error)]
@@ -45,6 +50,7 @@ pub struct Images {
     scratch: Arc<Scratch>,
     keys: Option<Arc<dyn KeyProvider>>,
     puller: Mutex<Option<Arc<Puller>>>,
+    pulled: Pulled<Image>,
 }
 
 impl fmt::Debug for Images {
@@ -64,6 +70,7 @@ impl Images {
             scratch,
             keys: None,
             puller: Mutex::default(),
+            pulled: Pulled::default(),
         }
     }
 
@@ -82,6 +89,45 @@ impl Images {
     /// When the scratch disk cannot be used.
     pub(crate) fn place(&self) -> Result<Place, Arc<ScratchError>> {
         self.scratch.place()
+    }
+
+    /// Pulls images, one after another, beside whatever else the guest does: containers that
+    /// are asked for later find theirs, or wait for less of it. What fails is tried again when
+    /// a container needs it, and told then.
+    pub(crate) fn pull_ahead(self: Arc<Self>, references: Vec<String>) {
+        if references.is_empty() {
+            return;
+        }
+        self.pulled.keep(&references);
+        // Nobody waits for this thread: the guest may end before it.
+        let begun = thread::Builder::new()
+            .name("pull-ahead".to_owned())
+            .spawn(move || {
+                for reference in references {
+                    match self.pull(&reference) {
+                        Ok(_) => info!("image pulled ahead"),
+                        Err(_) => warn!("image not pulled ahead"),
+                    }
+                }
+            });
+        if begun.is_err() {
+            warn!("no image is pulled ahead");
+        }
+    }
+
+    /// The image that a text names: what was pulled of the policy's images, or else pulled now.
+    ///
+    /// # Errors
+    ///
+    /// [`RootError`].
+    pub(crate) fn pull(&self, text: &str) -> Result<(Reference, Image), RootError> {
+        let reference = Reference::parse(text).map_err(|source| RootError::Reference {
+            text: text.to_owned(),
+            source,
+        })?;
+        let pull = || Ok::<_, RootError>(self.puller()?.pull(&reference)?);
+        let image = self.pulled.get(text, pull)?;
+        Ok((reference, image))
     }
 
     /// The puller.

@@ -46,6 +46,7 @@ mod private_mounts;
 mod process;
 mod program;
 mod pull_events;
+mod pulled;
 mod reaper;
 mod remove;
 mod root;

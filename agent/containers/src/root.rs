@@ -88,29 +88,22 @@ impl Root {
     ) -> Result<Self, RootError> {
         match image {
             ImagePull::Pause => pause(bundle).map(Self::Pause).map_err(RootError::Pause),
-            ImagePull::Reference(text) => {
-                let reference = Reference::parse(text).map_err(|source| RootError::Reference {
-                    text: text.clone(),
-                    source,
-                })?;
-                let made = Self::of_image(images, log, &reference, bundle);
-                made.map_err(|error| told_if_full(images, error))
-            }
+            ImagePull::Reference(text) => Self::of_image(images, log, text, bundle)
+                .map_err(|error| told_if_full(images, error)),
         }
     }
 
     fn of_image(
         images: &Images,
         log: &Measured,
-        reference: &Reference,
+        text: &str,
         bundle: &Path,
     ) -> Result<Self, RootError> {
-        let puller = images.puller()?;
-        let image = puller.pull(reference)?;
-        let entry = entry(reference, &image);
+        let (reference, image) = images.pull(text)?;
+        let entry = entry(&reference, &image);
         log.note_once(identity(&entry), entry)?;
         Ok(Self::Image {
-            mounts: puller.assemble(&image, bundle)?,
+            mounts: images.puller()?.assemble(&image, bundle)?,
             manifest: image.manifest_digest.to_string(),
         })
     }

@@ -182,6 +182,8 @@ agent_service! {
         })
         .await?;
         info!("sandbox created");
+        // The network is there from now on, and no other policy can come.
+        guest.containers.pull_ahead(guest.judge.images());
         Ok(Empty::new())
     }
 

@@ -18,6 +18,7 @@ mod limit_cases;
 mod policy;
 mod process_cases;
 mod registry;
+mod relay;
 mod stream_cases;
 #[path = "../../evidence/tests/support/swtpm.rs"]
 #[allow(dead_code, unreachable_pub, reason = "tests of another crate use more")]

@@ -2,7 +2,12 @@
 //! and denies each change of it by its code. A denied request leaves no trace: the right one comes
 //! after all the wrong ones.
 
-use std::{collections::BTreeMap, fs, path::Path, time::Duration};
+use std::{
+    collections::BTreeMap,
+    fs,
+    path::Path,
+    time::{Duration, Instant},
+};
 
 use agent_protocol::{
     initdata::{Algorithm, disk::frame, packed::pack, write},
@@ -18,11 +23,13 @@ use crate::{
     cases::{check, code_of, sandbox_is_created_once, set_up_network},
     host::{Container, Host, Outcome, call, mount, runtime, shell},
     registry::Registry,
+    relay::Relay,
     tools::Tools,
     vm::{Devices, Vm},
 };
 
 const TIME_MAX: Duration = Duration::from_secs(240);
+const AHEAD_MAX: Duration = Duration::from_secs(100);
 const SHARED: &str = "/run/kata-containers/shared/containers";
 const SCRIPT: &str = "echo $GREETING; read line";
 /// Files that the node copies for a container, by where it has them.
@@ -33,7 +40,32 @@ const FILES: [&str; 4] = [
     "/etc/resolv.conf",
 ];
 
-fn document(image: &str) -> String {
+/// What images are pulled through: `early` ends before a container is asked for, `late` begins
+/// only then.
+struct Relays {
+    early: Option<Relay>,
+    late: u16,
+    registry: u16,
+    /// By the digests of their manifests.
+    main: String,
+    side: String,
+}
+
+impl Relays {
+    fn start(registry: &Registry) -> Self {
+        let early = Relay::start(0, registry.port());
+        let late = Relay::start(0, registry.port()).port();
+        Self {
+            main: registry.pinned_at("busybox", early.port()),
+            side: registry.pinned_at("small", late),
+            early: Some(early),
+            late,
+            registry: registry.port(),
+        }
+    }
+}
+
+fn document(image: &str, side: &str) -> String {
     let document = json!({
         "rules": [policy_engine::rules_digest_hex()],
         "version": 3,
@@ -44,6 +76,10 @@ fn document(image: &str) -> String {
             "rights": { "capabilities": [], "unmasked": true },
             "exec": [["sh", "-c", "echo ready"]],
             "logs": true, "stdin": true,
+        }, {
+            "name": "side", "image": side, "args": ["sh", "-c", "true"],
+            "env": { "PATH": "/bin" },
+            "rights": { "capabilities": [], "unmasked": true },
         }],
     });
     document.to_string()
@@ -57,9 +93,17 @@ fn source(id: &str, at: &str) -> String {
 /// What a node asks for the container of the document.
 fn request(id: &str, image: &str) -> CreateContainerRequest {
     let mut process = shell(SCRIPT);
-    process
-        .Env
-        .extend(["GREETING=hello".to_owned(), "HOSTNAME=the-pod".to_owned()]);
+    process.Env.push("GREETING=hello".to_owned());
+    request_of("main", id, image, process)
+}
+
+fn request_of(
+    name: &str,
+    id: &str,
+    image: &str,
+    mut process: oci::Process,
+) -> CreateContainerRequest {
+    process.Env.push("HOSTNAME=the-pod".to_owned());
     let container = Container {
         process,
         ..Container::new(id, "")
@@ -67,7 +111,7 @@ fn request(id: &str, image: &str) -> CreateContainerRequest {
     let mut request = container.request(image);
     let spec = request.OCI.mut_or_insert_default();
     for (key, value) in [
-        ("container-name", "main"),
+        ("container-name", name),
         ("sandbox-name", "web-1"),
         ("sandbox-namespace", "default"),
     ] {
@@ -136,9 +180,41 @@ const CHANGES: [(&str, Change); 6] = [
     }),
 ];
 
-async fn play(host: &Host) -> Outcome {
+/// The guest says of each image of the policy that it was pulled, or that it could not be.
+async fn images_are_pulled_ahead(vm: &Vm, relays: &mut Relays) -> Outcome {
+    let told = |console: &str| {
+        console.contains("image pulled ahead") && console.contains("image not pulled ahead")
+    };
+    let started = Instant::now();
+    while !told(&vm.console()) {
+        check!(started.elapsed() < AHEAD_MAX, "no image was pulled ahead");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    // From here on nobody can reach the registry for the first image.
+    relays.early = None;
+    Ok(())
+}
+
+async fn an_image_that_could_not_be_pulled_ahead_is_pulled_for_its_container(
+    host: &Host,
+    relays: &Relays,
+) -> Outcome {
+    let _late = Relay::start(relays.late, relays.registry);
+    for at in FILES {
+        copy(host, source("s1", at)).await?;
+    }
+    let side = request_of("side", "s1", &relays.side, shell("true"));
+    host.agent.create_container(call(), &side).await?;
+    host.start("s1").await?;
+    check!(host.wait("s1", "").await? == 0, "not `true`");
+    host.remove("s1").await
+}
+
+async fn play(host: &Host, vm: &Vm, relays: &mut Relays) -> Outcome {
     set_up_network(host).await?;
+    check!(!vm.console().contains("pulled ahead"), "too early");
     sandbox_is_created_once_by_policy(host).await?;
+    images_are_pulled_ahead(vm, relays).await?;
     for at in FILES {
         copy(host, source("c1", at)).await?;
     }
@@ -201,7 +277,14 @@ async fn play(host: &Host) -> Outcome {
     denied(
         host.agent.create_container(call(), &again).await,
         "CONTAINER_ID_REUSED",
-    )
+    )?;
+    for at in FILES {
+        copy(host, source("c3", at)).await?;
+    }
+    // It comes again though its registry cannot be reached.
+    let restarted = request("c3", &host.image);
+    host.agent.create_container(call(), &restarted).await?;
+    an_image_that_could_not_be_pulled_ahead_is_pulled_for_its_container(host, relays).await
 }
 
 /// The pod is set up; a second time the policy denies it before the guest does.
@@ -220,8 +303,9 @@ pub(crate) fn judges_every_request(
 ) {
     let folder = folder.join("policy");
     fs::create_dir(&folder).unwrap();
-    let pinned = registry.pinned("busybox");
-    let entries = BTreeMap::from([("pod-policy.json".to_owned(), document(&pinned))]);
+    let mut relays = Relays::start(registry);
+    let text = document(&relays.main, &relays.side);
+    let entries = BTreeMap::from([("pod-policy.json".to_owned(), text)]);
     let initdata = write(Algorithm::Sha256, &entries).unwrap();
     let disk = folder.join("disk");
     fs::write(&disk, frame(&pack(&initdata).unwrap()).unwrap()).unwrap();
@@ -233,8 +317,9 @@ pub(crate) fn judges_every_request(
     let vm = Vm::boot(tools, &folder, image, &devices);
     let result = runtime().block_on(async {
         let playing = async {
-            let host = Host::connect(&vm, registry.reference(), None).await;
-            play(&host).await
+            let image = relays.main.clone();
+            let host = Host::connect(&vm, image, None).await;
+            play(&host, &vm, &mut relays).await
         };
         let result = tokio::time::timeout(TIME_MAX, playing).await;
         result.unwrap_or_else(|_| Err("took too long".into()))

@@ -75,12 +75,16 @@ impl Registry {
         format!("10.0.2.2:{}/busybox:1", self.port)
     }
 
-    /// An image by the digest of its manifest.
-    pub(crate) fn pinned(&self, name: &str) -> String {
+    pub(crate) fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// An image by the digest of its manifest, seen at another port.
+    pub(crate) fn pinned_at(&self, name: &str, port: u16) -> String {
         let link =
             format!("data/docker/registry/v2/repositories/{name}/_manifests/tags/1/current/link");
         let digest = fs::read_to_string(self.folder.join(link)).unwrap();
-        format!("10.0.2.2:{}/{name}@{}", self.port, digest.trim())
+        format!("10.0.2.2:{port}/{name}@{}", digest.trim())
     }
 
     /// Pushes one more image: the same programs beside so many bytes that compress badly.

@@ -119,6 +119,23 @@ impl Engine {
         }
     }
 
+    /// The images that a document names, each once, in the order of its containers; those of
+    /// debug containers come only when somebody debugs. A Kata-style policy names none that can
+    /// be told before a container is asked for.
+    #[must_use]
+    pub fn images(&self) -> Vec<String> {
+        let Door::Document(policy) = &self.door else {
+            return Vec::new();
+        };
+        let mut images = Vec::new();
+        for container in &policy.document.containers {
+            if container.target.is_none() && !images.contains(&container.image) {
+                images.push(container.image.clone());
+            }
+        }
+        images
+    }
+
     /// What a Kata-style policy is to be asked about a message, before it is parsed; nothing for
     /// other policies.
     #[must_use]

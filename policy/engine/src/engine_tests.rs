@@ -417,6 +417,23 @@ fn what_has_no_rule_is_denied_and_what_needs_no_fact_is_allowed() {
 }
 
 #[test]
+fn the_images_of_a_document_come_once_and_those_for_debugging_not_ahead() {
+    let other = format!("r.example/tools@sha256:{}", "cd".repeat(32));
+    let more = format!(
+        r#"{{"name":"log","image":"{0}","args":["/log"]}},{{"name":"debug","target":"web","image":"{1}","args":["/sh"]}}]}}"#,
+        other,
+        other.replace("tools", "debug"),
+    );
+    let text = text();
+    let text = format!("{},{more}", text.strip_suffix("]}").unwrap());
+    let engine = Engine::of_document(text.as_bytes()).unwrap();
+    let app = format!("r.example/app@sha256:{}", "ab".repeat(32));
+    assert_eq!(engine.images(), [app, other]);
+    assert!(Engine::allow_all().images().is_empty());
+    assert!(Engine::deny_all().images().is_empty());
+}
+
+#[test]
 fn a_document_for_other_rules_is_not_in_force() {
     let other = text().replace(&rules_digest_hex(), &"ab".repeat(32));
     let error = Engine::of_document(other.as_bytes()).unwrap_err();
