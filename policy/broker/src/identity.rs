@@ -148,9 +148,14 @@ pub fn open(directory: &Path, store: &Store) -> Result<Identity, IdentityError> 
     })
 }
 
-/// The entry `aa.toml` of initdata by which a guest knows this broker.
-pub fn guest_configuration(url: &str, certificate: &str) -> String {
-    format!("[token_configs.kbs]\nurl = \"{url}\"\ncert = \"\"\"\n{certificate}\"\"\"\n")
+/// The entry `aa.toml` of initdata by which a guest knows a broker at this URL, with this
+/// certificate in PEM, or with one that its own roots vouch for.
+pub fn guest_configuration(url: &str, certificate: Option<&str>) -> String {
+    let own = certificate.map(|pem| format!("cert = \"\"\"\n{pem}\"\"\"\n"));
+    format!(
+        "# Where the guest gets its keys.\n[token_configs.kbs]\nurl = \"{url}\"\n{}",
+        own.unwrap_or_default()
+    )
 }
 
 fn write_new(path: &Path, text: &str) -> Result<(), IdentityError> {

@@ -9,6 +9,8 @@ use std::{
     process::{Command, Output},
 };
 
+use agent_keys_broker::Address;
+use agent_protocol::initdata::Initdata;
 use policy_engine::document::Document;
 use support::Layout;
 
@@ -163,16 +165,80 @@ fn initdata_is_made_in_one_step() {
     fs::write(owner.folder.path().join("initdata.toml"), &text).unwrap();
     let again = owner.generate(&[&file, "-o", "initdata", "--initdata", "initdata.toml"]);
     assert_eq!(out(&again), text);
-    let with_broker =
-        owner.generate(&[&file, "-o", "initdata", "--kbs", "https://kbs.example:8080"]);
-    assert!(out(&with_broker).contains("url = \"https://kbs.example:8080\""));
-    assert!(
-        errors(&with_broker).contains("knows no key broker"),
-        "{}",
-        errors(&with_broker)
+}
+
+/// A self-signed certificate as `kata-cc broker init` prints one, of which only the form counts here.
+const CERTIFICATE: &str = "-----BEGIN CERTIFICATE-----\nTUlJQg==\n-----END CERTIFICATE-----\n";
+
+#[test]
+fn initdata_names_the_key_broker_as_a_guest_reads_it() {
+    let owner = Owner::new();
+    let file = owner.pod("job");
+    let write = |name: &str, text: &str| fs::write(owner.folder.path().join(name), text).unwrap();
+    write("kbs.pem", CERTIFICATE);
+    let url = "https://kbs.example:8080";
+    let make = |arguments: &[&str]| {
+        let made = owner.generate(&[&[&file, "-o", "initdata"], arguments].concat());
+        let initdata = Initdata::parse(out(&made).as_bytes()).unwrap();
+        let host_data = hex::encode(initdata.digest().host_data());
+        assert!(errors(&made).contains(&host_data), "{}", errors(&made));
+        initdata
+    };
+    let address = |initdata: &Initdata| Address::parse(&initdata.entries()["aa.toml"]).unwrap();
+    let named = make(&["--kbs", url, "--kbs-certificate", "kbs.pem"]);
+    assert!(address(&named).is_some());
+    assert!(named.entries()["aa.toml"].contains(CERTIFICATE));
+    assert!(named.entries()["cdh.toml"].contains("cc_kbc"));
+    // What the broker printed is taken as it is, and means the same.
+    write("aa.toml", &named.entries()["aa.toml"]);
+    let given = make(&["--aa", "aa.toml"]);
+    assert_eq!(address(&given), address(&named));
+    assert!(!given.entries().contains_key("cdh.toml"));
+    // The owner's own cdh.toml stays what it is.
+    write("cdh.toml", "[kbc]\nname = \"cc_kbc\"\n");
+    let own = make(&["--kbs", url, "--cdh", "cdh.toml"]);
+    assert_eq!(own.entries()["cdh.toml"], "[kbc]\nname = \"cc_kbc\"\n");
+}
+
+#[test]
+fn a_key_broker_that_no_guest_would_take_is_refused() {
+    let owner = Owner::new();
+    let file = owner.pod("job");
+    let write = |name: &str, text: &str| fs::write(owner.folder.path().join(name), text).unwrap();
+    write(
+        "aa.toml",
+        "[token_configs.kbs]\nurl = \"http://kbs.example\"\n",
     );
-    let bad = owner.generate(&[&file, "--kbs", "kbs\"\n"]);
-    assert_eq!(bad.status.code(), Some(1));
+    write(
+        "misspelt.toml",
+        "[token_config.kbs]\nurl = \"https://kbs.example\"\n",
+    );
+    write("no.pem", "MIIB");
+    write("escape.pem", &format!("{CERTIFICATE}\"\"\"\nurl = 1\n"));
+    let url = "https://kbs.example";
+    for (arguments, words) in [
+        (&["--kbs", "http://kbs.example"][..], "no guest would take"),
+        (&["--kbs", "kbs\"\n"], "cannot be written down"),
+        (&["--aa", "aa.toml"], "no guest would take"),
+        (&["--aa", "misspelt.toml"], "no guest would take"),
+        (
+            &["--kbs", url, "--kbs-certificate", "no.pem"],
+            "no certificate in PEM",
+        ),
+        (
+            &["--kbs", url, "--kbs-certificate", "escape.pem"],
+            "no certificate in PEM",
+        ),
+    ] {
+        let refused = owner.generate(&[&[file.as_str()], arguments].concat());
+        assert_eq!(refused.status.code(), Some(1), "{arguments:?}");
+        assert!(refused.stdout.is_empty(), "{arguments:?}");
+        assert!(errors(&refused).contains(words), "{}", errors(&refused));
+    }
+    let both = owner.generate(&[&file, "--kbs", url, "--aa", "aa.toml"]);
+    assert_eq!(both.status.code(), Some(2));
+    let alone = owner.generate(&[&file, "--kbs-certificate", "no.pem"]);
+    assert_eq!(alone.status.code(), Some(2));
 }
 
 #[test]

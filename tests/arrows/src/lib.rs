@@ -45,6 +45,8 @@ pub const ALLOWED: &[(&str, &[&str])] = &[
             "agent/image/signatures",
             "agent/image/unpacking",
             "agent/keys",
+            // How a guest reads where its broker is: the owner writes nothing that it refuses.
+            "agent/keys/broker",
             "agent/keys/protocol",
             "policy/generator",
             "policy/images",

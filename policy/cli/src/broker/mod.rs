@@ -169,7 +169,7 @@ fn init(options: &InitOptions) -> Result<()> {
         Ok(std::net::IpAddr::V6(address)) => format!("[{address}]"),
         _ => name.clone(),
     };
-    let text = identity::guest_configuration(&format!("https://{host}:{port}"), &certificate);
+    let text = identity::guest_configuration(&format!("https://{host}:{port}"), Some(&certificate));
     let path = place.directory.join("aa.toml");
     fs::write(&path, &text).with_context(|| format!("cannot write {}", path.display()))?;
     print!("{text}");

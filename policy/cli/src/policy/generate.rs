@@ -411,12 +411,6 @@ fn tell(options: &Options, generated: &Generated, made: &[Made]) {
     if options.digests {
         generated.policies.iter().for_each(tell_digests);
     }
-    if options.initdata.has_broker() {
-        eprintln!(
-            "warning: the guest of this release knows no key broker but offline_fs_kbc, and pulls \
-             no image with initdata that names another (docs/initdata.md)"
-        );
-    }
 }
 
 /// What the guest will log of each container (`docs/workload-digest.md`).

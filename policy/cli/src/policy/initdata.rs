@@ -2,12 +2,14 @@
 
 use std::{collections::BTreeMap, fs, io, path::PathBuf};
 
+use agent_keys_broker::{Address, AddressError};
 use agent_protocol::initdata::{
     Algorithm, DIRECTORY, DOCUMENT_ENTRY, Initdata, POLICY_ENTRY, WriteError,
     packed::{PackedError, pack, to_annotation},
     write,
 };
 use clap::Args;
+use policy_broker::identity::guest_configuration;
 use policy_engine::document::Document;
 
 use crate::initdata::{InitdataError, open};
@@ -23,9 +25,16 @@ pub(super) struct InitdataOptions {
     /// policy that it has is replaced.
     #[arg(long, value_name = "FILE")]
     initdata: Option<PathBuf>,
-    /// Key broker of the pod (KBS): aa.toml and cdh.toml are made for it.
-    #[arg(long, value_name = "URL", conflicts_with = "cdh")]
+    /// Key broker of the pod (KBS), as <https://broker.example:8443>: aa.toml is made for it, and
+    /// cdh.toml, unless --cdh gives one.
+    #[arg(long, value_name = "URL", conflicts_with = "aa")]
     kbs: Option<String>,
+    /// Certificate of that broker, PEM; without it the guest image's own roots count.
+    #[arg(long, value_name = "FILE", requires = "kbs")]
+    kbs_certificate: Option<PathBuf>,
+    /// aa.toml, as it is: what `kata-cc broker init` printed.
+    #[arg(long, value_name = "FILE")]
+    aa: Option<PathBuf>,
     /// Signature policy of images (containers-policy.json): cdh.toml is made for it.
     #[arg(long, value_name = "FILE", conflicts_with = "cdh")]
     image_policy: Option<PathBuf>,
@@ -51,8 +60,12 @@ pub(crate) enum MakeError {
         "the initdata of --initdata has a policy in Rego ({POLICY_ENTRY}), and a pod can have one policy: remove it"
     )]
     Rego,
-    #[error("{0:?} is no URL that can be written down")]
+    #[error("{0:?} cannot be written down as the URL of a key broker")]
     Url(String),
+    #[error("--kbs-certificate {} is no certificate in PEM", .0.display())]
+    Certificate(PathBuf),
+    #[error("no guest would take this key broker")]
+    Broker(#[source] AddressError),
     #[error("initdata cannot be made")]
     Write(#[source] WriteError),
     #[error("initdata cannot be packed")]
@@ -87,11 +100,16 @@ impl InitdataOptions {
         if let Some(path) = &self.cdh {
             add(KEYS, text(path)?)?;
         }
+        if let Some(path) = &self.aa {
+            add(AGENT, usable(text(path)?)?)?;
+        }
         let mut keys = String::new();
         if let Some(url) = &self.kbs {
-            let url = quoted(url)?;
-            add(AGENT, format!("[token_configs.kbs]\nurl = {url}\n"))?;
-            keys.push_str(&format!("[kbc]\nname = \"cc_kbc\"\nurl = {url}\n"));
+            let url = plain(url)?;
+            add(AGENT, usable(self.agent(url)?)?)?;
+            if self.cdh.is_none() {
+                keys.push_str(&format!("[kbc]\nname = \"cc_kbc\"\nurl = \"{url}\"\n"));
+            }
         }
         if let Some(path) = &self.image_policy {
             add(IMAGE_POLICY, text(path)?)?;
@@ -105,9 +123,10 @@ impl InitdataOptions {
         Ok((algorithm, entries))
     }
 
-    /// The guest of this release does not know this broker yet, and would pull no image.
-    pub(super) fn has_broker(&self) -> bool {
-        self.kbs.is_some()
+    /// `aa.toml` for this URL.
+    fn agent(&self, url: &str) -> Result<String, MakeError> {
+        let certificate = self.kbs_certificate.as_ref().map(certificate).transpose()?;
+        Ok(guest_configuration(url, certificate.as_deref()))
     }
 }
 
@@ -118,14 +137,30 @@ fn text(path: &PathBuf) -> Result<String, MakeError> {
     })
 }
 
-/// A URL as a TOML string.
-fn quoted(url: &str) -> Result<String, MakeError> {
+/// A URL that means the same between quotation marks; what a guest takes of it is judged later.
+fn plain(url: &str) -> Result<&str, MakeError> {
     let is_plain = |c: char| c.is_ascii_graphic() && !matches!(c, '"' | '\\');
-    let is_url = url.starts_with("http://") || url.starts_with("https://");
-    match is_url && url.chars().all(is_plain) {
-        true => Ok(format!("\"{url}\"")),
+    match url.chars().all(is_plain) {
+        true => Ok(url),
         false => Err(MakeError::Url(url.to_owned())),
     }
+}
+
+/// A certificate that means the same between quotation marks.
+fn certificate(path: &PathBuf) -> Result<String, MakeError> {
+    let text = text(path)?;
+    let is_plain = |c: char| (c.is_ascii() && !c.is_ascii_control() || c == '\n') && c != '\\';
+    let is_pem = text.contains("-----BEGIN CERTIFICATE-----\n");
+    match is_pem && text.chars().all(|c| is_plain(c) && c != '"') {
+        true => Ok(text),
+        false => Err(MakeError::Certificate(path.clone())),
+    }
+}
+
+/// `aa.toml` by which a guest finds its broker, if it names one: the guest's own parser decides.
+fn usable(text: String) -> Result<String, MakeError> {
+    Address::parse(&text).map_err(MakeError::Broker)?;
+    Ok(text)
 }
 
 /// The initdata of one policy.
