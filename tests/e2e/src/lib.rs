@@ -22,6 +22,7 @@ pub mod bad_input;
 pub mod confined;
 pub mod exec;
 pub mod image;
+pub mod keys;
 pub mod kill;
 pub mod life;
 pub mod many;

@@ -10,5 +10,7 @@ mod once {
     tests_e2e::scenarios! { tests_harness::Release::V2_1;
         attest:
             a_changed_launch_is_refused_by_name;
+        keys:
+            a_key_reaches_the_genuine_pod_and_no_changed_one;
     }
 }

@@ -19,6 +19,7 @@ use serde::Deserialize;
 use crate::{
     bed::{Bed, BedOptions},
     containerd::Release,
+    demo_keys::show_the_promise,
     demo_policy::{add_policy, play_the_node},
     images::TestImages,
     node::Node,
@@ -111,6 +112,7 @@ pub fn demo(options: &DemoOptions) -> Result<u8> {
     report(&bed, &watch.stop());
     if let (Ok(owned), true) = (&owned, options.plays_node && status.success()) {
         play_the_node(&bed, &prefix, owned)?;
+        show_the_promise(&bed, &prefix)?;
     }
     if options.keep {
         bed.keep();

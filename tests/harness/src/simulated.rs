@@ -63,6 +63,21 @@ impl SimulatedTee {
         )
     }
 
+    /// Makes the processor's roots before a pod is started; answers where they are, in the bed.
+    ///
+    /// # Errors
+    /// When they cannot be made.
+    pub fn make_roots(&self, bed: &Bed) -> Result<PathBuf> {
+        let mut command = bed.command(built("simulated-psp")?);
+        command.args([
+            "authority",
+            "--authority",
+            &format!("{DIRECTORY}/authority"),
+        ]);
+        run_ok(command, BUILD_DEADLINE)?;
+        Ok(PathBuf::from(format!("{DIRECTORY}/authority/roots.pem")))
+    }
+
     /// Where the processor's roots are, in PEM, once a pod was started.
     #[must_use]
     pub fn roots(&self, bed: &Bed) -> PathBuf {
