@@ -1,4 +1,4 @@
-//! The owner's key broker, as initdata names it.
+//! The owners' key brokers, as initdata names them.
 //!
 //! Initdata is laid out only after its digest matched and its policy was taken, so no broker
 //! is known before; and nobody asks it but who pulls an image by a permit.
@@ -6,7 +6,7 @@
 use std::{error::Error as StdError, io, path::Path, sync::Arc};
 
 use agent_keys::KeyProvider;
-use agent_keys_broker::{Address, Broker, Guest, Unusable};
+use agent_keys_broker::{Addresses, Brokers, Guest, Unusable};
 use agent_measured::Measured;
 use agent_protocol::initdata::DOCUMENT_FILE;
 use tracing::warn;
@@ -15,7 +15,7 @@ use crate::{initdata::Hardware, told::Told};
 
 const FILE: &str = "aa.toml";
 
-/// The broker that the entries of initdata in a directory name, if they name one. Of a name
+/// The brokers that the entries of initdata in a directory name, if they name any. Of a name
 /// that cannot be used comes a broker that has nothing: keys are then refused, not images
 /// that need none.
 pub(crate) fn broker(
@@ -33,18 +33,18 @@ pub(crate) fn broker(
         Err(error) if error.kind() == io::ErrorKind::NotFound => return None,
         Err(error) => return unusable(Told::new("initdata's aa.toml cannot be read"), &error),
     };
-    match Address::parse(&text) {
-        Ok(None) => None,
-        Ok(Some(address)) => Some(Arc::new(Broker::new(
-            address,
+    match Addresses::parse(&text) {
+        Ok(addresses) if addresses.is_empty() => None,
+        Ok(addresses) => Some(Arc::new(Brokers::new(addresses, || {
+            let log = Arc::clone(&log);
             Guest {
-                hardware,
+                hardware: hardware.clone(),
                 log: Box::new(move || log.up_to_date().ok()),
                 initdata: std::fs::read_to_string(initdata.join(DOCUMENT_FILE)).ok(),
-            },
-        ))),
+            }
+        }))),
         Err(error) => unusable(
-            Told::new("`[token_configs.kbs]` of initdata's aa.toml cannot be used"),
+            Told::new("`[token_configs]` of initdata's aa.toml cannot be used"),
             &error,
         ),
     }

@@ -9,7 +9,7 @@ use std::{
     process::{Command, Output},
 };
 
-use agent_keys_broker::Address;
+use agent_keys_broker::Addresses;
 use agent_protocol::initdata::Initdata;
 use policy_engine::document::Document;
 use support::Layout;
@@ -184,7 +184,11 @@ fn initdata_names_the_key_broker_as_a_guest_reads_it() {
         assert!(errors(&made).contains(&host_data), "{}", errors(&made));
         initdata
     };
-    let address = |initdata: &Initdata| Address::parse(&initdata.entries()["aa.toml"]).unwrap();
+    let address = |initdata: &Initdata| {
+        Addresses::parse(&initdata.entries()["aa.toml"])
+            .unwrap()
+            .all
+    };
     let named = make(&["--kbs", url, "--kbs-certificate", "kbs.pem"]);
     assert!(address(&named).is_some());
     assert!(named.entries()["aa.toml"].contains(CERTIFICATE));

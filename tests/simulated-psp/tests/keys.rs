@@ -13,7 +13,8 @@ use agent_evidence::{
     tee::{Tee, TeeError, TeeKind},
 };
 use agent_keys::{KeyError, KeyProvider, ResourceUri};
-use agent_keys_broker::{Address, Broker, Guest};
+use agent_keys_broker::{Addresses, Broker, Brokers, Guest};
+use agent_keys_protocol::ResourceName;
 use tests_simulated_psp::serve::{ASK, VCEK, table_of};
 
 use self::bed::{Bed, HOST_DATA, KEY, MEASUREMENT, NAME, log, support::scene::Scene};
@@ -47,20 +48,26 @@ impl Tee for Processor {
     }
 }
 
-fn guest(bed: &Bed, changed: Option<usize>, is_bound: bool) -> Broker {
+/// How initdata names a broker in this table.
+fn entry(table: &str, bed: &Bed) -> String {
     let url = bed.url.strip_suffix("/kbs/v0").unwrap();
     let certificate = &bed.certificate;
-    let aa = format!("[token_configs.kbs]\nurl = \"{url}\"\ncert = \"\"\"{certificate}\"\"\"\n");
+    format!("[token_configs.{table}]\nurl = \"{url}\"\ncert = \"\"\"{certificate}\"\"\"\n")
+}
+
+fn proof(bed: &Bed, changed: Option<usize>, is_bound: bool) -> Guest {
     let mut scene = Scene::genoa();
     scene.report = bed.scene.report;
-    Broker::new(
-        Address::parse(&aa).unwrap().unwrap(),
-        Guest {
-            hardware: Some(Arc::new(Processor { scene, changed })),
-            log: Box::new(move || Some(log(is_bound, 1))),
-            initdata: None,
-        },
-    )
+    Guest {
+        hardware: Some(Arc::new(Processor { scene, changed })),
+        log: Box::new(move || Some(log(is_bound, 1))),
+        initdata: None,
+    }
+}
+
+fn guest(bed: &Bed, changed: Option<usize>, is_bound: bool) -> Broker {
+    let addresses = Addresses::parse(&entry("kbs", bed)).unwrap();
+    Broker::new(addresses.all.unwrap(), proof(bed, changed, is_bound))
 }
 
 fn uri(name: &str) -> ResourceUri {
@@ -97,4 +104,61 @@ fn a_guest_that_booted_something_else_hears_no_and_gets_no_key() {
         );
         assert_eq!(guest.attestations(), 0);
     }
+}
+
+/// Each owner has a broker with files of its own; the pod's initdata names both.
+#[test]
+fn two_owners_release_for_one_pod_each_by_an_attestation_and_a_policy_of_its_own() {
+    const OF_SECOND: &str = "second/key/web";
+    let first = Bed::new("");
+    let second = Bed::new("");
+    let directory = second.place.path().join("broker");
+    let narrow = "package policy\n\nallow if data[\"resource-path\"][0] == \"second\"\n";
+    std::fs::write(directory.join("second.rego"), narrow).unwrap();
+    let configuration = directory.join("broker.toml");
+    let text = std::fs::read_to_string(&configuration).unwrap();
+    let text = text + "resource_policy = \"second.rego\"\n";
+    std::fs::write(&configuration, text).unwrap();
+    let key = second.place.path().join("store.key");
+    let store = policy_broker::identity::open_store(&directory, &key).unwrap();
+    store
+        .put(&ResourceName::parse(OF_SECOND).unwrap(), b"of the second")
+        .unwrap();
+
+    let aa = entry("kbs", &first) + &entry("kbs_of_repository.second", &second);
+    let guest = Brokers::new(Addresses::parse(&aa).unwrap(), || proof(&first, None, true));
+    assert_eq!(guest.fetch(&uri(NAME)).unwrap().expose(), KEY);
+    assert_eq!(
+        guest.fetch(&uri(OF_SECOND)).unwrap().expose(),
+        b"of the second"
+    );
+    assert_eq!(guest.attestations(), 2);
+
+    // Neither gives what the other has.
+    let swapped = entry("kbs", &second) + &entry("kbs_of_repository.second", &first);
+    let guest = Brokers::new(Addresses::parse(&swapped).unwrap(), || {
+        proof(&first, None, true)
+    });
+    let of_first = guest.fetch(&uri(NAME));
+    assert!(
+        matches!(of_first, Err(KeyError::Refused { .. })),
+        "{of_first:?}"
+    );
+    let of_second = guest.fetch(&uri(OF_SECOND));
+    assert!(
+        matches!(of_second, Err(KeyError::Absent(_))),
+        "{of_second:?}"
+    );
+
+    // Nobody is asked who was not named.
+    let only = entry("kbs_of_repository.second", &second);
+    let guest = Brokers::new(Addresses::parse(&only).unwrap(), || {
+        proof(&first, None, true)
+    });
+    let refused = guest.fetch(&uri(NAME));
+    assert!(
+        matches!(refused, Err(KeyError::Refused { .. })),
+        "{refused:?}"
+    );
+    assert_eq!(guest.attestations(), 0);
 }

@@ -2,7 +2,8 @@
 //!
 //! [`Broker`] is a `KeyProvider` over the protocol of the key broker service of
 //! Confidential Containers. Its address and certificate are the owner's: they come from
-//! initdata ([`Address`]), which the hardware's report holds the digest of.
+//! initdata ([`Addresses`]), which the hardware's report holds the digest of; where it names
+//! several, [`Brokers`] knows which one has a resource.
 //!
 //! The network and the host between guest and broker are hostile, and the broker's answers
 //! are bounded in size and time. TLS with the owner's certificate says who answers; secrets
@@ -12,10 +13,12 @@
 
 mod address;
 mod broker;
+mod brokers;
 mod connection;
 mod guest;
 mod session;
 
-pub use address::{Address, AddressError};
+pub use address::{Address, AddressError, Addresses};
 pub use broker::{Broker, Unusable};
+pub use brokers::Brokers;
 pub use guest::{Guest, LogSource, ProofError};

@@ -285,7 +285,10 @@ fn a_guest_that_can_prove_nothing_says_nothing() {
         log: Box::new(|| None),
         initdata: None,
     };
-    let address = agent_keys_broker::Address::parse(&toml).unwrap().unwrap();
+    let address = agent_keys_broker::Addresses::parse(&toml)
+        .unwrap()
+        .all
+        .unwrap();
     let broker = Broker::new(address, guest);
     assert!(matches!(fetch(&broker), Err(KeyError::Refused { .. })));
     let other = ResourceUri::parse("kbs+pkcs11:///a/b/c").unwrap();

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, fs, io, path::PathBuf};
 
-use agent_keys_broker::{Address, AddressError};
+use agent_keys_broker::{AddressError, Addresses};
 use agent_protocol::initdata::{
     Algorithm, DIRECTORY, DOCUMENT_ENTRY, Initdata, POLICY_ENTRY, WriteError,
     packed::{PackedError, pack, to_annotation},
@@ -159,7 +159,7 @@ fn certificate(path: &PathBuf) -> Result<String, MakeError> {
 
 /// `aa.toml` by which a guest finds its broker, if it names one: the guest's own parser decides.
 fn usable(text: String) -> Result<String, MakeError> {
-    Address::parse(&text).map_err(MakeError::Broker)?;
+    Addresses::parse(&text).map_err(MakeError::Broker)?;
     Ok(text)
 }
 

@@ -16,7 +16,7 @@ use agent_evidence::{
     snp::REPORT_LEN,
     tee::{Tee, TeeError, TeeKind},
 };
-use agent_keys_broker::{Address, Broker, Guest};
+use agent_keys_broker::{Addresses, Broker, Guest};
 use agent_keys_protocol::{Attestation, Request, TeePublicKey, VERSION, report_data};
 use rustls::{
     ServerConfig, ServerConnection, StreamOwned,
@@ -177,7 +177,7 @@ impl Server {
 
 pub(crate) fn broker(url: &str, certificate: &str) -> Broker {
     let toml = format!("[token_configs.kbs]\nurl = \"{url}\"\ncert = '''{certificate}'''\n");
-    let address = Address::parse(&toml).unwrap().unwrap();
+    let address = Addresses::parse(&toml).unwrap().all.unwrap();
     Broker::new(
         address,
         Guest {
