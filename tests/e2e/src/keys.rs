@@ -165,12 +165,14 @@ fn plant(promise: &Promise<'_>, markers: &[Marker]) -> Result<()> {
         STANDARD.encode(format!("owner:{SECRET}"))
     );
     fs::write(promise.path("secret.json"), secret)?;
-    let patterns: Vec<_> = markers.iter().filter_map(Marker::pattern).collect();
+    let words = markers.iter().filter_map(Marker::in_pieces);
+    let patterns: String = words.map(|word| format!(" -e {word}")).collect();
+    let own = Marker::new("its own words", WORDS).in_pieces();
     let search = format!(
-        "grep -rl '[t]hese words were' /words; \
-         for d in /* /dev/shm; do case $d in /proc|/sys|/dev) ;; *) grep -rlE '{0}' $d && echo FOUND;; esac; done; \
-         cat /proc/*/environ | grep -E '{0}' && echo FOUND; echo searched; sleep 100000",
-        patterns.join("|")
+        "grep -rlF {own} /words; for d in /* /dev/shm; do case $d in /proc|/sys|/dev) ;; \
+         *) grep -rlF {patterns} $d && echo FOUND;; esac; done; \
+         cat /proc/*/environ | grep -F {patterns} && echo FOUND; echo searched; sleep 100000",
+        own = own.context("the words are plain text")?
     );
     let yaml = format!(
         "apiVersion: v1\nkind: Pod\nmetadata: {{ name: planted }}\nspec:\n  restartPolicy: Never\n  \

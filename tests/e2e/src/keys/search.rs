@@ -27,24 +27,15 @@ impl Marker {
         Self { what, bytes }
     }
 
-    /// A regular expression for it that does not match itself; none of what is no text.
-    pub(super) fn pattern(&self) -> Option<String> {
+    /// It as a word of a shell, in two pieces: who has the word has not the marker. None of what
+    /// is no plain text.
+    pub(super) fn in_pieces(&self) -> Option<String> {
         let text = std::str::from_utf8(&self.bytes).ok()?;
-        let mut letters = text.chars().filter(|one| *one != '=');
-        let first = letters.next()?;
-        let rest: String = letters
-            .map(|one| {
-                if one == '+' {
-                    "[+]".to_owned()
-                } else {
-                    one.to_string()
-                }
-            })
-            .collect();
-        let is_plain = text
-            .chars()
-            .all(|one| one.is_ascii_alphanumeric() || "+/=-".contains(one));
-        is_plain.then(|| format!("[{first}]{rest}"))
+        let (first, rest) = text.split_at_checked(1)?;
+        let is_plain = |one: char| one.is_ascii_alphanumeric() || " +/=-".contains(one);
+        text.chars()
+            .all(is_plain)
+            .then(|| format!("'{first}''{rest}'"))
     }
 }
 
@@ -140,9 +131,15 @@ mod tests {
     }
 
     #[test]
-    fn a_pattern_is_not_what_it_looks_for() {
-        let marker = Marker::new("this", "a+b/c=");
-        assert_eq!(marker.pattern().as_deref(), Some("[a][+]b/c"));
-        assert_eq!(Marker::new("this", [0xff]).pattern(), None);
+    fn a_word_in_pieces_is_the_marker_to_a_shell_alone() -> Result<()> {
+        let word = Marker::new("this", "a+b/c=").in_pieces();
+        let word = word.context("plain text")?;
+        assert!(!word.contains("a+b/c="));
+        let mut echo = std::process::Command::new("sh");
+        let said = echo.args(["-c", &format!("printf %s {word}")]).output()?;
+        assert_eq!(said.stdout, b"a+b/c=");
+        assert_eq!(Marker::new("this", [0xff]).in_pieces(), None);
+        assert_eq!(Marker::new("this", "a'b").in_pieces(), None);
+        Ok(())
     }
 }
