@@ -13,13 +13,13 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use serde::Deserialize;
 
 use crate::{
     bed::{Bed, BedOptions},
     containerd::Release,
-    demo_keys::show_the_promise,
+    demo_keys::{prepare, show_the_promise},
     demo_policy::{add_policy, play_the_node},
     images::TestImages,
     node::Node,
@@ -111,8 +111,15 @@ pub fn demo(options: &DemoOptions) -> Result<u8> {
     let status = command.status().context("starting kata-cc")?;
     report(&bed, &watch.stop());
     if let (Ok(owned), true) = (&owned, options.plays_node && status.success()) {
-        play_the_node(&bed, &prefix, owned)?;
-        show_the_promise(&bed, &prefix)?;
+        eprintln!("demo: making an agent that may ask a simulated processor");
+        // It is built the first time, which takes half a minute; later there is nothing to wait for.
+        let promise = thread::scope(|scope| -> Result<_> {
+            let promise = scope.spawn(|| prepare(&bed, &prefix));
+            play_the_node(&bed, &prefix, owned)?;
+            let promise = promise.join();
+            promise.unwrap_or_else(|_| bail!("preparing the promise panicked"))
+        })?;
+        show_the_promise(&promise)?;
     }
     if options.keep {
         bed.keep();

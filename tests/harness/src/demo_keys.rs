@@ -7,6 +7,7 @@ use std::{
     fs,
     os::unix::fs::symlink,
     path::{Path, PathBuf},
+    thread,
     time::Duration,
 };
 
@@ -80,6 +81,25 @@ struct Decisions {
     decisions: Vec<Decision>,
 }
 
+/// A pod of which the node changed one bit, and what the broker receives then.
+struct Changed {
+    what: &'static str,
+    pod: String,
+    received: String,
+}
+
+/// What `kata-cc initdata make --json` prints.
+#[derive(Deserialize)]
+struct Made {
+    host_data: String,
+    annotation: Annotation,
+}
+
+#[derive(Deserialize)]
+struct Annotation {
+    value: String,
+}
+
 /// The owner, the broker, and a node with a processor that is simulated.
 #[derive(Debug)]
 pub struct Promise<'a> {
@@ -95,16 +115,22 @@ impl Drop for Promise<'_> {
     }
 }
 
-/// Shows the promise on this bed.
+/// What the promise needs on this bed, or why it cannot be had.
 ///
 /// # Errors
-/// When it is not kept, or something of it cannot be made.
-pub(crate) fn show_the_promise(bed: &Bed, prefix: &Prefix) -> Result<()> {
+/// When something is missing or cannot be built.
+pub(crate) fn prepare<'a>(bed: &'a Bed, prefix: &'a Prefix) -> Result<Promise<'a>> {
     if !firmware_is_installed() {
         bail!("the firmware of ovmf-amdsev is not installed: hack/setup installs it");
     }
-    eprintln!("demo: building an agent that may ask a simulated processor");
-    let promise = Promise::prepare(bed, prefix, &WORDS_IMAGE)?;
+    Promise::prepare(bed, prefix, &WORDS_IMAGE)
+}
+
+/// Shows the promise.
+///
+/// # Errors
+/// When it is not kept.
+pub(crate) fn show_the_promise(promise: &Promise<'_>) -> Result<()> {
     eprintln!("demo: {SCRIPT}: an encrypted and signed image, and a broker with its key");
     let said = promise.play("release")?;
     ensure!(said.contains(WORDS), "the genuine pod printed: {said}");
@@ -117,8 +143,8 @@ pub(crate) fn show_the_promise(bed: &Bed, prefix: &Prefix) -> Result<()> {
 }
 
 impl<'a> Promise<'a> {
-    /// What an owner has before: an image, and a web server for signatures; and a node whose
-    /// processor is simulated, as long as this value lives.
+    /// What an owner has before: an image, and a web server for signatures; and a processor that
+    /// is simulated.
     ///
     /// # Errors
     /// When something cannot be built or started.
@@ -136,7 +162,6 @@ impl<'a> Promise<'a> {
         server.args(["httpd", "-f", "-p", &format!("{HOST}:{SIGNATURES_PORT}")]);
         server.args(["-h", &format!("{OWNER}/lookaside")]);
         node.serve(server, "/run/bed/signatures.log")?;
-        node.write(DROP_IN, promise.tee.configuration())?;
         wait_until("the signature store listens", DEADLINE, || {
             node.listens_on(SIGNATURES_PORT)
         })?;
@@ -186,6 +211,7 @@ impl<'a> Promise<'a> {
     /// # Errors
     /// When one fails.
     pub fn play(&self, acts: &str) -> Result<String> {
+        self.bed.node().write(DROP_IN, self.tee.configuration())?;
         let image = self.tee.image().display().to_string();
         let roots = self.tee.make_roots(self.bed)?.display().to_string();
         let said = self.shell(&format!(
@@ -201,8 +227,14 @@ impl<'a> Promise<'a> {
     /// When one does, or is refused for another reason.
     pub fn deny_every_change(&self) -> Result<()> {
         self.changed_initrd()?;
-        self.changed_initdata()?;
-        self.changed_policy()?;
+        let changed = [self.changed_initdata()?, self.changed_policy()?];
+        // At the same time: HOST_DATA tells which of them was refused.
+        thread::scope(|scope| {
+            let run = |one| scope.spawn(move || self.refused_by_broker(one, "host-data"));
+            let runs = changed.each_ref().map(run);
+            let ends = runs.map(|run| run.join().unwrap_or_else(|_| bail!("a run panicked")));
+            ends.into_iter().collect::<Result<()>>()
+        })?;
         self.changed_image()
     }
 
@@ -225,12 +257,10 @@ impl<'a> Promise<'a> {
     /// Runs a pod that was changed: it must end without a key and without the words.
     fn refused(&self, what: &str, pod: &str) -> Result<String> {
         let given = self.keys_given()?;
-        self.bed
-            .node()
-            .write(format!("{OWNER}/changed.yaml"), pod)?;
+        let path = format!("{OWNER}/changed-{what}.yaml");
+        self.bed.node().write(&path, pod)?;
         let mut command = self.bed.command(self.prefix.bin("kata-cc"));
-        command.args(["run", "--handler", "kata-cc"]);
-        command.arg(format!("{OWNER}/changed.yaml"));
+        command.args(["run", "--handler", "kata-cc", &path]);
         let ran = run(command, DEADLINE)?;
         let said = ran.output();
         ensure!(
@@ -245,12 +275,14 @@ impl<'a> Promise<'a> {
     }
 
     /// As [`Self::refused`], by the broker: tells which check refused the evidence.
-    fn refused_by_broker(&self, what: &str, pod: &str, check: &str) -> Result<()> {
+    fn refused_by_broker(&self, changed: &Changed, check: &str) -> Result<()> {
+        let what = changed.what;
         let before = self.decisions()?.len();
-        let said = self.refused(what, pod)?;
+        let said = self.refused(what, &changed.pod)?;
         let since = self.decisions()?.split_off(before);
         let mut refusals = since.iter().flat_map(|one| &one.refusals);
-        let refusal = refusals.find(|one| one.check == check);
+        let refusal =
+            refusals.find(|one| one.check == check && one.received.contains(&changed.received));
         let refusal = refusal
             .with_context(|| format!("no check {check} refused: {since:?}; the pod: {said}"))?;
         let Refusal {
@@ -285,32 +317,41 @@ impl<'a> Promise<'a> {
         let genuine = self.tee.image().display().to_string();
         let other = configuration.replace(&genuine, &format!("{OWNER}/guest"));
         node.write(DROP_IN, other)?;
-        let refused = self.refused_by_broker("initrd", &self.pod()?, "guest-identity");
+        let initrd = Changed {
+            what: "initrd",
+            pod: self.pod()?,
+            received: "measurement".to_owned(),
+        };
+        let refused = self.refused_by_broker(&initrd, "guest-identity");
         node.write(DROP_IN, configuration)?;
         refused
     }
 
     /// The owner's pod with initdata of these files of the owner's beside the others.
-    fn with_initdata(&self, sigstore: &str, policy: &str) -> Result<String> {
-        let annotation = |sigstore: &str, policy: &str| {
-            self.shell(&format!(
+    fn with_initdata(&self, what: &'static str, sigstore: &str, policy: &str) -> Result<Changed> {
+        let make = |sigstore: &str, policy: &str| -> Result<Made> {
+            let text = self.shell(&format!(
                 "kata-cc initdata make --json aa.toml=broker/aa.toml cdh.toml image-policy.json \
                  sigstore.yaml={sigstore} owner.asc pod-policy.json={policy}"
-            ))
-            .and_then(|text| {
-                let made: serde_json::Value = serde_json::from_str(&text)?;
-                let annotation = made["annotation"]["value"].as_str();
-                Ok(annotation.context("initdata has an annotation")?.to_owned())
-            })
+            ))?;
+            serde_json::from_str(&text).context("reading what initdata was made")
         };
+        let (genuine, made) = (
+            make("sigstore.yaml", "policy.json")?,
+            make(sigstore, policy)?,
+        );
         let pod = self.pod()?;
-        let genuine = annotation("sigstore.yaml", "policy.json")?;
-        ensure!(pod.contains(&genuine), "the pod has other initdata");
-        Ok(pod.replace(&genuine, &annotation(sigstore, policy)?))
+        let has = pod.contains(&genuine.annotation.value);
+        ensure!(has, "the pod has other initdata");
+        Ok(Changed {
+            what,
+            pod: pod.replace(&genuine.annotation.value, &made.annotation.value),
+            received: made.host_data,
+        })
     }
 
     /// Writes a copy of a file in which the first such word has one bit changed in its last letter.
-    fn flip(&self, name: &str, word: &str, to: &str) -> Result<String> {
+    fn flip(&self, name: &str, word: &str, to: &str) -> Result<()> {
         let text = fs::read_to_string(self.path(name))?;
         let at = text
             .find(word)
@@ -318,25 +359,23 @@ impl<'a> Promise<'a> {
         let mut bytes = text.into_bytes();
         let last = at + word.len() - 1;
         *bytes.get_mut(last).context("a word has a last letter")? ^= 1;
-        fs::write(self.path(to), &bytes)?;
-        Ok(String::from_utf8(bytes)?)
+        fs::write(self.path(to), &bytes).with_context(|| format!("writing {to}"))
     }
 
-    fn changed_initdata(&self) -> Result<()> {
+    fn changed_initdata(&self) -> Result<Changed> {
         self.shell(
             "kata-cc initdata show broker/initdata.toml --entry pod-policy.json >policy.json",
         )?;
         self.flip("sigstore.yaml", "Signatures", "changed-sigstore.yaml")?;
-        let pod = self.with_initdata("changed-sigstore.yaml", "policy.json")?;
-        self.refused_by_broker("initdata", &pod, "host-data")
+        self.with_initdata("initdata", "changed-sigstore.yaml", "policy.json")
     }
 
-    fn changed_policy(&self) -> Result<()> {
+    fn changed_policy(&self) -> Result<Changed> {
         self.flip("policy.json", "/word", "changed-policy.json")?;
-        let pod = self.with_initdata("sigstore.yaml", "changed-policy.json")?;
+        let mut changed = self.with_initdata("policy", "sigstore.yaml", "changed-policy.json")?;
         // What the changed policy allows is asked for.
-        let pod = pod.replace("cat /words", "cat /wores");
-        self.refused_by_broker("policy", &pod, "host-data")
+        changed.pod = changed.pod.replace("cat /words", "cat /wores");
+        Ok(changed)
     }
 
     /// In the registry's storage, where the node may well be: the manifest that the policy names.
