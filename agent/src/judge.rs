@@ -178,15 +178,16 @@ impl Judge {
     }
 
     fn decide<R: Request>(&self, request: R, prepared: Prepared) -> Result<Permit<R>, Denied> {
-        let result = {
-            let state = self.state.read().unwrap_or_else(PoisonError::into_inner);
-            let result = state.engine.judge_prepared(request, prepared);
-            if result.is_ok() {
-                // Under the lock: no policy can slip in after this permit.
-                self.begun.store(true, Ordering::Relaxed);
-            }
-            result
-        };
+        let state = self.state.read().unwrap_or_else(PoisonError::into_inner);
+        let engine = state.engine.clone();
+        // Where no policy can come any more, nobody has to wait for an evaluation.
+        let held = (state.set_policy != SetPolicyMay::Not).then_some(state);
+        let result = engine.judge_prepared(request, prepared);
+        if result.is_ok() {
+            // Under the lock: no policy can slip in after this permit.
+            self.begun.store(true, Ordering::Relaxed);
+        }
+        drop(held);
         if let Err(denied) = &result {
             self.note(denied);
         }

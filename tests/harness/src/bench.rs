@@ -17,6 +17,7 @@ use anyhow::{Context, Result, ensure};
 
 use crate::{
     bed::{Bed, BedOptions, Handler},
+    bench_ahead::Ahead,
     containerd::Release,
     demo::Timing,
     measurement::{Measurement, median, rounded, write},
@@ -43,13 +44,14 @@ pub struct BenchOptions {
 type Sample = BTreeMap<&'static str, f64>;
 
 /// Name, unit, budget, and whether the budget supposes KVM.
-const QUANTITIES: [(&str, &str, Option<f64>, bool); 15] = [
+const QUANTITIES: [(&str, &str, Option<f64>, bool); 16] = [
     ("cold_start.vm_started", "ms", None, true),
     ("cold_start.agent_ready", "ms", None, true),
     ("cold_start.sandbox_ready", "ms", None, true),
     ("cold_start.image_pulled", "ms", None, true),
     ("cold_start.container_running", "ms", None, true),
     ("cold_start.total", "ms", None, true),
+    ("cold_start.three_images", "ms", None, true),
     ("stop.pod", "ms", None, false),
     ("exec.latency", "ms", None, true),
     ("output.64_mib", "ms", None, true),
@@ -89,7 +91,20 @@ pub fn bench(options: &BenchOptions) -> Result<()> {
     }
     let sizes = sizes(&prefix)?;
     ours.iter_mut().for_each(|one| one.extend(&sizes));
-    let measurements = summarize(&ours, &peers, has_kvm());
+    let mut measurements = summarize(&ours, &peers, "runc", has_kvm());
+    let ahead = Ahead::prepare(&bed, &prefix)?;
+    ahead.sample()?;
+    let (mut ours, mut peers) = (Vec::new(), Vec::new());
+    for round in 1..=options.repeat {
+        eprintln!(
+            "bench: images pulled ahead, round {round} of {}",
+            options.repeat
+        );
+        let [without, with] = ahead.sample()?;
+        peers.push(without);
+        ours.push(with);
+    }
+    measurements.extend(summarize(&ours, &peers, "no policy", has_kvm()));
     write(&measurements, "runc", options.json.as_deref())?;
     Ok(())
 }
@@ -256,7 +271,7 @@ fn sizes(prefix: &Prefix) -> Result<Sample> {
     ]))
 }
 
-fn summarize(ours: &[Sample], peers: &[Sample], kvm: bool) -> Vec<Measurement> {
+fn summarize(ours: &[Sample], peers: &[Sample], peer: &str, kvm: bool) -> Vec<Measurement> {
     let mut all = Vec::new();
     for (name, unit, budget, needs_kvm) in QUANTITIES {
         let values = |samples: &[Sample]| -> Vec<f64> {
@@ -277,7 +292,7 @@ fn summarize(ours: &[Sample], peers: &[Sample], kvm: bool) -> Vec<Measurement> {
             name: name.to_owned(),
             value: rounded(value),
             unit,
-            peer: has_peer.then(|| "runc".to_owned()),
+            peer: has_peer.then(|| peer.to_owned()),
             peer_value: has_peer.then(|| rounded(median(&mut theirs))),
             ratio: has_peer.then(|| rounded(median(&mut ratios))),
             budget,
@@ -307,9 +322,9 @@ mod tests {
     #[test]
     fn ratios_are_the_median_of_repetitions_and_missing_peers_are_null() {
         let ours = [10.0, 30.0, 20.0]
-            .map(|value| Sample::from([("exec.latency", value), ("size.agent", 17.0)]));
+            .map(|value| Sample::from([("exec.latency", value), ("size.agent", 21.0)]));
         let peers = [5.0, 5.0, 20.0].map(|value| Sample::from([("exec.latency", value)]));
-        let result = summarize(&ours, &peers, false);
+        let result = summarize(&ours, &peers, "runc", false);
         let [latency, size] = result.as_slice() else {
             panic!("{result:?}");
         };

@@ -14,6 +14,7 @@ mod access_log;
 mod authority;
 mod bed;
 mod bench;
+mod bench_ahead;
 mod bytes;
 mod cgroups;
 mod containerd;
