@@ -249,6 +249,25 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_terminal_has_sides_of_sixteen_bits() {
+        for (side, valid) in [(0, true), (65_535, true), (65_536, false)] {
+            for (row, column) in [(side, 1), (1, side)] {
+                let message = agent::TtyWinResizeRequest {
+                    container_id: "c1".to_owned(),
+                    row,
+                    column,
+                    ..Default::default()
+                };
+                assert_eq!(
+                    TtyWinResize::parse(message).is_ok(),
+                    valid,
+                    "{row}x{column}"
+                );
+            }
+        }
+    }
+
+    #[test]
     fn a_signal_beyond_the_last_is_refused() {
         for (signal, valid) in [
             (0, true),

@@ -5,7 +5,7 @@
 //! cgroup's path and the namespaces' paths are not even read. Labels of security
 //! modules that the guest does not have are dropped.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
 use agent_protocol::{id::ContainerId, path::GuestPath, rpc::oci};
 use oci_spec::runtime::{Capability, Process, Spec};
@@ -339,6 +339,16 @@ fn resources(limits: &Limits) -> Value {
     json.into()
 }
 
+/// The variables without those that a later one overwrites, as containerd leaves them where a pod
+/// overwrites a variable of its image: what is judged and measured is what the program finds.
+fn last_of_each(mut entries: Vec<String>) -> Vec<String> {
+    let mut seen = BTreeSet::new();
+    entries.reverse();
+    entries.retain(|entry| seen.insert(entry.split('=').next().unwrap_or_default().to_owned()));
+    entries.reverse();
+    entries
+}
+
 impl ProcessSpec {
     pub(super) fn parse(process: oci::Process, processes: Processes) -> Result<Self, RequestError> {
         let args = process.Args;
@@ -359,7 +369,7 @@ impl ProcessSpec {
         let user = process.User.into_option().unwrap_or_default();
         at_most("additional groups", user.AdditionalGids.len(), LIST_MAX)?;
         at_most("user name", user.Username.len(), NAME_BYTES_MAX)?;
-        let mut env = process.Env;
+        let mut env = last_of_each(process.Env);
         if !env.iter().any(|entry| entry.starts_with("PATH=")) {
             env.push(PATH_DEFAULT.to_owned());
         }

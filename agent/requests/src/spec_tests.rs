@@ -46,6 +46,19 @@ fn spec() -> oci::Spec {
 }
 
 #[test]
+fn of_several_variables_the_last_is_all_that_there_is() {
+    let mut process = process();
+    process.Env = ["PGDATA=/image", "PATH=/bin", "PGDATA=/pod", "EMPTY", "PATH"]
+        .map(str::to_owned)
+        .to_vec();
+    let parsed = ProcessSpec::parse(process, Processes::Own).unwrap();
+    let left = parsed.process.env().as_deref().unwrap();
+    assert_eq!(left[..3], ["PGDATA=/pod", "EMPTY", "PATH"]);
+    let named = left.iter().filter(|one| one.starts_with("PGDATA")).count();
+    assert_eq!(named, 1, "{left:?}");
+}
+
+#[test]
 fn paths_of_the_host_are_not_followed() {
     let parsed = ContainerSpec::parse(&id(), spec(), Processes::Own).unwrap();
     let root = parsed.spec.root().as_ref().unwrap();

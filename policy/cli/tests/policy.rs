@@ -359,6 +359,32 @@ fn mistakes_name_file_line_and_field_and_say_what_to_do() {
     }
 }
 
+/// The guest would refuse the container; told here, before it does.
+#[test]
+fn a_capability_that_the_guest_refuses_is_refused_here() {
+    let owner = Owner::new();
+    for (capability, spec, allowed) in [
+        ("SYS_PTRACE", "", true),
+        ("SYS_PTRACE", "  shareProcessNamespace: true\n", false),
+        ("NET_ADMIN", "  shareProcessNamespace: true\n", true),
+        ("SYS_MODULE", "", false),
+        ("SYS_TIME", "", true),
+    ] {
+        let lines =
+            format!("    securityContext: {{capabilities: {{add: [{capability}]}}}}\n{spec}");
+        fs::write(
+            owner.folder.path().join("pod.yaml"),
+            support::pod_with(&lines).text,
+        )
+        .unwrap();
+        let made = owner.generate(&["pod.yaml"]);
+        let told = errors(&made);
+        assert_eq!(made.status.success(), allowed, "{lines}: {told}");
+        let refusal = format!("add[0]: {capability} is not given to such a container: remove it");
+        assert_eq!(told.contains(&refusal), !allowed, "{lines}: {told}");
+    }
+}
+
 #[test]
 fn all_mistakes_come_at_once_and_lenient_lets_unknown_fields_be() {
     let owner = Owner::new();

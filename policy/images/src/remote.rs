@@ -143,17 +143,34 @@ impl Remote {
         sink: &mut dyn io::Write,
     ) -> Result<(), RemoteError> {
         let deadline = Deadline::within(self.deadline);
-        let source = &self.sources[self.chosen.get().copied().unwrap_or(self.sources.len() - 1)];
-        let mut blob = Blob::new(&self.client, source, digest, size, &deadline);
-        let mut hasher = digest.hasher();
         let mut buffer = vec![0; BUFFER_BYTES];
+        let open = |index: usize| {
+            let source = self.sources.get(index);
+            source.map(|source| Blob::new(&self.client, source, digest, size, &deadline))
+        };
+        // Who reads nothing but blobs has not learnt yet which of the sources has the image.
+        let mut index = self.chosen.get().copied().unwrap_or(0);
+        let (mut blob, mut amount) = loop {
+            let Some(mut blob) = open(index) else {
+                return Err(RemoteError::Digest(digest.clone()));
+            };
+            match blob.read(&mut buffer) {
+                Ok(amount) => break (blob, amount),
+                Err(_) if self.chosen.get().is_none() && index + 1 < self.sources.len() => {
+                    index += 1;
+                }
+                Err(error) => return Err(transfer(digest)(error)),
+            }
+        };
+        let _ = self.chosen.set(index);
+        let mut hasher = digest.hasher();
         loop {
-            let amount = blob.read(&mut buffer).map_err(transfer(digest))?;
             let Some(bytes) = buffer.get(..amount).filter(|bytes| !bytes.is_empty()) else {
                 break;
             };
             hasher.update(bytes);
             sink.write_all(bytes).map_err(RemoteError::Local)?;
+            amount = blob.read(&mut buffer).map_err(transfer(digest))?;
         }
         if hasher.finish() == *digest {
             Ok(())

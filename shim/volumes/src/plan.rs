@@ -259,7 +259,9 @@ impl Planning<'_> {
             }
             Some(found) => self.take(source, found),
             None => {
-                let name = copy_name(OF_POD, path).map_err(|error| source.failed(error))?;
+                // As every copy: a policy knows where the container has it, not where the node has.
+                let last = Path::new(&source.mount.destination);
+                let name = copy_name(OF_POD, last).map_err(|error| source.failed(error))?;
                 let spot = source.spot.clone();
                 self.add(source, spot, name, What::Copied(Copied::default()))
             }

@@ -361,7 +361,8 @@ const CHANGES: [(&str, &str, Change); 33] = [
             .Env
             .push("EVIL_SERVICE_HOST=10.0.0.1".to_owned())
     }),
-    ("ENV_TWICE", "/env/PATH", |one| {
+    // Of two the last one counts, and is what the program would find.
+    ("ENV_VALUE", "/env/PATH", |one| {
         process(one).Env.push("PATH=/evil".to_owned())
     }),
     ("ENV_VALUE", "/env/PATH", |one| {

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use policy_engine::{
     DEFAULT_CAPABILITIES,
+    capabilities::{Standing, standing},
     document::{Rights, Seccomp},
 };
 
@@ -114,6 +115,17 @@ impl Derivation<'_> {
         (set != default).then_some(set)
     }
 
+    /// Whether the guest takes a capability that is asked for by name.
+    fn is_given(&self, name: &str) -> bool {
+        let shared = self.workload.template.spec.share_process_namespace;
+        match standing(name) {
+            Standing::Free | Standing::GrantedOnly => true,
+            Standing::OwnProcesses => !shared,
+            // What is no capability at all is told otherwise.
+            Standing::Never => !FURTHER.contains(&name),
+        }
+    }
+
     fn names(&mut self, at: &str, names: &[String]) -> BTreeSet<String> {
         let mut known = BTreeSet::new();
         for (number, name) in names.iter().enumerate() {
@@ -125,6 +137,12 @@ impl Derivation<'_> {
             let mut all = DEFAULT_CAPABILITIES.iter().chain(&FURTHER).chain(&[ALL]);
             if !all.any(|one| *one == full) {
                 let message = format!("{name} is no capability of Linux");
+                self.error(&format!("{at}[{number}]"), message);
+            }
+            if at.ends_with(".add") && !self.is_given(&full) {
+                let message = format!(
+                    "{name} is not given to such a container: remove it (docs/capabilities.md)"
+                );
                 self.error(&format!("{at}[{number}]"), message);
             }
             known.insert(full);
