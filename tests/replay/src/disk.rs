@@ -51,8 +51,12 @@ impl<'bed> Disk<'bed> {
         self.node.path(format!("{}/{inside}", self.directory))
     }
 
-    /// Makes the volumes, as before the pod's sandbox.
-    pub(crate) fn make_volumes(&self, listing: &Listing) -> Result<()> {
+    /// Makes the volumes, as before the pod's sandbox; `content` says what files hold.
+    pub(crate) fn make_volumes(
+        &self,
+        listing: &Listing,
+        content: &dyn Fn(&str, usize) -> Vec<u8>,
+    ) -> Result<()> {
         fs::create_dir_all(self.node.path(PODS))?;
         for entry in listing.entries.iter().filter(|entry| is_kubelets(entry)) {
             let path = self.path(&entry.path);
@@ -63,9 +67,18 @@ impl<'bed> Disk<'bed> {
                 let options = tmpfs.super_options.trim_start_matches("rw,");
                 self.mount(&["-t", "tmpfs", "-o", options, "tmpfs"], &entry.path)?;
             }
-            make(entry, &path, 0).with_context(|| format!("making {}", entry.path))?;
+            make(entry, &path, content).with_context(|| format!("making {}", entry.path))?;
         }
         Ok(())
+    }
+
+    /// Unmounts the volumes and takes the directory away.
+    pub(crate) fn remove(&self) -> Result<()> {
+        let script = format!(
+            "cut -d' ' -f2 /proc/mounts | grep -F '{0}/' | sort -r | while read -r at; do umount \"$at\"; done; rm -rf '{0}'",
+            self.directory
+        );
+        self.node.run("sh", &["-c", &script]).map(drop)
     }
 
     fn mount(&self, arguments: &[&str], inside: &str) -> Result<()> {
@@ -110,7 +123,7 @@ impl<'bed> Disk<'bed> {
             uid: one.uid,
             gid: one.gid,
         };
-        make(&entry, &path, 0)
+        make(&entry, &path, &|_, _| Vec::new())
     }
 
     /// Binds a part of a volume, as kubelet does for a `subPath`; a part that is not there
@@ -179,14 +192,15 @@ impl<'bed> Disk<'bed> {
         });
         for entry in files {
             let path = self.path(&entry.path);
-            make(entry, &path, stage).with_context(|| format!("making {}", entry.path))?;
+            make(entry, &path, &recorded_content(stage))
+                .with_context(|| format!("making {}", entry.path))?;
         }
         let (link, data) = (format!("{volume}/..data_tmp"), format!("{volume}/..data"));
         symlink(version, self.path(&link))?;
         fs::rename(self.path(&link), self.path(&data)).context("swapping ..data")?;
         for entry in names(new, volume) {
             if self.path(&entry.path).symlink_metadata().is_err() {
-                make(entry, &self.path(&entry.path), stage)?;
+                make(entry, &self.path(&entry.path), &recorded_content(stage))?;
             }
         }
         Ok(())
@@ -222,10 +236,10 @@ fn is_kubelets(entry: &Entry) -> bool {
     )
 }
 
-fn make(entry: &Entry, path: &Path, stage: usize) -> Result<()> {
+fn make(entry: &Entry, path: &Path, content: &dyn Fn(&str, usize) -> Vec<u8>) -> Result<()> {
     match &entry.kind {
         Kind::Directory => fs::create_dir_all(path)?,
-        Kind::File { size } => fs::write(path, content(&entry.path, *size, stage))?,
+        Kind::File { size } => fs::write(path, content(&entry.path, *size))?,
         Kind::Link { target } => symlink(target, path)?,
     }
     lchown(path, Some(entry.uid), Some(entry.gid))?;
@@ -234,6 +248,11 @@ fn make(entry: &Entry, path: &Path, stage: usize) -> Result<()> {
         fs::set_permissions(path, fs::Permissions::from_mode(entry.mode))?;
     }
     Ok(())
+}
+
+/// What recorded files hold in a stage.
+pub(crate) fn recorded_content(stage: usize) -> impl Fn(&str, usize) -> Vec<u8> {
+    move |path, size| content(path, size, stage)
 }
 
 /// Some content of a recorded size, another in each stage: the recording has sizes only.

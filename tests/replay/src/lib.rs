@@ -14,6 +14,7 @@ mod image;
 mod kubelet;
 mod listing;
 pub mod page;
+pub mod pods;
 mod recording;
 mod schema;
 mod stage;

@@ -58,7 +58,7 @@ pub(crate) struct Call {
 }
 
 /// What a mount's source was when the container was created.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct HostPath {
     pub(crate) path: String,
@@ -79,6 +79,27 @@ pub(crate) struct HostPath {
     _options: String,
     #[serde(default, rename = "super_options")]
     _super_options: String,
+}
+
+impl HostPath {
+    /// A file that every user may write to, on the kubelet's disk.
+    pub(crate) fn open_file(path: &str) -> Self {
+        Self {
+            path: path.to_owned(),
+            kind: "file".to_owned(),
+            mode: "0666".to_owned(),
+            ..Self::default()
+        }
+    }
+
+    /// A part of a volume, which is at `root` on the node.
+    pub(crate) fn part(path: &str, root: &str) -> Self {
+        Self {
+            path: path.to_owned(),
+            mount_root: root.to_owned(),
+            ..Self::default()
+        }
+    }
 }
 
 /// A pod's recording, with some of its words replaced.

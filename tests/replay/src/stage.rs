@@ -49,6 +49,12 @@ impl Stage {
         Ok(Some(Self(bed)))
     }
 
+    /// The node's bed.
+    #[must_use]
+    pub fn bed(&self) -> &Bed {
+        &self.0
+    }
+
     /// Plays each of `pods`, `at_once` of them at a time.
     ///
     /// # Errors

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use tests_harness::{Bed, Cri, Handler};
 
 use crate::{
-    disk::Disk,
+    disk::{Disk, recorded_content},
     facts::{Facts, Names},
     image,
     listing::Listing,
@@ -111,7 +111,8 @@ impl<'bed> Player<'bed> {
     }
 
     fn play(&mut self) -> Result<()> {
-        self.disk.make_volumes(&self.volumes)?;
+        self.disk
+            .make_volumes(&self.volumes, &recorded_content(0))?;
         for call in self.recording.calls.clone() {
             let done = match call.method.as_str() {
                 "RunPodSandbox" => self.run_sandbox(&call)?,
@@ -223,7 +224,7 @@ impl<'bed> Player<'bed> {
 }
 
 /// A UID that no other pod of this process has.
-fn unique_uid() -> String {
+pub(crate) fn unique_uid() -> String {
     use std::sync::atomic::{AtomicU32, Ordering};
     static COUNT: AtomicU32 = AtomicU32::new(1);
     let count = COUNT.fetch_add(1, Ordering::Relaxed);

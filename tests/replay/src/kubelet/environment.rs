@@ -188,7 +188,7 @@ fn lines(members: &Value) -> String {
 }
 
 /// What has no limit has the node's.
-fn resource(container: &Value, reference: &Value, known: &Known) -> Result<String> {
+pub(crate) fn resource(container: &Value, reference: &Value, known: &Known) -> Result<String> {
     let name = reference["resource"].as_str().context("a resource")?;
     let (list, resource) = name.split_once('.').context("a resource of a list")?;
     let amount = container["resources"][list][resource].clone();
