@@ -52,8 +52,13 @@ fn names_that_are_none_are_refused_before_anything_is_looked_up() {
     let bed = Bed::new("");
     let (cookie, ..) = bed.attested(&log(true, 1));
     for name in [
+        "",
+        "default",
         "default/key",
         "default/key/web/more",
+        "../../store.key",
+        "default/../web",
+        "default/key/..",
         "default/key/",
         "default//web",
         "default/%2e%2e/web",

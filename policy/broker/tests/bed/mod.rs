@@ -45,7 +45,15 @@ pub const MEASUREMENT: usize = 0x90;
 pub const HOST_DATA: usize = 0xC0;
 pub const BOUND: HostData = HostData([0xD2; 32]);
 
-/// A broker, its owner's files, and a guest that it accepts.
+/// What an owner has: a broker's directory with one resource, its key, and a guest to accept.
+pub struct Owner {
+    pub place: tempfile::TempDir,
+    pub scene: Scene,
+    /// Of the broker, PEM.
+    pub certificate: String,
+}
+
+/// A broker that serves, its owner's files, and a guest that it accepts.
 pub struct Bed {
     pub place: tempfile::TempDir,
     pub scene: Scene,
@@ -53,12 +61,17 @@ pub struct Bed {
     pub url: String,
     /// Of the broker, PEM.
     pub certificate: String,
-    _runtime: Runtime,
+    _runtime: Option<Runtime>,
 }
 
-impl Bed {
+impl Owner {
+    /// With these lines more in `broker.toml`.
     pub fn new(more: &str) -> Self {
-        let place = tempfile::tempdir().unwrap();
+        Self::at(tempfile::tempdir().unwrap(), more)
+    }
+
+    /// In a place that is there.
+    pub fn at(place: tempfile::TempDir, more: &str) -> Self {
         let (directory, key) = (place.path().join("broker"), place.path().join("store.key"));
         let pem = identity::create(&directory, &key, "127.0.0.1").unwrap();
         let mut scene = Scene::genoa();
@@ -84,19 +97,45 @@ impl Bed {
         fs::write(directory.join("broker.toml"), own).unwrap();
         let store = identity::open_store(&directory, &key).unwrap();
         store.put(&ResourceName::parse(NAME).unwrap(), KEY).unwrap();
+        Self {
+            certificate: pem,
+            place,
+            scene,
+        }
+    }
 
-        let (broker, tls, listen) = Broker::open(&directory, &key).unwrap();
+    pub fn directory(&self) -> PathBuf {
+        self.place.path().join("broker")
+    }
+
+    pub fn store_key(&self) -> PathBuf {
+        self.place.path().join("store.key")
+    }
+}
+
+impl Bed {
+    pub fn new(more: &str) -> Self {
+        let owner = Owner::new(more);
+        let (broker, tls, listen) = Broker::open(&owner.directory(), &owner.store_key()).unwrap();
         let runtime = Runtime::new().unwrap();
         let listener = runtime.block_on(TcpListener::bind(listen)).unwrap();
         let url = format!("https://{}/kbs/v0", listener.local_addr().unwrap());
         runtime.spawn(server::serve(broker, tls, listener));
         Self {
-            agent: agent(&pem),
-            certificate: pem,
-            place,
-            scene,
+            _runtime: Some(runtime),
+            ..Self::of(owner, url)
+        }
+    }
+
+    /// A broker that is served elsewhere.
+    pub fn of(owner: Owner, url: String) -> Self {
+        Self {
+            agent: agent(&owner.certificate),
+            certificate: owner.certificate,
+            place: owner.place,
+            scene: owner.scene,
             url,
-            _runtime: runtime,
+            _runtime: None,
         }
     }
 
