@@ -4,14 +4,17 @@
 
 mod support;
 
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use agent_evidence::log::MeasurementLog;
 use agent_keys::{KeyError, KeyProvider, ResourceUri};
 use agent_keys_broker::{Broker, Guest};
 use agent_keys_protocol::{TeeKey, log_evidence};
-use serde_json::json;
+use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
+use serde_json::{Value, json};
 use support::{Answer, Asked, NONCE, Seen, Server, answer, broker, error, genuine, sealed};
+
+const DAY: i64 = 86_400;
 
 fn uri(tag: &str) -> ResourceUri {
     ResourceUri::parse(&format!("kbs:///default/key/{tag}")).unwrap()
@@ -186,6 +189,126 @@ fn a_response_for_another_key_is_refused() {
         answer(200, serde_json::to_vec(&response).unwrap())
     });
     assert!(matches!(refusal(&server), KeyError::Refused { .. }));
+}
+
+#[test]
+fn headers_that_choose_another_algorithm_or_key_are_refused() {
+    for (member, value) in [
+        ("alg", json!("RSA-OAEP-256")),
+        ("alg", json!("RSA1_5")),
+        ("alg", json!("dir")),
+        ("alg", json!("ML-KEM-768+A192KW")),
+        ("enc", json!("A128GCM")),
+        ("kid", json!("another")),
+        ("zip", json!("DEF")),
+        ("crit", json!(["b64"])),
+    ] {
+        let header_member = value.clone();
+        let server = resources(move |seen| {
+            let mut response = sealed(seen, "one");
+            let header = URL_SAFE_NO_PAD.decode(response["protected"].as_str().unwrap());
+            let mut header: Value = serde_json::from_slice(&header.unwrap()).unwrap();
+            header[member] = header_member.clone();
+            response["protected"] = URL_SAFE_NO_PAD.encode(header.to_string()).into();
+            answer(200, response.to_string())
+        });
+        let error = refusal(&server);
+        assert!(
+            matches!(error, KeyError::Refused { .. }),
+            "{member} {value}: {error}"
+        );
+    }
+}
+
+#[test]
+fn a_wrapped_key_shorter_than_its_wrap_is_refused() {
+    for length in [0, 1, 8, 32, 39] {
+        let server = resources(move |seen| {
+            let mut response = sealed(seen, "one");
+            response["encrypted_key"] = URL_SAFE_NO_PAD.encode(vec![1; length]).into();
+            answer(200, response.to_string())
+        });
+        let error = refusal(&server);
+        let KeyError::Refused { reason, .. } = &error else {
+            panic!("{length}: {error}");
+        };
+        assert!(reason.contains("encrypted_key"), "{length}: {reason}");
+    }
+}
+
+#[test]
+fn a_clock_that_is_off_by_a_day_changes_nothing() {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+    let now = i64::try_from(now.as_secs()).unwrap();
+    for off in [-DAY, 0, DAY] {
+        let times = json!({"iat": now + off, "exp": now + off + 300});
+        let token = format!("e30.{}.c2ln", URL_SAFE_NO_PAD.encode(times.to_string()));
+        let server = Server::start(move |asked, seen| match genuine(asked, seen) {
+            _ if asked.path.ends_with("/attest") => {
+                answer(200, json!({ "token": token }).to_string())
+            }
+            other => other,
+        });
+        let broker = server.broker();
+        for _ in 0..3 {
+            assert_eq!(fetch(&broker).unwrap(), b"one");
+        }
+        assert_eq!(broker.attestations(), 1, "{off}");
+    }
+}
+
+#[test]
+fn a_broker_that_answers_401_for_everything_is_asked_little() {
+    let bodies = [
+        json!({"type": "x", "detail": "y"}).to_string(),
+        "<html>no</html>".to_owned(),
+        "[".repeat(100_000),
+        String::new(),
+    ];
+    for body in bodies {
+        let all = body.clone();
+        let server = Server::start(move |_, _| answer(401, all.clone()));
+        assert!(matches!(refusal(&server), KeyError::Refused { .. }));
+        assert_eq!((server.count("/auth"), server.count("")), (1, 1));
+        // One that attests guests first, and then has nothing for them.
+        let server = resources(move |_| answer(401, body.clone()));
+        assert!(matches!(refusal(&server), KeyError::Refused { .. }));
+        assert_eq!(server.count("/auth"), 1);
+        assert_eq!(server.count("/resource/"), 1);
+    }
+}
+
+#[test]
+fn names_that_are_none_are_asked_of_nobody() {
+    let server = Server::start(genuine);
+    let broker = server.broker();
+    for name in [
+        "kbs:///default/key",
+        "kbs:///default/key/one/two",
+        "kbs:///default/../one",
+        "kbs:///default/key/%2e%2e",
+        "kbs:///default//one",
+        "kbs:///default/key/one?x=y",
+        "kbs:///",
+    ] {
+        if let Ok(uri) = ResourceUri::parse(name) {
+            let error = broker.fetch(&uri).unwrap_err();
+            assert!(matches!(error, KeyError::Refused { .. }), "{name} {error}");
+        }
+    }
+    assert_eq!(server.count(""), 0);
+}
+
+#[test]
+fn a_reason_that_a_broker_gives_is_short_and_has_no_control_characters() {
+    let server = Server::start(|_, _| {
+        let kind = "https://github.com/confidential-containers/kbs/errors/PolicyDeny";
+        let detail = format!("\x1b[2J\r\n{}", "x".repeat(100_000));
+        answer(401, json!({"type": kind, "detail": detail}).to_string())
+    });
+    let text = refusal(&server).to_string();
+    assert!(text.len() < 1000 && text.contains("PolicyDeny"), "{text}");
+    assert!(!text.contains(char::is_control), "{text}");
 }
 
 fn challenge(body: &'static str) -> Server {
