@@ -37,6 +37,9 @@ pub struct Line {
     pub resource: Option<String>,
     /// Whether it was given.
     pub given: bool,
+    /// How often the like was refused within an hour; what lies between powers of two is not written.
+    #[serde(default = "once", skip_serializing_if = "is_once")]
+    pub times: u64,
     /// What the guest proved, if it did: measurement and HOST_DATA.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub guest: Option<String>,
@@ -45,6 +48,15 @@ pub struct Line {
     pub refusals: Vec<Refusal>,
     /// SHA-256 of the line before, without its line feed; zeros before the first.
     pub previous: Sha256Digest,
+}
+
+const fn once() -> u64 {
+    1
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde wants a reference")]
+fn is_once(times: &u64) -> bool {
+    *times == once()
 }
 
 /// The audit log cannot be read or written.

@@ -23,6 +23,7 @@ use crate::{
     clock::now,
     identity::{self, IdentityError},
     refusal::{Refusal, names},
+    repeats::Repeats,
     rules::{Rules, RulesError},
     sessions::{SessionId, Sessions},
     store::Store,
@@ -62,6 +63,7 @@ pub struct Broker {
     /// What the owner accepts, or why that cannot be read.
     rules: Mutex<Result<Arc<Rules>, String>>,
     audit: Mutex<Audit>,
+    repeats: Mutex<Repeats>,
 }
 
 impl Broker {
@@ -85,6 +87,7 @@ impl Broker {
             sessions: Mutex::default(),
             rules: Mutex::new(Ok(rules)),
             audit: Mutex::new(Audit::open(directory)?),
+            repeats: Mutex::default(),
         };
         Ok((broker, keys.tls, listen))
     }
@@ -144,7 +147,7 @@ impl Broker {
             guest,
             ..line("attest", peer, at, refusals)
         };
-        if lock(&self.audit).write(line).is_err() {
+        if !self.write_down(line) {
             return Answer::failed("the decision cannot be written down");
         }
         match judged {
@@ -219,7 +222,7 @@ impl Broker {
             guest: Some(guest(claims)),
             ..line("resource", peer, at, refusals)
         };
-        if lock(&self.audit).write(line).is_err() {
+        if !self.write_down(line) {
             return Answer::failed("the decision cannot be written down");
         }
         if let Some(refusal) = refusal {
@@ -233,6 +236,17 @@ impl Broker {
             Ok(sealed) => Answer::json(&sealed),
             Err(_) => Answer::unauthorized("JweError", "nothing can be encrypted for this key"),
         }
+    }
+
+    /// Writes a decision down, unless it is a refusal like many before; false if it cannot.
+    fn write_down(&self, mut line: Line) -> bool {
+        if !line.given {
+            match lock(&self.repeats).count(&line, Instant::now()) {
+                Some(times) => line.times = times,
+                None => return true,
+            }
+        }
+        lock(&self.audit).write(line).is_ok()
     }
 
     /// The claims of whoever asks. A cookie counts before a token.
@@ -352,6 +366,7 @@ fn line(asked: &str, peer: IpAddr, time: Timestamp, refusals: Vec<Refusal>) -> L
         peer: peer.to_string(),
         resource: None,
         given: refusals.is_empty(),
+        times: 1,
         guest: None,
         refusals,
         previous: Sha256Digest::ZERO,

@@ -22,10 +22,15 @@ pub mod audit;
 pub mod broker;
 mod clock;
 pub mod configuration;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod identity;
+mod peers;
 mod rate;
 pub mod refusal;
 mod rego;
+mod repeats;
 pub mod rules;
 pub mod server;
 mod sessions;

@@ -2,6 +2,8 @@
 
 use std::{collections::HashMap, net::IpAddr, time::Instant};
 
+use crate::peers::network;
+
 /// Requests an address may make at once.
 const BURST: f64 = 4000.0;
 /// Requests an address gets back in a second.
@@ -16,6 +18,7 @@ pub(crate) struct Rates(HashMap<IpAddr, (f64, Instant)>);
 impl Rates {
     /// Whether this address may ask once more.
     pub(crate) fn allow(&mut self, address: IpAddr, now: Instant) -> bool {
+        let address = network(address);
         if self.0.len() >= ADDRESSES_MAX && !self.0.contains_key(&address) {
             self.0
                 .retain(|_, (left, since)| refilled(*left, *since, now) < BURST);

@@ -229,7 +229,7 @@ fn requirements(
 }
 
 /// Three segments, of which each is one of a resource's name, or `*`.
-fn pattern(text: &str) -> Result<[String; 3], FileError> {
+pub(crate) fn pattern(text: &str) -> Result<[String; 3], FileError> {
     let wrong = || FileError::Pattern(text.to_owned());
     let segments: Vec<&str> = text.split('/').collect();
     let named: Vec<&str> = segments

@@ -27,6 +27,7 @@ use tokio_rustls::TlsAcceptor;
 use crate::{
     answer::Answer,
     broker::{Broker, Credential},
+    peers::{Held, Peers},
     rate::Rates,
     sessions::{LIFETIME, SessionId},
 };
@@ -68,6 +69,7 @@ pub async fn serve(broker: Broker, tls: Arc<ServerConfig>, listener: TcpListener
     });
     let acceptor = TlsAcceptor::from(tls);
     let connections = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    let peers = Arc::new(Peers::default());
     loop {
         let Ok(permit) = Arc::clone(&connections).acquire_owned().await else {
             return;
@@ -77,12 +79,15 @@ pub async fn serve(broker: Broker, tls: Arc<ServerConfig>, listener: TcpListener
             tokio::time::sleep(Duration::from_millis(100)).await;
             continue;
         };
+        let Some(held) = peers.hold(address.ip()) else {
+            continue;
+        };
         let (server, acceptor) = (Arc::clone(&server), acceptor.clone());
         tokio::spawn(async move {
             let connection = connection(server, acceptor, stream, address.ip());
             // Too long, or ended: both end it.
             let _ = timeout(CONNECTION_MAX, connection).await;
-            drop(permit);
+            drop::<(OwnedSemaphorePermit, Held)>((permit, held));
         });
     }
 }
@@ -126,6 +131,15 @@ impl Asked {
                 .map(|name| Self::Resource(name.to_owned())),
             _ => None,
         }
+    }
+}
+
+/// The name that a request for a resource gives.
+#[cfg(feature = "fuzzing")]
+pub(crate) fn resource(method: &Method, path: &str) -> Option<String> {
+    match Asked::parse(method, path) {
+        Some(Asked::Resource(name)) => Some(name),
+        _ => None,
     }
 }
 

@@ -13,6 +13,7 @@ fn line(resource: &str, given: bool) -> Line {
         peer: "10.0.0.1".to_owned(),
         resource: Some(resource.to_owned()),
         given,
+        times: 1,
         guest: None,
         refusals: Vec::new(),
         previous: Sha256Digest::ZERO,

@@ -148,7 +148,7 @@ fn said(answer: Result<Response<Body>, Error>) -> Result<Said, Silence> {
 }
 
 /// Name and value of the session's cookie, if that is what it is.
-fn cookie(text: &str) -> Option<String> {
+pub(crate) fn cookie(text: &str) -> Option<String> {
     let pair = text.split(';').next()?.trim();
     let value = pair.strip_prefix(COOKIE_NAME)?;
     let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"-_".contains(&byte);

@@ -15,6 +15,9 @@ mod address;
 mod broker;
 mod brokers;
 mod connection;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 mod guest;
 mod session;
 

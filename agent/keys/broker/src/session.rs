@@ -16,7 +16,7 @@ use crate::{
 };
 
 /// What upstream gives a session, from its challenge on.
-const USUAL: Duration = Duration::from_secs(300);
+pub(crate) const USUAL: Duration = Duration::from_secs(300);
 /// A session is not used in its last seconds.
 const MARGIN: Duration = Duration::from_secs(10);
 /// Longer ones do not fit into a header.
@@ -142,7 +142,7 @@ struct Times {
 
 /// How long a session is used: as long as the token lives by its own times, whose difference
 /// needs no clock, but no longer than upstream's sessions do.
-fn lifetime(token: &str) -> Duration {
+pub(crate) fn lifetime(token: &str) -> Duration {
     let payload = token.split('.').nth(1).unwrap_or_default();
     let payload = URL_SAFE_NO_PAD.decode(payload).unwrap_or_default();
     let times: Option<Times> = parse_json(&payload).ok();

@@ -3,19 +3,21 @@
 use std::sync::LazyLock;
 
 use agent_documents::parse_json;
+pub use agent_keys::fuzzing::edited;
 
-use crate::{Attestation, Challenge, Details, ResourceName, TeeKey, Token, report_data};
+use crate::{Attestation, Challenge, Details, Request, ResourceName, TeeKey, Token, report_data};
 
 /// A message, which the first byte chooses.
 pub fn message(bytes: &[u8]) {
     let Some((kind, body)) = bytes.split_first() else {
         return;
     };
-    match kind % 5 {
+    match kind % 6 {
         0 => drop(parse_json::<Challenge>(body).map(|challenge| challenge.wants_log())),
         1 => drop(parse_json::<Token>(body)),
         2 => drop(parse_json::<Details>(body)),
         3 => attestation(body),
+        4 => drop(parse_json::<Request>(body)),
         _ => drop(std::str::from_utf8(body).map(ResourceName::parse)),
     }
 }
@@ -47,7 +49,7 @@ pub fn response(bytes: &[u8]) {
         (key, sealed)
     });
     let (key, genuine) = &*KEY;
-    if let Ok(secret) = key.open(&agent_keys::fuzzing::edited(genuine, bytes)) {
+    if let Ok(secret) = key.open(&edited(genuine, bytes)) {
         assert_eq!(secret.expose(), b"secret");
     }
 }

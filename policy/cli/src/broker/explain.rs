@@ -53,6 +53,9 @@ fn show(lines: &[Line], read: &Read) {
             "{}",
             escaped(&format!("{time} {peer} did not get {resource}"))
         );
+        if line.times > 1 {
+            println!("  {} times within an hour", line.times);
+        }
         if let Some(guest) = &line.guest {
             println!("  {}", escaped(guest));
         }
