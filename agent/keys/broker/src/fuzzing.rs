@@ -1,6 +1,6 @@
 //! Doors for the fuzz targets, which see only what is public. Not part of any product.
 
-use crate::{Address, connection, session};
+use crate::{Addresses, connection, session};
 
 /// What a broker says, or what initdata says of it; the first byte chooses.
 pub fn said(bytes: &[u8]) {
@@ -23,8 +23,12 @@ pub fn said(bytes: &[u8]) {
         }
         2 => assert!(session::lifetime(&text) <= session::USUAL),
         _ => {
-            if let Ok(Some(address)) = Address::parse(&text) {
-                assert!(address.url.starts_with("https://"), "{}", address.url);
+            if let Ok(addresses) = Addresses::parse(&text) {
+                let others = addresses.of_repositories.values();
+                for address in others.chain(&addresses.all) {
+                    let url = address.url.to_ascii_lowercase();
+                    assert!(url.starts_with("https://"), "{url}");
+                }
             }
         }
     }
