@@ -19,7 +19,6 @@ const EXPONENT_BYTES: std::ops::RangeInclusive<usize> = 1..=8;
 
 /// The guest's key: made when it boots, and never written anywhere. *aws-lc-rs* keeps it, and
 /// erases it when it is dropped.
-#[derive(Debug)]
 pub struct TeeKey {
     pub(crate) private: PrivateKey,
     public: TeePublicKey,
