@@ -58,7 +58,7 @@ END
 cat >sigstore.yaml <<END
 # Signatures of the owner
 default-docker:
-  lookaside: http://$broker:8091
+  lookaside: http://$broker:8092
 END
 kata-cc initdata make --output base.toml \
     aa.toml=broker/aa.toml cdh.toml image-policy.json sigstore.yaml owner.asc >/dev/null

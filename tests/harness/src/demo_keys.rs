@@ -26,7 +26,7 @@ use crate::{
 
 /// The owner's directory in the bed.
 const OWNER: &str = "/run/bed/owner-of-words";
-const SIGNATURES_PORT: u16 = 8091;
+const SIGNATURES_PORT: u16 = 8092;
 const DROP_IN: &str = "/run/bed/kata-cc/config.d/60-keys.toml";
 const DEADLINE: Duration = Duration::from_secs(300);
 /// What only who has the key can read.

@@ -56,14 +56,13 @@ impl Objects {
                 }
             }
             "ConfigMap" => {
-                let keys = texts(&object["data"]);
+                let mut keys = texts(&object["data"]);
+                keys.extend(decoded(&object["binaryData"])?);
                 self.config_maps.insert(name.to_owned(), keys);
             }
             "Secret" => {
                 let mut keys = texts(&object["stringData"]);
-                for (key, value) in texts(&object["data"]) {
-                    keys.insert(key, BASE64_STANDARD.decode(value)?);
-                }
+                keys.extend(decoded(&object["data"])?);
                 self.secrets.insert(name.to_owned(), keys);
             }
             _ if self.pod.is_null() => self.pod = pod_of(&object),
@@ -71,6 +70,13 @@ impl Objects {
         }
         Ok(())
     }
+}
+
+fn decoded(members: &Value) -> Result<Keys> {
+    let members = texts(members).into_iter();
+    members
+        .map(|(key, value)| Ok((key, BASE64_STANDARD.decode(value)?)))
+        .collect()
 }
 
 fn texts(members: &Value) -> Keys {
