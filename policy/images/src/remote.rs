@@ -164,10 +164,7 @@ impl Remote {
         };
         let _ = self.chosen.set(index);
         let mut hasher = digest.hasher();
-        loop {
-            let Some(bytes) = buffer.get(..amount).filter(|bytes| !bytes.is_empty()) else {
-                break;
-            };
+        while let Some(bytes) = buffer.get(..amount).filter(|bytes| !bytes.is_empty()) {
             hasher.update(bytes);
             sink.write_all(bytes).map_err(RemoteError::Local)?;
             amount = blob.read(&mut buffer).map_err(transfer(digest))?;

@@ -199,9 +199,11 @@ fn output_that_the_policy_does_not_give(stage: &Stage, owner: &Owner<'_>) -> Res
     life.end()
 }
 
+type Change = fn(&mut Value);
+
 fn another_pod(stage: &Stage, owner: &Owner<'_>) -> Result<()> {
     let yaml = owner.with_policy("security", &[])?;
-    let asked: [(&str, fn(&mut Value)); 2] = [
+    let asked: [(&str, Change); 2] = [
         ("POD_NAME", |pod| pod["metadata"]["name"] = json!("other")),
         ("SYSCTL", |pod| {
             pod["linux"]["sysctls"] = json!({"net.core.somaxconn": "1"})

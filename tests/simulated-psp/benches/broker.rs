@@ -29,7 +29,7 @@ use agent_evidence::{
     tee::{Tee, TeeError, TeeKind},
 };
 use agent_keys::{KeyProvider as _, ResourceUri};
-use agent_keys_broker::{Address, Broker, Guest};
+use agent_keys_broker::{Addresses, Broker, Guest};
 use agent_keys_protocol::TeeKey;
 use tests_harness::{Measurement, median, write_measurements as write};
 use tests_simulated_psp::serve::{ASK, VCEK, table_of};
@@ -168,7 +168,7 @@ fn guest(bed: &Bed, processor: Arc<Processor>) -> Broker {
     let certificate = &bed.certificate;
     let aa = format!("[token_configs.kbs]\nurl = \"{url}\"\ncert = \"\"\"{certificate}\"\"\"\n");
     Broker::new(
-        Address::parse(&aa).unwrap().unwrap(),
+        Addresses::parse(&aa).unwrap().all.unwrap(),
         Guest {
             hardware: Some(processor),
             log: Box::new(|| Some(log(true, 1))),
