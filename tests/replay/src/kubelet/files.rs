@@ -100,11 +100,18 @@ impl Source<'_> {
             let certificate = b"-----BEGIN CERTIFICATE-----\n".to_vec();
             return Some([(key.to_owned(), certificate)].into());
         }
-        let all = match kind {
-            "configMap" => &self.objects.config_maps,
-            _ => &self.objects.secrets,
-        };
-        all.get(name).cloned()
+        if kind == "secret" {
+            return self.objects.secrets.get(name).cloned();
+        }
+        let mut keys = self.objects.config_maps.get(name)?.clone();
+        keys.extend(
+            self.objects
+                .binary_data
+                .get(name)
+                .cloned()
+                .unwrap_or_default(),
+        );
+        Some(keys)
     }
 
     fn downward(&self, projection: &Value, default: u32) -> Result<Vec<File>> {
@@ -130,12 +137,17 @@ impl Source<'_> {
         )
     }
 
-    /// A token is its reader's alone where all containers run as one user.
+    /// A token is its reader's alone where all containers run as one user, or one group has
+    /// the volumes.
     fn token(&self, projection: &Value) -> Result<File> {
         let path = projection["path"].as_str().context("a token has a path")?;
         let audience = projection["audience"].as_str().unwrap_or("kubernetes");
         let user = self.only_user();
-        let mode = if user.is_some() { 0o600 } else { FILE_MODE };
+        let grouped = self.objects.pod["spec"]["securityContext"]["fsGroup"].is_u64();
+        let mode = match user.is_some() || grouped {
+            true => 0o600,
+            false => FILE_MODE,
+        };
         Ok(File {
             uid: user.unwrap_or(0),
             ..file(path, mode, format!("a token for {audience}").into_bytes())

@@ -19,6 +19,8 @@ pub struct Objects {
     /// The pod, as a kubelet gets it.
     pub pod: Value,
     pub(crate) config_maps: BTreeMap<String, Keys>,
+    /// What of ConfigMaps is in volumes and in no variable.
+    pub(crate) binary_data: BTreeMap<String, Keys>,
     pub(crate) secrets: BTreeMap<String, Keys>,
 }
 
@@ -56,8 +58,9 @@ impl Objects {
                 }
             }
             "ConfigMap" => {
-                let mut keys = texts(&object["data"]);
-                keys.extend(decoded(&object["binaryData"])?);
+                let binary = decoded(&object["binaryData"])?;
+                self.binary_data.insert(name.to_owned(), binary);
+                let keys = texts(&object["data"]);
                 self.config_maps.insert(name.to_owned(), keys);
             }
             "Secret" => {
