@@ -51,7 +51,7 @@ const QUANTITIES: [(&str, &str, Option<f64>, bool); 16] = [
     ("cold_start.image_pulled", "ms", None, true),
     ("cold_start.container_running", "ms", None, true),
     ("cold_start.total", "ms", None, true),
-    ("cold_start.three_images", "ms", None, true),
+    ("cold_start.after_init", "ms", None, true),
     ("stop.pod", "ms", None, false),
     ("exec.latency", "ms", None, true),
     ("output.64_mib", "ms", None, true),
