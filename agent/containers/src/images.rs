@@ -2,6 +2,7 @@
 //! certificates costs time and memory that a pod should not pay before.
 
 use std::{
+    error::Error,
     fmt,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
@@ -106,7 +107,9 @@ impl Images {
                 for reference in references {
                     match self.pull(&reference) {
                         Ok(_) => info!("image pulled ahead"),
-                        Err(_) => warn!("image not pulled ahead"),
+                        Err(error) => {
+                            warn!(error = &error as &dyn Error, "image not pulled ahead");
+                        }
                     }
                 }
             });

@@ -33,8 +33,8 @@ impl<T: Clone> Pulled<T> {
         }
     }
 
-    /// The image of this name. Who comes while it is being pulled waits for that; who finds that
-    /// it failed tries again.
+    /// The image of this name. Who comes while it is being pulled waits for that, which a pull's
+    /// own deadline ends; who finds that it failed tries again.
     pub(crate) fn get<E>(&self, name: &str, pull: impl FnOnce() -> Result<T, E>) -> Result<T, E> {
         let slot = lock(&self.slots).get(name).map(Arc::clone);
         let Some(slot) = slot else {

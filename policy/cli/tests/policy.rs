@@ -187,7 +187,7 @@ fn initdata_names_the_key_broker_as_a_guest_reads_it() {
     let address = |initdata: &Initdata| {
         Addresses::parse(&initdata.entries()["aa.toml"])
             .unwrap()
-            .all
+            .default
     };
     let named = make(&["--kbs", url, "--kbs-certificate", "kbs.pem"]);
     assert!(address(&named).is_some());

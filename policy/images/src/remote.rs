@@ -144,25 +144,7 @@ impl Remote {
     ) -> Result<(), RemoteError> {
         let deadline = Deadline::within(self.deadline);
         let mut buffer = vec![0; BUFFER_BYTES];
-        let open = |index: usize| {
-            let source = self.sources.get(index);
-            source.map(|source| Blob::new(&self.client, source, digest, size, &deadline))
-        };
-        // Who reads nothing but blobs has not learnt yet which of the sources has the image.
-        let mut index = self.chosen.get().copied().unwrap_or(0);
-        let (mut blob, mut amount) = loop {
-            let Some(mut blob) = open(index) else {
-                return Err(RemoteError::Digest(digest.clone()));
-            };
-            match blob.read(&mut buffer) {
-                Ok(amount) => break (blob, amount),
-                Err(_) if self.chosen.get().is_none() && index + 1 < self.sources.len() => {
-                    index += 1;
-                }
-                Err(error) => return Err(transfer(digest)(error)),
-            }
-        };
-        let _ = self.chosen.set(index);
+        let (mut blob, mut amount) = self.begin(digest, size, &deadline, &mut buffer)?;
         let mut hasher = digest.hasher();
         while let Some(bytes) = buffer.get(..amount).filter(|bytes| !bytes.is_empty()) {
             hasher.update(bytes);
@@ -174,6 +156,32 @@ impl Remote {
         } else {
             Err(RemoteError::Digest(digest.clone()))
         }
+    }
+
+    /// A blob's first bytes, from the source that has the image. Who reads nothing but blobs has
+    /// not learnt yet which one that is: the last one's error counts.
+    fn begin<'a>(
+        &'a self,
+        digest: &'a Digest,
+        size: u64,
+        deadline: &'a Deadline,
+        buffer: &mut [u8],
+    ) -> Result<(Blob<'a>, usize), RemoteError> {
+        let known = self.chosen.get().copied();
+        let last = known.unwrap_or(self.sources.len() - 1);
+        for index in known.unwrap_or(0)..=last {
+            let source = &self.sources[index];
+            let mut blob = Blob::new(&self.client, source, digest, size, deadline);
+            match blob.read(buffer) {
+                Ok(amount) => {
+                    let _ = self.chosen.set(index);
+                    return Ok((blob, amount));
+                }
+                Err(error) if index == last => return Err(transfer(digest)(error)),
+                Err(_) => {}
+            }
+        }
+        Err(RemoteError::Digest(digest.clone()))
     }
 
     /// Uploads a blob unless the registry has it.

@@ -12,7 +12,7 @@ use agent_protocol::initdata::{
 use anyhow::{Context as _, Result, bail, ensure};
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use serde_json::Value;
-use tests_harness::{ContainerRequest, Pod, PodRequest, SimulatedTee, firmware_is_installed};
+use tests_harness::{ContainerRequest, Pod, PodRequest, SimulatedTee};
 
 use self::owner::{Owner, without_first_event};
 use crate::Stage;
@@ -103,11 +103,7 @@ fn with_tee(
     claim: fn(&'static Stage, &SimulatedTee) -> Result<()>,
 ) -> Result<()> {
     let _turn = stage.alone();
-    if !stage.has_vms() {
-        return Ok(());
-    }
-    if !firmware_is_installed() {
-        eprintln!("skipped: the firmware of ovmf-amdsev is not installed");
+    if !stage.has_simulated_tee() {
         return Ok(());
     }
     let tee = SimulatedTee::install(stage.bed())?;

@@ -6,9 +6,7 @@ use std::{fs, time::Duration};
 
 use anyhow::{Context as _, Result, bail, ensure};
 use base64::{Engine as _, engine::general_purpose::STANDARD};
-use tests_harness::{
-    Image, Promise, REGISTRY, WORDS, WORDS_IMAGE, busybox, firmware_is_installed, wait_until, words,
-};
+use tests_harness::{Image, Promise, REGISTRY, WORDS, WORDS_IMAGE, busybox, wait_until, words};
 
 use self::search::{Marker, files_with};
 use crate::Stage;
@@ -39,11 +37,7 @@ fn next(root: &std::path::Path) -> Result<()> {
 /// changed one bit; and no log or file shows the key, or another secret that was released.
 pub fn a_key_reaches_the_genuine_pod_and_no_changed_one(stage: &'static Stage) -> Result<()> {
     let _turn = stage.alone();
-    if !stage.has_vms() {
-        return Ok(());
-    }
-    if !firmware_is_installed() {
-        eprintln!("skipped: the firmware of ovmf-amdsev is not installed");
+    if !stage.has_simulated_tee() {
         return Ok(());
     }
     let prefix = stage.bed().prefix().context("a bed with VMs has them")?;

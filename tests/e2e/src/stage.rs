@@ -8,7 +8,7 @@ use std::{
 use anyhow::{Result, anyhow};
 use tests_harness::{
     Bed, BedOptions, Container, ContainerRequest, Handler, Leftovers, Pod, PodRequest, Prefix,
-    Release,
+    Release, firmware_is_installed,
 };
 
 /// A bed, its handler under test, and the pod that scenarios share.
@@ -96,6 +96,15 @@ impl Stage {
     #[must_use]
     pub fn has_vms(&self) -> bool {
         self.handler == Handler::KataCc
+    }
+
+    /// Can pods have the simulated processor? Says why where they cannot.
+    pub fn has_simulated_tee(&self) -> bool {
+        let measures = firmware_is_installed();
+        if self.has_vms() && !measures {
+            eprintln!("skipped: the firmware of ovmf-amdsev is not installed");
+        }
+        self.has_vms() && measures
     }
 
     /// Waits for a turn beside others.

@@ -53,7 +53,7 @@ pub use first::first_process;
 pub use images::{Image, TestImages, busybox};
 pub use keeper::{KeeperOptions, keep};
 pub use leftovers::Leftovers;
-pub use measurement::{Measurement, median, write as write_measurements};
+pub use measurement::{Measurement, median, rounded, write as write_measurements};
 pub use node::{Node, Process, command_inside};
 pub use own_memory::{OWN_MIB, own_mib};
 pub use pod::{Container, ContainerRequest, Exit, Pod, PodRequest, stream};

@@ -32,6 +32,27 @@ pub struct Measurement {
 }
 
 impl Measurement {
+    /// A value by itself.
+    #[must_use]
+    pub fn alone(
+        name: impl Into<String>,
+        unit: &'static str,
+        value: f64,
+        budget: Option<f64>,
+    ) -> Self {
+        Self {
+            name: name.into(),
+            value: rounded(value),
+            unit,
+            peer: None,
+            peer_value: None,
+            ratio: None,
+            budget,
+            within: budget.map(|budget| value <= budget),
+            unjudged: None,
+        }
+    }
+
     /// Takes the judgement back.
     pub fn leave_unjudged(&mut self, why: &'static str) {
         self.within = None;
@@ -84,7 +105,8 @@ fn print(measurements: &[Measurement], peer: &str) {
 }
 
 /// Rounds to two decimal places.
-pub(crate) fn rounded(value: f64) -> f64 {
+#[must_use]
+pub fn rounded(value: f64) -> f64 {
     (value * 100.0).round() / 100.0
 }
 

@@ -31,7 +31,7 @@ use agent_evidence::{
 use agent_keys::{KeyProvider as _, ResourceUri};
 use agent_keys_broker::{Addresses, Broker, Guest};
 use agent_keys_protocol::TeeKey;
-use tests_harness::{Measurement, median, write_measurements as write};
+use tests_harness::{Measurement, median, rounded, write_measurements as write};
 use tests_simulated_psp::serve::{ASK, VCEK, table_of};
 
 use self::bed::{Bed, KEY, NAME, Owner, log, support::scene::Scene};
@@ -168,7 +168,7 @@ fn guest(bed: &Bed, processor: Arc<Processor>) -> Broker {
     let certificate = &bed.certificate;
     let aa = format!("[token_configs.kbs]\nurl = \"{url}\"\ncert = \"\"\"{certificate}\"\"\"\n");
     Broker::new(
-        Addresses::parse(&aa).unwrap().all.unwrap(),
+        Addresses::parse(&aa).unwrap().default.unwrap(),
         Guest {
             hardware: Some(processor),
             log: Box::new(|| Some(log(true, 1))),
@@ -236,7 +236,7 @@ fn steps(served: &Served) -> Vec<Measurement> {
     let p99 = percentile(&mut resource, 99);
     vec![
         beside("attestation.begin", median(&mut begin), peer, None),
-        line(
+        Measurement::alone(
             "attestation.judge",
             "ms",
             median(&mut attest),
@@ -248,10 +248,10 @@ fn steps(served: &Served) -> Vec<Measurement> {
             peer,
             Some(RESOURCE_MAX),
         ),
-        line("attestation.open", "ms", median(&mut open), None),
-        line("attestation.whole", "ms", median(&mut whole), None),
-        line("resource.p50", "ms", median(&mut resource), None),
-        line("resource.p99", "ms", p99, Some(RESOURCE_P99_MAX_MS)),
+        Measurement::alone("attestation.open", "ms", median(&mut open), None),
+        Measurement::alone("attestation.whole", "ms", median(&mut whole), None),
+        Measurement::alone("resource.p50", "ms", median(&mut resource), None),
+        Measurement::alone("resource.p99", "ms", p99, Some(RESOURCE_P99_MAX_MS)),
     ]
 }
 
@@ -281,41 +281,23 @@ fn pods(served: &Served) -> Vec<Measurement> {
     let count = f64::from(u32::try_from(PODS).unwrap());
     let name = |part: &str| format!("pods.{PODS}.{part}");
     vec![
-        line(&name("each"), "ms", millis(all) / count, Some(POD_MAX_MS)),
-        line(
-            &name("sessions"),
+        Measurement::alone(name("each"), "ms", millis(all) / count, Some(POD_MAX_MS)),
+        Measurement::alone(
+            name("sessions"),
             "per second",
             count / all.as_secs_f64(),
             None,
         ),
-        line(&name("p50"), "ms", median(&mut latencies), None),
-        line(&name("p99"), "ms", percentile(&mut latencies, 99), None),
-        line("memory.idle", "MiB", idle, None),
-        line(
-            &name("memory"),
+        Measurement::alone(name("p50"), "ms", median(&mut latencies), None),
+        Measurement::alone(name("p99"), "ms", percentile(&mut latencies, 99), None),
+        Measurement::alone("memory.idle", "MiB", idle, None),
+        Measurement::alone(
+            name("memory"),
             "MiB",
             served.memory_mib(),
             Some(MEMORY_MAX_MIB),
         ),
     ]
-}
-
-fn rounded(value: f64) -> f64 {
-    (value * 100.0).round() / 100.0
-}
-
-fn line(name: &str, unit: &'static str, value: f64, budget: Option<f64>) -> Measurement {
-    Measurement {
-        name: name.to_owned(),
-        value: rounded(value),
-        unit,
-        peer: None,
-        peer_value: None,
-        ratio: None,
-        budget,
-        within: budget.map(|budget| value <= budget),
-        unjudged: None,
-    }
 }
 
 fn beside(name: &str, ours: f64, theirs: f64, budget: Option<f64>) -> Measurement {
@@ -326,6 +308,6 @@ fn beside(name: &str, ours: f64, theirs: f64, budget: Option<f64>) -> Measuremen
         ratio: Some(rounded(ratio)),
         budget,
         within: budget.map(|budget| ratio <= budget),
-        ..line(name, "ms", ours, None)
+        ..Measurement::alone(name, "ms", ours, None)
     }
 }

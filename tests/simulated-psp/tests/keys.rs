@@ -67,7 +67,7 @@ fn proof(bed: &Bed, changed: Option<usize>, is_bound: bool) -> Guest {
 
 fn guest(bed: &Bed, changed: Option<usize>, is_bound: bool) -> Broker {
     let addresses = Addresses::parse(&entry("kbs", bed)).unwrap();
-    Broker::new(addresses.all.unwrap(), proof(bed, changed, is_bound))
+    Broker::new(addresses.default.unwrap(), proof(bed, changed, is_bound))
 }
 
 fn uri(name: &str) -> ResourceUri {

@@ -22,7 +22,7 @@ const REPOSITORIES_MAX: usize = 16;
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Addresses {
     /// The broker of all repositories that have none of their own.
-    pub all: Option<Address>,
+    pub default: Option<Address>,
     /// Brokers by the repository that each has: the first segment of a resource's name.
     pub of_repositories: BTreeMap<String, Address>,
 }
@@ -109,7 +109,7 @@ impl Addresses {
         }
         let of_repositories = tokens.kbs_of_repository.into_iter();
         Ok(Self {
-            all: tokens.kbs.map(Address::of).transpose()?,
+            default: tokens.kbs.map(Address::of).transpose()?,
             of_repositories: of_repositories
                 .map(|(name, kbs)| Ok((name, Address::of(kbs)?)))
                 .collect::<Result<_, AddressError>>()?,
@@ -119,7 +119,7 @@ impl Addresses {
     /// Whether no broker is named.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.all.is_none() && self.of_repositories.is_empty()
+        self.default.is_none() && self.of_repositories.is_empty()
     }
 }
 
@@ -150,7 +150,7 @@ mod tests {
     #[test]
     fn a_broker_is_read_and_none_is_none() {
         let text = "[token_configs.kbs]\nurl = \"https://b:8080/\"\ncert = \"PEM\"\n";
-        let read = Addresses::parse(text).unwrap().all.unwrap();
+        let read = Addresses::parse(text).unwrap().default.unwrap();
         assert_eq!(read.url, "https://b:8080");
         assert_eq!(read.certificate.as_deref(), Some("PEM"));
         for none in [
@@ -171,7 +171,7 @@ mod tests {
         };
         let read = of("second").unwrap();
         assert_eq!(read.of_repositories["second"].url, "https://c");
-        assert!(read.all.is_none() && !read.is_empty());
+        assert!(read.default.is_none() && !read.is_empty());
         for name in ["'a/b'", "'..'", "''", "'a b'"] {
             assert!(matches!(of(name), Err(AddressError::Repository)), "{name}");
         }

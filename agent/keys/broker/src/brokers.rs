@@ -11,7 +11,7 @@ use crate::{Addresses, Broker, Guest};
 /// Which broker has a repository is the guest's configuration, which the launch binds: no image
 /// chooses to whom its guest proves itself.
 pub struct Brokers {
-    all: Option<Broker>,
+    default: Option<Broker>,
     of_repositories: BTreeMap<String, Broker>,
 }
 
@@ -22,7 +22,9 @@ impl Brokers {
     pub fn new(addresses: Addresses, guest: impl Fn() -> Guest) -> Self {
         let others = addresses.of_repositories.into_iter();
         Self {
-            all: addresses.all.map(|address| Broker::new(address, guest())),
+            default: addresses
+                .default
+                .map(|address| Broker::new(address, guest())),
             of_repositories: others
                 .map(|(name, address)| (name, Broker::new(address, guest())))
                 .collect(),
@@ -32,7 +34,7 @@ impl Brokers {
     /// How often this guest proved itself, to all of them.
     #[must_use]
     pub fn attestations(&self) -> u64 {
-        let brokers = self.of_repositories.values().chain(&self.all);
+        let brokers = self.of_repositories.values().chain(&self.default);
         brokers.map(Broker::attestations).sum()
     }
 }
@@ -41,7 +43,7 @@ impl KeyProvider for Brokers {
     fn fetch(&self, uri: &ResourceUri) -> Result<Secret, KeyError> {
         let repository = uri.path().split('/').next().unwrap_or_default();
         let own = self.of_repositories.get(repository);
-        match own.or(self.all.as_ref()) {
+        match own.or(self.default.as_ref()) {
             Some(broker) => broker.fetch(uri),
             None => Err(KeyError::Refused {
                 uri: uri.clone(),

@@ -25,7 +25,7 @@ pub fn said(bytes: &[u8]) {
         _ => {
             if let Ok(addresses) = Addresses::parse(&text) {
                 let others = addresses.of_repositories.values();
-                for address in others.chain(&addresses.all) {
+                for address in others.chain(&addresses.default) {
                     let url = address.url.to_ascii_lowercase();
                     assert!(url.starts_with("https://"), "{url}");
                 }

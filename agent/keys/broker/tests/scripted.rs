@@ -410,7 +410,7 @@ fn a_guest_that_can_prove_nothing_says_nothing() {
     };
     let address = agent_keys_broker::Addresses::parse(&toml)
         .unwrap()
-        .all
+        .default
         .unwrap();
     let broker = Broker::new(address, guest);
     assert!(matches!(fetch(&broker), Err(KeyError::Refused { .. })));

@@ -177,7 +177,7 @@ impl Server {
 
 pub(crate) fn broker(url: &str, certificate: &str) -> Broker {
     let toml = format!("[token_configs.kbs]\nurl = \"{url}\"\ncert = '''{certificate}'''\n");
-    let address = Addresses::parse(&toml).unwrap().all.unwrap();
+    let address = Addresses::parse(&toml).unwrap().default.unwrap();
     Broker::new(
         address,
         Guest {
