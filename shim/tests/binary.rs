@@ -5,9 +5,10 @@
 use std::{
     fs,
     io::Write,
+    os::unix::net::UnixStream,
     path::Path,
     process::{Command, Output, Stdio},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use containerd_shim_protos::{
@@ -179,7 +180,12 @@ fn a_killed_shim_is_replaced_and_its_socket_removed() {
     let dead = |pid: i32| {
         fs::read_to_string(format!("/proc/{pid}/stat")).map_or(true, |stat| stat.contains(") Z "))
     };
-    while !dead(old) {
+    // A first thread is a zombie before the others are gone; the last of them closes the socket.
+    let address = String::from_utf8(first.stdout.clone()).unwrap();
+    let socket = Path::new(address.strip_prefix("unix://").unwrap());
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while !dead(old) || UnixStream::connect(socket).is_ok() {
+        assert!(Instant::now() < deadline, "the killed shim still serves");
         std::thread::yield_now();
     }
     let second = call(bundle.path(), "killed", "start", "");
@@ -190,7 +196,5 @@ fn a_killed_shim_is_replaced_and_its_socket_removed() {
     let deleted = call(bundle.path(), "killed", "delete", "");
     assert!(deleted.status.success(), "{deleted:?}");
     assert!(dead(new));
-    let address = String::from_utf8(first.stdout).unwrap();
-    let socket = address.strip_prefix("unix://").unwrap();
-    assert!(!Path::new(socket).exists());
+    assert!(!socket.exists());
 }

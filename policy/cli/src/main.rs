@@ -31,7 +31,7 @@ mod verify;
 
 use std::{env, ffi::OsString, process::ExitCode};
 
-use clap::{Parser, Subcommand};
+use clap::{Args, Parser, Subcommand};
 use policy_run::Outcome;
 
 /// The table above, for `--help`.
@@ -59,7 +59,7 @@ const SIGNAL_BASE: u8 = 128;
 /// The command of a workload's owner.
 #[derive(Parser)]
 #[command(name = "kata-cc", version)]
-struct Args {
+struct Arguments {
     #[command(subcommand)]
     command: Command,
 }
@@ -69,7 +69,7 @@ enum Command {
     #[command(subcommand)]
     Broker(Box<broker::Command>),
     #[command(after_help = EXIT_CODES)]
-    Run(policy_run::Options),
+    Run(Box<Run>),
     #[command(subcommand)]
     Image(Box<image::Command>),
     Initdata(initdata::Options),
@@ -79,9 +79,18 @@ enum Command {
     Verify(Box<verify::Options>),
 }
 
+/// What [`policy_run`] takes, and the policy that it puts into the pod.
+#[derive(Debug, Args)]
+struct Run {
+    #[command(flatten)]
+    options: policy_run::Options,
+    #[command(flatten)]
+    policy: policy::RunPolicy,
+}
+
 #[tokio::main(worker_threads = 2)]
 async fn main() -> ExitCode {
-    let args = match Args::try_parse() {
+    let args = match Arguments::try_parse() {
         Ok(args) => args,
         Err(error) => {
             let words: Vec<_> = env::args_os().skip(1).collect();
@@ -93,10 +102,7 @@ async fn main() -> ExitCode {
             let ran = broker::run(&command).await;
             ran.unwrap_or_else(|error| complain(error, FAILED))
         }
-        Command::Run(options) => match policy_run::run(&options).await {
-            Ok(outcome) => report(&outcome),
-            Err(error) => complain(error, NOT_RUN),
-        },
+        Command::Run(command) => run(&command).await,
         Command::Image(command) => match image::run(&command).await {
             Ok(()) => 0,
             Err(error) => {
@@ -108,10 +114,24 @@ async fn main() -> ExitCode {
         Command::Measure(options) => {
             measure::run(&options).unwrap_or_else(|error| complain(error, FAILED))
         }
-        Command::Policy(command) => policy::run(&command).unwrap_or_else(complain_in_lines),
+        Command::Policy(command) => {
+            policy::run(&command).unwrap_or_else(|error| complain_in_lines(&error, FAILED))
+        }
         Command::Verify(options) => verify::run(&options),
     };
     ExitCode::from(code)
+}
+
+async fn run(Run { options, policy }: &Run) -> u8 {
+    // Registries are waited for on this thread.
+    let policy = match tokio::task::block_in_place(|| policy.of(options.files())) {
+        Ok(policy) => policy,
+        Err(error) => return complain_in_lines(&error, NOT_RUN),
+    };
+    match policy_run::run(options, &policy).await {
+        Ok(outcome) => report(&outcome),
+        Err(error) => complain(error, NOT_RUN),
+    }
 }
 
 fn complain(error: impl Into<anyhow::Error>, code: u8) -> u8 {
@@ -120,15 +140,15 @@ fn complain(error: impl Into<anyhow::Error>, code: u8) -> u8 {
 }
 
 /// The mistakes of a file have a line each, which names the file.
-fn complain_in_lines(error: policy::PolicyError) -> u8 {
-    let text = agent_image_registry::sentence(&error);
+fn complain_in_lines(error: &(dyn std::error::Error + 'static), code: u8) -> u8 {
+    let text = agent_image_registry::sentence(error);
     let mut lines: Vec<&str> = text.lines().collect();
     let last = lines.pop().unwrap_or_default();
     for line in lines {
         eprintln!("{line}");
     }
     eprintln!("kata-cc: {last}");
-    FAILED
+    code
 }
 
 fn report(outcome: &Outcome) -> u8 {

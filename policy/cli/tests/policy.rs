@@ -419,3 +419,28 @@ fn what_is_no_policy_is_refused() {
         assert!(errors(&refused).contains(words), "{}", errors(&refused));
     }
 }
+
+#[test]
+fn a_pod_is_not_run_when_its_policy_cannot_be_had() {
+    let owner = Owner::new();
+    let pod = owner.pod("nginx");
+    for (policy, expected) in [
+        ("no-such-file", "cannot read no-such-file"),
+        (pod.as_str(), "has no policy in its annotations"),
+        // Names a registry that nobody has.
+        ("auto", "no policy was made"),
+    ] {
+        let output = Command::new(env!("CARGO_BIN_EXE_kata-cc"))
+            .args(["run", &pod, "--policy", policy])
+            .args(["--runtime-endpoint", "unix:///nowhere/containerd.sock"])
+            .args(["--http-proxy", "http://127.0.0.1:1"])
+            .args(["--https-proxy", "http://127.0.0.1:1"])
+            .current_dir(owner.folder.path())
+            .env("XDG_CACHE_HOME", owner.folder.path().join("cache"))
+            .output()
+            .unwrap();
+        let errors = String::from_utf8_lossy(&output.stderr);
+        assert!(errors.contains(expected), "{policy}: {errors}");
+        assert_eq!(output.status.code(), Some(125), "{policy}: {errors}");
+    }
+}

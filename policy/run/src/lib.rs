@@ -25,8 +25,14 @@ mod progress;
 mod resources;
 mod volumes;
 
-use std::{fs, io, path::PathBuf, time::Duration};
+use std::{
+    collections::BTreeMap,
+    fs, io,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
+use agent_protocol::initdata::{ANNOTATION, POLICY_ANNOTATION};
 use clap::Args;
 use k8s_cri::v1::DnsConfig;
 pub use lifecycle::Outcome;
@@ -46,6 +52,10 @@ use crate::{
 
 /// The handler of both RuntimeClasses of this project.
 const HANDLER: &str = "kata-cc";
+
+/// What a pod without a policy means.
+const NO_POLICY: &str =
+    "no policy: the node may ask the guest for anything (--policy auto makes one)";
 
 /// Run a Pod from its YAML through containerd, without Kubernetes.
 ///
@@ -80,6 +90,30 @@ pub struct Options {
     timing: bool,
 }
 
+impl Options {
+    /// The files of the pod, that with the pod itself first.
+    pub fn files(&self) -> impl Iterator<Item = &Path> {
+        [&self.pod]
+            .into_iter()
+            .chain(&self.files)
+            .map(PathBuf::as_path)
+    }
+}
+
+/// The policy that a pod brings to its guest.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Policy {
+    /// That of the pod's own annotations, if they have one.
+    OfThePod,
+    /// None, whatever the pod's annotations have.
+    None,
+    /// This one, for a pod without.
+    Initdata {
+        /// Value of the annotation of initdata.
+        annotation: String,
+    },
+}
+
 /// Why a pod did not run.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum RunError {
@@ -87,6 +121,10 @@ pub(crate) enum RunError {
     Document(#[from] DocumentError),
     #[error(transparent)]
     Pod(#[from] check::PodError),
+    #[error(
+        "the pod has the annotation {0}, which a policy of --policy would replace: leave out one of both"
+    )]
+    TwoPolicies(&'static str),
     #[error(transparent)]
     Cri(#[from] CriError),
     #[error(transparent)]
@@ -145,12 +183,13 @@ pub struct PodNotRun(#[from] RunError);
 /// # Errors
 /// When a file is not a pod's, when the container runtime refuses, or when the node lacks
 /// something; whatever was started is gone then.
-pub async fn run(options: &Options) -> Result<Outcome, PodNotRun> {
-    Ok(play(options).await?)
+pub async fn run(options: &Options, policy: &Policy) -> Result<Outcome, PodNotRun> {
+    Ok(play(options, policy).await?)
 }
 
-async fn play(options: &Options) -> Result<Outcome, RunError> {
-    let documents = Documents::read(&options.pod, &options.files)?;
+async fn play(options: &Options, policy: &Policy) -> Result<Outcome, RunError> {
+    let mut documents = Documents::read(&options.pod, &options.files)?;
+    let told = bring(policy, &mut documents.pod.metadata.annotations)?;
     let pod = &documents.pod;
     check::check(pod)?;
     let ignored = check::without_effect(pod);
@@ -164,6 +203,7 @@ async fn play(options: &Options) -> Result<Outcome, RunError> {
     let mut cri = Cri::connect(&options.runtime_endpoint, limit).await?;
     let handler = handler(options, pod);
     check_handler(&mut cri, &options.runtime_endpoint, &handler).await?;
+    eprintln!("kata-cc: {told}");
 
     let directories = Directories::make().map_err(RunError::Directory)?;
     let uid = uid().map_err(RunError::Directory)?;
@@ -195,6 +235,28 @@ async fn play(options: &Options) -> Result<Outcome, RunError> {
         signals,
     };
     life.run(options.timing).await
+}
+
+/// Puts the policy into the pod's annotations; answers what is to be said of it.
+fn bring(
+    policy: &Policy,
+    annotations: &mut BTreeMap<String, String>,
+) -> Result<&'static str, RunError> {
+    let own = [ANNOTATION, POLICY_ANNOTATION];
+    let own = own.into_iter().find(|name| annotations.contains_key(*name));
+    match (policy, own) {
+        (Policy::OfThePod, Some(_)) => Ok("policy: as the pod's annotations say"),
+        (Policy::OfThePod | Policy::None, None) => Ok(NO_POLICY),
+        (Policy::None, Some(_)) => {
+            annotations.retain(|name, _| name != ANNOTATION && name != POLICY_ANNOTATION);
+            Ok(NO_POLICY)
+        }
+        (Policy::Initdata { .. }, Some(name)) => Err(RunError::TwoPolicies(name)),
+        (Policy::Initdata { annotation }, None) => {
+            annotations.insert(ANNOTATION.to_owned(), annotation.clone());
+            Ok("policy: the one of --policy")
+        }
+    }
 }
 
 fn handler(options: &Options, pod: &Pod) -> String {
@@ -282,6 +344,31 @@ mod tests {
     struct Command {
         #[command(flatten)]
         options: Options,
+    }
+
+    #[test]
+    fn a_pod_has_its_own_policy_the_one_given_or_none_and_never_two() {
+        let own = |name: &str| BTreeMap::from([(name.to_owned(), "own".to_owned())]);
+        let given = Policy::Initdata {
+            annotation: "given".to_owned(),
+        };
+        for name in [ANNOTATION, POLICY_ANNOTATION] {
+            let mut annotations = own(name);
+            bring(&Policy::OfThePod, &mut annotations).unwrap();
+            assert_eq!(annotations, own(name));
+            let error = bring(&given, &mut annotations).unwrap_err().to_string();
+            assert!(error.contains(name), "{error}");
+            assert_eq!(bring(&Policy::None, &mut annotations).unwrap(), NO_POLICY);
+            assert_eq!(annotations, BTreeMap::new());
+        }
+        let mut annotations = own("another");
+        assert_eq!(
+            bring(&Policy::OfThePod, &mut annotations).unwrap(),
+            NO_POLICY
+        );
+        bring(&given, &mut annotations).unwrap();
+        assert_eq!(annotations[ANNOTATION], "given");
+        assert_eq!(annotations["another"], "own");
     }
 
     #[test]

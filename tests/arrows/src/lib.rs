@@ -75,7 +75,10 @@ pub const ALLOWED: &[(&str, &[&str])] = &[
             "agent/keys",
         ],
     ),
-    ("policy/run", &["agent/documents", "policy/generator"]),
+    (
+        "policy/run",
+        &["agent/documents", "agent/protocol", "policy/generator"],
+    ),
     ("agent/documents", &[]),
     ("agent/evaluator", &["agent/protocol", "policy/engine"]),
     ("agent/evidence", &["agent/documents"]),

@@ -18,6 +18,7 @@ use anyhow::{Context, Result, ensure};
 use crate::{
     bed::{Bed, BedOptions, Handler},
     bench_ahead::Ahead,
+    bench_generation,
     containerd::Release,
     demo::Timing,
     measurement::{Measurement, median, rounded, write},
@@ -105,6 +106,7 @@ pub fn bench(options: &BenchOptions) -> Result<()> {
         ours.push(with);
     }
     measurements.extend(summarize(&ours, &peers, "no policy", has_kvm()));
+    measurements.push(bench_generation::measure(&bed, &prefix, options.repeat)?);
     write(&measurements, "runc", options.json.as_deref())?;
     Ok(())
 }

@@ -15,6 +15,7 @@ mod authority;
 mod bed;
 mod bench;
 mod bench_ahead;
+mod bench_generation;
 mod bytes;
 mod cgroups;
 mod containerd;

@@ -6,9 +6,22 @@ use agent_image::Config;
 use agent_image_registry::{Credentials, CredentialsError, RegistriesError, Registry};
 use clap::Args;
 
-/// How registries are reached.
+/// How registries are reached, and how long they may take.
 #[derive(Debug, Args)]
 pub(crate) struct RegistryOptions {
+    #[command(flatten)]
+    access: Access,
+    /// Longest time for the whole of it.
+    #[arg(long, value_name = "SECONDS", default_value_t = 1200, value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    timeout: u64,
+    /// Longest silence of a registry, before it answers or in the middle of something.
+    #[arg(long, value_name = "SECONDS", default_value_t = 30, value_parser = clap::value_parser!(u64).range(1..=3600))]
+    silence: u64,
+}
+
+/// How registries are reached.
+#[derive(Debug, Args)]
+pub(crate) struct Access {
     /// Credentials file, as `docker login` and `skopeo login` write it.
     #[arg(long, value_name = "FILE")]
     authfile: Option<PathBuf>,
@@ -30,12 +43,6 @@ pub(crate) struct RegistryOptions {
     /// Hosts, domains and networks that are reached without proxy, separated by commas.
     #[arg(long, value_name = "LIST")]
     no_proxy: Option<String>,
-    /// Longest time for the whole of it.
-    #[arg(long, value_name = "SECONDS", default_value_t = 1200, value_parser = clap::value_parser!(u64).range(1..=86_400))]
-    timeout: u64,
-    /// Longest silence of a registry, before it answers or in the middle of something.
-    #[arg(long, value_name = "SECONDS", default_value_t = 30, value_parser = clap::value_parser!(u64).range(1..=3600))]
-    silence: u64,
 }
 
 /// Why the options cannot be used.
@@ -72,6 +79,16 @@ pub(crate) fn read(path: &PathBuf) -> Result<Vec<u8>, OptionError> {
 impl RegistryOptions {
     /// The guest's configuration with these settings in it.
     pub(crate) fn config(&self) -> Result<Config, OptionError> {
+        let mut config = self.access.config()?;
+        config.pull_deadline = Duration::from_secs(self.timeout);
+        config.silence = Duration::from_secs(self.silence);
+        Ok(config)
+    }
+}
+
+impl Access {
+    /// The guest's configuration with these settings in it.
+    pub(crate) fn config(&self) -> Result<Config, OptionError> {
         let mut config = Config::default();
         if let Some(path) = &self.authfile {
             config.credentials = Credentials::parse(&read(path)?).map_err(|source| {
@@ -99,8 +116,6 @@ impl RegistryOptions {
         config.https_proxy.clone_from(&self.https_proxy);
         config.http_proxy.clone_from(&self.http_proxy);
         config.no_proxy.clone_from(&self.no_proxy);
-        config.pull_deadline = Duration::from_secs(self.timeout);
-        config.silence = Duration::from_secs(self.silence);
         Ok(config)
     }
 }

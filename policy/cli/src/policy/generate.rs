@@ -7,6 +7,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use agent_protocol::initdata::Algorithm;
 use clap::{Args, ValueEnum};
 use guest_image_measurement::launches::Launches;
 use policy_engine::{document::GrantList, workload::Part};
@@ -17,7 +18,7 @@ use policy_generator::{
 use policy_images::Place;
 
 use super::initdata::{InitdataOptions, Made, MakeError, make};
-use crate::image::registry::{OptionError, RegistryOptions};
+use crate::image::registry::{Access, OptionError, RegistryOptions};
 
 /// Make the policy of each pod of the files, and put it into the pod's annotation.
 ///
@@ -97,7 +98,7 @@ struct ImageOptions {
     no_cache: bool,
 }
 
-#[derive(Debug, Args)]
+#[derive(Debug, Default, Args)]
 struct ChoiceOptions {
     /// How values of Secrets are told in the policy: by a salted digest, or not at all.
     #[arg(long, value_enum, default_value_t = SecretChoice::Digest)]
@@ -136,9 +137,10 @@ struct ChoiceOptions {
     grants: Vec<Grant>,
 }
 
-#[derive(Debug, Clone, Copy, ValueEnum)]
+#[derive(Debug, Clone, Copy, Default, ValueEnum)]
 enum SecretChoice {
     /// By a salted digest.
+    #[default]
     Digest,
     /// Any value.
     Open,
@@ -245,14 +247,51 @@ impl ImageOptions {
         if self.no_cache {
             return None;
         }
-        let own = self.cache.clone();
-        let of = |name: &str, below: &str| {
-            let directory = env::var_os(name).filter(|value| !value.is_empty())?;
-            Some(Path::new(&directory).join(below))
-        };
-        own.or_else(|| of("XDG_CACHE_HOME", "kata-cc/images"))
-            .or_else(|| of("HOME", ".cache/kata-cc/images"))
+        self.cache.clone().or_else(usual_cache)
     }
+}
+
+/// Where manifests are kept unless an option says otherwise.
+fn usual_cache() -> Option<PathBuf> {
+    let of = |name: &str, below: &str| {
+        let directory = env::var_os(name).filter(|value| !value.is_empty())?;
+        Some(Path::new(&directory).join(below))
+    };
+    of("XDG_CACHE_HOME", "kata-cc/images").or_else(|| of("HOME", ".cache/kata-cc/images"))
+}
+
+/// The strict policy of the one pod in these files; what should be known is told.
+pub(super) fn of_the_pod<'a>(
+    files: impl Iterator<Item = &'a Path>,
+    access: &Access,
+) -> Result<Made, GenerateError> {
+    let texts = files.map(Text::read).collect::<Result<Vec<_>, _>>()?;
+    let mut texts = texts.into_iter();
+    let pod = texts.next().unwrap_or_default();
+    let others = texts.flatten().collect();
+    let images = Images {
+        config: access.config()?,
+        platform: Platform::default(),
+        cache: usual_cache().map(|directory| Cache::at(&directory)),
+        places: BTreeMap::new(),
+        layouts: Vec::new(),
+        all_users: false,
+        progress: Box::new(progress),
+    };
+    // Nothing but a cluster gives a pod the token of a service account.
+    let choices = ChoiceOptions {
+        no_service_account: true,
+        ..ChoiceOptions::default()
+    };
+    let reading = Reading::default();
+    let generated = generate(pod, others, &reading, &images, &choices.choices());
+    end_of_progress();
+    let generated = generated?;
+    let problems = || Problems(Vec::new());
+    let policy = generated.policies.first().ok_or_else(problems)?;
+    let made = make(&policy.document, &(Algorithm::Sha256, BTreeMap::new()))?;
+    tell(&generated, std::slice::from_ref(&made), false);
+    Ok(made)
 }
 
 impl ChoiceOptions {
@@ -322,7 +361,7 @@ pub(super) fn run(options: &Options) -> Result<u8, GenerateError> {
         .map(|policy| make(&policy.document, &others_of_initdata))
         .collect::<Result<Vec<_>, _>>()?;
     write(options, &generated, &made)?;
-    tell(options, &generated, &made);
+    tell(&generated, &made, options.digests);
     for path in &options.guest_images {
         tell_launches(&options.launches, path)?;
     }
@@ -383,7 +422,7 @@ fn replace(path: &Path, text: &str) -> io::Result<()> {
 }
 
 /// What should be known, on standard error.
-fn tell(options: &Options, generated: &Generated, made: &[Made]) {
+fn tell(generated: &Generated, made: &[Made], with_digests: bool) {
     for warning in &generated.warnings {
         eprintln!("{warning}");
     }
@@ -408,7 +447,7 @@ fn tell(options: &Options, generated: &Generated, made: &[Made]) {
             );
         }
     }
-    if options.digests {
+    if with_digests {
         generated.policies.iter().for_each(tell_digests);
     }
 }

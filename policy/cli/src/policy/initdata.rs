@@ -168,12 +168,37 @@ pub(super) fn make(
     document: &Document,
     (algorithm, others): &(Algorithm, BTreeMap<String, String>),
 ) -> Result<Made, MakeError> {
+    made(*algorithm, others, DOCUMENT_ENTRY, document.text())
+}
+
+/// The initdata of a policy in Rego, and of nothing else.
+pub(super) fn make_of_rego(text: &str) -> Result<Made, MakeError> {
+    made(
+        Algorithm::Sha256,
+        &BTreeMap::new(),
+        POLICY_ENTRY,
+        text.to_owned(),
+    )
+}
+
+fn made(
+    algorithm: Algorithm,
+    others: &BTreeMap<String, String>,
+    name: &str,
+    policy: String,
+) -> Result<Made, MakeError> {
     let mut entries = others.clone();
-    entries.insert(DOCUMENT_ENTRY.to_owned(), document.text());
-    let initdata = write(*algorithm, &entries).map_err(MakeError::Write)?;
-    let packed = pack(&initdata).map_err(MakeError::Pack)?;
-    Ok(Made {
-        annotation: to_annotation(&packed),
-        initdata,
-    })
+    entries.insert(name.to_owned(), policy);
+    Made::of(write(algorithm, &entries).map_err(MakeError::Write)?)
+}
+
+impl Made {
+    /// As it travels.
+    pub(super) fn of(initdata: Initdata) -> Result<Self, MakeError> {
+        let packed = pack(&initdata).map_err(MakeError::Pack)?;
+        Ok(Self {
+            annotation: to_annotation(&packed),
+            initdata,
+        })
+    }
 }

@@ -95,15 +95,22 @@ pub(super) fn load(path: &Path) -> Result<Vec<Found>, LoadError> {
 
 /// The one document of a file.
 pub(super) fn document(path: &Path) -> Result<Document, LoadError> {
+    match one(path)?.policy {
+        Policy::Document(document) => Ok(*document),
+        Policy::Rego(_) => Err(LoadError::Rego(path.display().to_string())),
+    }
+}
+
+/// The one policy of a file.
+pub(super) fn one(path: &Path) -> Result<Found, LoadError> {
     let mut all = load(path)?;
-    let name = path.display().to_string();
     let count = all.len();
     match all.pop() {
-        Some(found) if count == 1 => match found.policy {
-            Policy::Document(document) => Ok(*document),
-            Policy::Rego(_) => Err(LoadError::Rego(name)),
-        },
-        _ => Err(LoadError::Several { name, count }),
+        Some(found) if count == 1 => Ok(found),
+        _ => Err(LoadError::Several {
+            name: path.display().to_string(),
+            count,
+        }),
     }
 }
 

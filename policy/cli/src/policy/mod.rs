@@ -16,9 +16,11 @@ mod generate;
 mod initdata;
 mod lint;
 mod load;
+mod of_run;
 mod show;
 
 use clap::Subcommand;
+pub(crate) use of_run::RunPolicy;
 
 /// For `--help`.
 const EXIT_CODES: &str = "\

@@ -12,6 +12,7 @@ use crate::recording::Call;
 
 /// Longer than a program of the recordings runs, on a machine that emulates processors.
 const ENDS_WITHIN: Duration = Duration::from_secs(40);
+const LOG_CLOSED: Duration = Duration::from_secs(10);
 
 impl Player<'_> {
     pub(super) fn wait_for_end(&mut self, at: usize) -> Result<()> {
@@ -46,11 +47,14 @@ impl Player<'_> {
         let directory = self.recording.sandbox_config()?["log_directory"].clone();
         let directory = directory.as_str().unwrap_or_default();
         let log = config["log_path"].as_str().unwrap_or_default();
-        let log = self
-            .bed
-            .node()
-            .read(format!("{directory}/{log}"))
-            .unwrap_or_default();
+        let log = format!("{directory}/{log}");
+        if !self.containers[at].runs {
+            // containerd shows the end before the last line is in the file; what is in it counts.
+            let _ = wait_until("containerd closes the log", LOG_CLOSED, || {
+                Ok(!self.bed.node().holds_open(&log)?)
+            });
+        }
+        let log = self.bed.node().read(log).unwrap_or_default();
         for kind in ["stdout", "stderr"] {
             self.say(format!("{name}/log.{kind}"), stream(&log, kind));
         }
