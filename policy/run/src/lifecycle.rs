@@ -27,7 +27,7 @@ use crate::{
     documents::Documents,
     environment::{Facts, environment},
     images::pull_all,
-    logs::Follower,
+    logs::{Follower, Look},
     pod::{Container, RestartPolicy},
     progress::Progress,
     volumes::Volumes,
@@ -376,7 +376,7 @@ impl Life<'_> {
                     // Its failure shows when the sandbox is removed.
                     tokio::spawn(async move { cri.stop(&id, grace).await.ok() });
                 }
-                State::Exited(_) | State::Ended => {}
+                State::Drains(_) | State::Exited(_) | State::Ended => {}
             }
         }
     }
@@ -413,6 +413,8 @@ struct Running {
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum State {
     Runs,
+    /// It ended; containerd says so before its logger has written the last lines.
+    Drains(Option<(u8, String)>),
     /// It ended, with a code and a reason if that was a failure.
     Exited(Option<(u8, String)>),
     /// It failed and starts again then.
@@ -422,35 +424,54 @@ enum State {
 }
 
 impl Running {
-    /// Copies new output and looks whether the container has ended.
+    /// Copies new output and looks whether the container has ended; true when there is more of
+    /// its output already.
     async fn look(&mut self, cri: &mut Cri) -> Result<bool, RunError> {
-        if self.state != State::Runs {
-            return Ok(false);
+        match &self.state {
+            State::Runs => self.look_at_running(cri).await,
+            State::Drains(failure) => {
+                let failure = failure.clone();
+                let look = self.log.follow().map_err(|source| self.log_error(source))?;
+                if look == Look::Nothing {
+                    let finished = self.log.finish();
+                    finished.map_err(|source| self.log_error(source))?;
+                    self.state = State::Exited(failure);
+                }
+                Ok(look == Look::Part)
+            }
+            State::Exited(_) | State::Waits(_) | State::Ended => Ok(false),
         }
+    }
+
+    async fn look_at_running(&mut self, cri: &mut Cri) -> Result<bool, RunError> {
         let name = self.container.name.clone();
         let status = cri.status(&self.id, &name).await?;
-        let log_error = |source| RunError::Log {
-            container: name.clone(),
-            source,
-        };
-        let failure = match status.state() {
-            ContainerState::ContainerExited => Some(failure(&status)),
+        let look = self.log.follow().map_err(|source| self.log_error(source))?;
+        match status.state() {
+            ContainerState::ContainerExited => self.state = State::Drains(failure(&status)),
             // Lost: there is nothing to wait for.
-            ContainerState::ContainerUnknown => Some(Some((u8::MAX, "state unknown".to_owned()))),
-            ContainerState::ContainerCreated | ContainerState::ContainerRunning => None,
-        };
-        if let Some(failure) = failure {
-            // containerd says so only after it wrote all of the output.
-            self.log.finish().map_err(log_error)?;
-            self.state = State::Exited(failure);
-            return Ok(false);
+            ContainerState::ContainerUnknown => {
+                self.state = State::Drains(Some((u8::MAX, "state unknown".to_owned())));
+            }
+            ContainerState::ContainerCreated | ContainerState::ContainerRunning => {
+                self.rotate_log(cri, &name).await?;
+            }
         }
-        let more = self.log.follow().map_err(log_error)?;
-        if self.log.rotate().map_err(log_error)? {
-            cri.reopen_log(&self.id, &name).await?;
-            self.log.rotated().map_err(log_error)?;
+        Ok(look == Look::Part)
+    }
+
+    async fn rotate_log(&mut self, cri: &mut Cri, name: &str) -> Result<(), RunError> {
+        if self.log.rotate().map_err(|source| self.log_error(source))? {
+            cri.reopen_log(&self.id, name).await?;
+            let rotated = self.log.rotated();
+            rotated.map_err(|source| self.log_error(source))?;
         }
-        Ok(more)
+        Ok(())
+    }
+
+    fn log_error(&self, source: io::Error) -> RunError {
+        let container = self.container.name.clone();
+        RunError::Log { container, source }
     }
 
     fn is_due(&self) -> bool {

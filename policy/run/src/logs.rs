@@ -22,6 +22,17 @@ const MOST_LINE_BYTES: usize = 1 << 20;
 /// Read at once, so that one loud container does not hold up the others.
 const MOST_READ_BYTES: u64 = 4 << 20;
 
+/// What a look at a log file brought.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Look {
+    /// Nothing new.
+    Nothing,
+    /// All that was new.
+    New,
+    /// Some of what is new; the rest is there already.
+    Part,
+}
+
 /// The stream that a piece of output was written to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Output {
@@ -116,10 +127,10 @@ impl Follower {
         }
     }
 
-    /// Writes out what is new; true when there may be more at once.
-    pub(crate) fn follow(&mut self) -> io::Result<bool> {
+    /// Writes out what is new.
+    pub(crate) fn follow(&mut self) -> io::Result<Look> {
         let Some(file) = self.open()? else {
-            return Ok(false);
+            return Ok(Look::Nothing);
         };
         let mut bytes = Vec::new();
         let count = file.take(MOST_READ_BYTES).read_to_end(&mut bytes)?;
@@ -138,12 +149,22 @@ impl Follower {
             found.extend(self.joiner.push(line));
         }
         self.write(&found)?;
-        Ok(u64::try_from(count) == Ok(MOST_READ_BYTES))
+        Ok(match u64::try_from(count) {
+            Ok(0) => Look::Nothing,
+            Ok(MOST_READ_BYTES) => Look::Part,
+            _ => Look::New,
+        })
+    }
+
+    /// Writes out all that is there by now.
+    fn catch_up(&mut self) -> io::Result<()> {
+        while self.follow()? == Look::Part {}
+        Ok(())
     }
 
     /// Writes out everything that is left.
     pub(crate) fn finish(&mut self) -> io::Result<()> {
-        while self.follow()? {}
+        self.catch_up()?;
         if !self.tail.is_empty() {
             let line = std::mem::take(&mut self.tail);
             let found: Vec<_> = self.joiner.push(&line).into_iter().collect();
@@ -165,7 +186,7 @@ impl Follower {
 
     /// Reads the rest of the old file and goes on with the new one.
     pub(crate) fn rotated(&mut self) -> io::Result<()> {
-        while self.follow()? {}
+        self.catch_up()?;
         self.file = None;
         self.read = 0;
         fs::remove_file(old_path(&self.path))
@@ -249,11 +270,12 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("0.log");
         let mut follower = Follower::new(path.clone(), "c", Progress::silent());
-        assert!(!follower.follow().unwrap());
+        assert_eq!(follower.follow().unwrap(), Look::Nothing);
 
         fs::write(&path, "t stdout F one\nt stdout F hal").unwrap();
-        follower.follow().unwrap();
+        assert_eq!(follower.follow().unwrap(), Look::New);
         assert_eq!(follower.tail, b"t stdout F hal");
+        assert_eq!(follower.follow().unwrap(), Look::Nothing);
         assert!(!follower.rotate().unwrap());
 
         follower.read = ROTATE_BYTES;
