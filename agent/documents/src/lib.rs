@@ -3,7 +3,7 @@
 //! A value is made, read and dropped by recursion, so that a document decides how much stack
 //! that takes. `serde_json` limits depth, but not in members that nobody reads; `toml` limits
 //! each way of nesting for itself. So each document is measured before it is parsed, and
-//! [`DEPTH_MAX`] is the limit of all. [`UniqueMap`] is a map in which no member is given twice:
+//! [`DEPTH_MAX`] is the limit of all; of TOML the tokens are counted, too ([`TOML_TOKENS_MAX`]). [`UniqueMap`] is a map in which no member is given twice:
 //! in another the last would win silently, while other readers take the first.
 
 mod json;
@@ -12,6 +12,6 @@ mod unique;
 
 pub use self::{
     json::{DEPTH_MAX, measure_json, parse_json},
-    toml::{measure_toml, parse_toml},
+    toml::{TOML_TOKENS_MAX, TooMuch, measure_toml, parse_toml},
     unique::{UniqueMap, unique},
 };

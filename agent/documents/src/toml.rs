@@ -1,41 +1,77 @@
-//! The limit of depth, for TOML.
+//! The limits of TOML: how deep it is, and of how many tokens.
 //!
 //! `toml` limits brackets and each dotted key for itself (80), but a document of a few
 //! kilobytes with both is thousands of tables deep, and a key of many thousand parts overflows
-//! the stack before the limit is looked at. So a document is measured before it is parsed.
+//! the stack before the limit is looked at. And each short token may become a table of several
+//! hundred bytes: 4 MiB of `a.b.c=1` took 1.5 GiB. So a document is measured before it is parsed.
 
-use serde::de::{DeserializeOwned, Error};
+use std::fmt;
+
+use serde::de::{DeserializeOwned, Error as _};
 use toml_parser::{Source, lexer::TokenKind};
 
 use crate::DEPTH_MAX;
 
-/// Parses TOML that is nowhere nested too deep.
+/// Most tokens of a document: keys, values, dots, brackets, commas, spaces, comments, lines.
+///
+/// Ten times those of the longest that nodes have (containerd's own with every default). The
+/// worst of so many take 24 MiB when parsed.
+pub const TOML_TOKENS_MAX: usize = 1 << 16;
+
+/// What a TOML document has too much of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TooMuch {
+    /// Tables and lists inside each other, more than [`DEPTH_MAX`].
+    Depth,
+    /// Tokens, more than [`TOML_TOKENS_MAX`].
+    Tokens,
+}
+
+impl fmt::Display for TooMuch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Depth => write!(f, "it is nested more than {DEPTH_MAX} deep"),
+            Self::Tokens => write!(
+                f,
+                "it has more than {TOML_TOKENS_MAX} keys, values and signs"
+            ),
+        }
+    }
+}
+
+impl std::error::Error for TooMuch {}
+
+impl From<TooMuch> for ::toml::de::Error {
+    fn from(what: TooMuch) -> Self {
+        Self::custom(what)
+    }
+}
+
+/// Parses TOML that is nowhere nested too deep, and not of too many tokens.
 ///
 /// # Errors
-/// It is nested too deep, no TOML, or not what is wanted.
+/// It has too much, is no TOML, or not what is wanted.
 pub fn parse_toml<T: DeserializeOwned>(text: &str) -> Result<T, ::toml::de::Error> {
     measure_toml(text)?;
     ::toml::from_str(text)
 }
 
-/// Measures TOML for those who parse it in their own way.
+/// Measures TOML for those who parse it in their own way; text that is no TOML may be found to
+/// have too much as well.
 ///
 /// # Errors
-/// It is nested too deep.
-pub fn measure_toml(text: &str) -> Result<(), ::toml::de::Error> {
-    if is_deep(text) {
-        let error = format_args!("it is nested more than {DEPTH_MAX} deep");
-        return Err(Error::custom(error));
+/// It has too much.
+pub fn measure_toml(text: &str) -> Result<(), TooMuch> {
+    let mut measure = Measure::default();
+    for (number, token) in Source::new(text).lex().enumerate() {
+        if measure.depth_after(token.kind()) > DEPTH_MAX {
+            return Err(TooMuch::Depth);
+        }
+        if number >= TOML_TOKENS_MAX {
+            return Err(TooMuch::Tokens);
+        }
     }
     Ok(())
-}
-
-/// Whether TOML is nested too deep; text that is no TOML may be found so as well.
-fn is_deep(text: &str) -> bool {
-    let mut measure = Measure::default();
-    Source::new(text)
-        .lex()
-        .any(|token| measure.depth_after(token.kind()) > DEPTH_MAX)
 }
 
 /// How deep a TOML document is at one of its tokens.
@@ -128,7 +164,7 @@ mod tests {
     }
 
     #[test]
-    fn toml_of_any_length_passes_if_it_is_not_deep() {
+    fn long_toml_passes_if_it_is_not_deep() {
         let text = [
             "a.b = 'x.x.x.[[{' # [[[[",
             "c = [1.5, [2.5], {d.e = 3.5, f = \"\\\"[\"}]",
@@ -143,7 +179,20 @@ mod tests {
             .map(|n| format!("[t.n{n}]\nv.w = [[{n}.0]]"))
             .collect();
         assert!(toml(headers.join("\n")).is_ok());
-        let long = format!("x = [{}]", "{a.b = [1.25]}, ".repeat(10_000));
+        let long = format!("x = [{}]", "{a.b = [1.25]}, ".repeat(1000));
         assert!(toml(long).is_ok());
+    }
+
+    #[test]
+    fn toml_of_too_many_tokens_is_refused_whatever_they_are() {
+        for part in ["\n", " \n", "#\n", "[],", "1,", "a.b=1\n", "[a.b]\n", "{},"] {
+            let text = part.repeat(TOML_TOKENS_MAX);
+            assert_eq!(measure_toml(&text), Err(TooMuch::Tokens), "{part:?}");
+        }
+        let exactly = "\n".repeat(TOML_TOKENS_MAX);
+        let tokens = Source::new(&exactly).lex().count();
+        assert_eq!(measure_toml(&exactly).is_ok(), tokens <= TOML_TOKENS_MAX);
+        let text = format!("x = '{}'", "[a.b],".repeat(TOML_TOKENS_MAX));
+        assert!(toml(text).is_ok());
     }
 }

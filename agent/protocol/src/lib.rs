@@ -9,7 +9,7 @@
 //! - [`id`]: container, exec and sandbox ids that cannot be invalid;
 //! - [`path`]: guest paths that cannot leave the root they name;
 //! - [`initdata`]: the configuration that the owner writes and the launch binds;
-//! - [`documents`]: JSON and TOML that strangers wrote, within one limit of depth;
+//! - [`documents`]: JSON and TOML that strangers wrote, within limits;
 //! - [`limits`]: every bound on what crosses the boundary.
 //!
 //! Start at [`rpc::agent_ttrpc::AgentService`] for what the host can ask, and at

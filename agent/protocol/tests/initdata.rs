@@ -3,11 +3,14 @@
 
 use std::io::Write as _;
 
-use agent_protocol::initdata::{
-    Algorithm, DISK_BYTES_MAX, DOCUMENT_BYTES_MAX, DocumentError, ENTRIES_MAX, Initdata,
-    NAME_BYTES_MAX,
-    disk::{frame, unframe},
-    packed::{PackedError, from_annotation, pack, to_annotation, unpack},
+use agent_protocol::{
+    documents::TooMuch,
+    initdata::{
+        Algorithm, DISK_BYTES_MAX, DOCUMENT_BYTES_MAX, DocumentError, ENTRIES_MAX, Initdata,
+        NAME_BYTES_MAX,
+        disk::{frame, unframe},
+        packed::{PackedError, from_annotation, pack, to_annotation, unpack},
+    },
 };
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use flate2::{Compression, write::GzEncoder};
@@ -169,9 +172,9 @@ fn each_broken_rule_of_the_document_is_named() {
     let twice = document("sha256", "a = ''\na = ''");
     assert!(matches!(parse(&twice), Err(DocumentError::Toml(_))));
     let deep = format!("version = {}", "[".repeat(100_000));
-    assert_eq!(parse(&deep), Err(DocumentError::Nested));
+    assert_eq!(parse(&deep), Err(DocumentError::TooMuch(TooMuch::Depth)));
     let dotted = format!("{}a = 1", "a.".repeat(200_000));
-    assert_eq!(parse(&dotted), Err(DocumentError::Nested));
+    assert_eq!(parse(&dotted), Err(DocumentError::TooMuch(TooMuch::Depth)));
 }
 
 /// By the limit of all documents, or by the parser's own for one way to write it.
@@ -193,7 +196,9 @@ fn nesting_is_limited_however_it_is_written() {
             assert!(
                 matches!(
                     error,
-                    DocumentError::Nested | DocumentError::Toml(_) | DocumentError::TooLarge(_)
+                    DocumentError::TooMuch(TooMuch::Depth)
+                        | DocumentError::Toml(_)
+                        | DocumentError::TooLarge(_)
                 ),
                 "{depth}: {error}"
             );

@@ -53,6 +53,9 @@ pub(crate) struct Expected {
     start: Start,
     #[serde(serialize_with = "as_text")]
     pub(crate) launch_digest: Sha384Digest,
+    /// Whether the image's manifest says that its kernel has the guard; an IGVM file has none.
+    #[serde(skip)]
+    pub(crate) guard: Option<bool>,
 }
 
 /// What the host chose, beside the number of processors.
@@ -169,6 +172,7 @@ fn expected_igvm(launches: &Launches, file: &[u8]) -> Result<Vec<Expected>> {
         vcpus: igvm.processors(),
         start: Start::Igvm { loader },
         launch_digest,
+        guard: None,
     }])
 }
 
@@ -198,6 +202,7 @@ fn expected_image(launches: &Launches, image: &GuestImage) -> Result<Vec<Expecte
                     sev_features: format!("{:#x}", features.raw()),
                 },
                 launch_digest: launch.digest(*count)?,
+                guard: Some(image.has_guard()),
             });
         }
     }

@@ -11,6 +11,9 @@ use std::{
 };
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
+use guest_image_measurement::{
+    Firmware, GuestImage, Launch, SevFeatures, Sha256Digest, VcpuCount, VcpuModel, Vmm,
+};
 use owner::{Owner, outcome, references, vector};
 use policy_appraisal::{
     Endorsements,
@@ -33,7 +36,11 @@ struct Files {
 
 impl Files {
     fn new() -> Self {
-        let (folder, scene) = (tempfile::tempdir().unwrap(), Scene::genoa());
+        Self::of(Scene::genoa())
+    }
+
+    fn of(scene: Scene) -> Self {
+        let folder = tempfile::tempdir().unwrap();
         let files = Self { folder, scene };
         let evidence = JsonEvidence {
             report: UnverifiedReport::parse(&files.scene.signed()).unwrap(),
@@ -108,6 +115,74 @@ fn certificates_and_lists_are_taken_as_files() {
     assert_eq!((code, refused[0].as_str()), (1, "chain"));
     let (code, refused) = files.outcome(&given);
     assert_eq!((code, refused[0].as_str()), (1, "revocation"));
+}
+
+/// Where a report has the launch measurement.
+const MEASUREMENT: usize = 0x90;
+const FIRMWARE: &[u8] =
+    include_bytes!("../../../guest-image/measurement/tests/vectors/ovmf_AmdSev_suffix.bin");
+
+/// A guest image's manifest, for the kernel `k` and the initrd `i`.
+fn manifest(kernel: &Value) -> String {
+    let file = |content: &[u8]| json!({"sha256": Sha256Digest::of(content).to_string()});
+    json!({
+        "schema": 1,
+        "cmdline": "quiet",
+        "files": {"vmlinuz": file(b"k"), "initrd.img": file(b"i")},
+        "kernel": kernel,
+    })
+    .to_string()
+}
+
+/// A guest that booted the image of [`manifest`] with one processor.
+fn booted() -> Scene {
+    let image = GuestImage::parse_manifest(manifest(&json!({})).as_bytes()).unwrap();
+    let launch = Launch {
+        firmware: &Firmware::parse(FIRMWARE).unwrap(),
+        kernel: Some(&image.hashes()),
+        signature: VcpuModel::Epyc.signature(),
+        features: SevFeatures::SNP,
+        vmm: Vmm::Qemu,
+    };
+    let digest = launch.digest(VcpuCount::new(1).unwrap()).unwrap();
+    let mut scene = Scene::genoa();
+    scene.put(MEASUREMENT, digest.as_bytes());
+    scene
+}
+
+#[test]
+fn a_verdict_says_whether_the_kernel_that_booted_has_the_guard() {
+    let files = Files::of(booted());
+    fs::create_dir(files.folder.path().join("image")).unwrap();
+    files.write("image/vmlinuz", b"k");
+    files.write("image/initrd.img", b"i");
+    files.write("firmware", FIRMWARE);
+    let endorsed = [
+        "--certificates",
+        "both.der",
+        "--revocation-list",
+        "list.der",
+    ];
+    let launch = ["--guest-image", "image", "--firmware", "firmware"];
+    let judged = |kernel: &Value, vcpus: &str| {
+        files.write("image/manifest.json", manifest(kernel).as_bytes());
+        let arguments = [&endorsed[..], &launch, &["--vcpus", vcpus]].concat();
+        let text = files.verify(&arguments);
+        let json = files.verify(&[&["--json"], &arguments[..]].concat());
+        assert_eq!(text.status, json.status);
+        let shown: Value = serde_json::from_slice(&json.stdout).unwrap();
+        let text = String::from_utf8(text.stdout).unwrap();
+        let (_, said) = text.split_once("guard of the guest's kernel: ").unwrap();
+        let word = said.split(',').next().unwrap();
+        assert_eq!(shown["kernel_guard"], word, "{text}");
+        (json.status.code().unwrap(), word.to_owned())
+    };
+    let is = |code: i32, word: &str| (code, word.to_owned());
+    assert_eq!(judged(&json!({"guard": true}), "1"), is(0, "present"));
+    assert_eq!(judged(&json!({"guard": false}), "1"), is(0, "absent"));
+    assert_eq!(judged(&json!({}), "1"), is(0, "absent"));
+    // Of a guest that is not the image's, the image's manifest says nothing.
+    assert_eq!(judged(&json!({"guard": true}), "2"), is(1, "unknown"));
 }
 
 #[test]

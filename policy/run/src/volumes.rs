@@ -10,7 +10,7 @@
 use std::{
     collections::BTreeMap,
     fs, io,
-    os::unix::fs::{DirBuilderExt as _, PermissionsExt as _, chown, symlink},
+    os::unix::fs::{PermissionsExt as _, chown, symlink},
     path::{Path, PathBuf},
     time::{SystemTime, UNIX_EPOCH},
 };
@@ -24,6 +24,14 @@ use crate::{
     environment::{Facts, ValueError},
     pod::{EmptyDir, HostPath, HostPathType, Volume},
 };
+
+/// The top of a volume on the node's disk, and of one in its memory, as a kubelet makes them.
+const ROOT_ON_DISK: u32 = 0o777;
+const ROOT_IN_MEMORY: u32 = 0o1777;
+const DIRECTORY_MODE: u32 = 0o755;
+/// What `fsGroup` adds to volumes that are read only (Kubernetes' `volume_linux.go`).
+const GROUP_FILE: u32 = 0o440;
+const GROUP_DIRECTORY: u32 = 0o2550;
 
 /// What keeps a volume from being there.
 #[derive(Debug, thiserror::Error)]
@@ -135,7 +143,11 @@ impl Volumes {
         }
         let (plug_in, entries) = entries(volume, facts, documents)?;
         let path = place(roots.files, plug_in);
-        write_files(&path, &entries, group).map_err(|source| VolumeError::Write {
+        let top_mode = match plug_in {
+            "configmap" => ROOT_ON_DISK,
+            _ => ROOT_IN_MEMORY,
+        };
+        write_files(&path, top_mode, &entries, group).map_err(|source| VolumeError::Write {
             volume: name.clone(),
             path: path.clone(),
             source,
@@ -188,25 +200,27 @@ impl Drop for Volumes {
 }
 
 /// Writes the files behind the links that the kubelet's atomic writer leaves.
-fn write_files(directory: &Path, entries: &[Entry], group: Option<u32>) -> io::Result<()> {
+fn write_files(
+    directory: &Path,
+    top_mode: u32,
+    entries: &[Entry],
+    group: Option<u32>,
+) -> io::Result<()> {
     let version = version(SystemTime::now());
     let data = directory.join(&version);
-    fs::DirBuilder::new()
-        .recursive(true)
-        .mode(0o755)
-        .create(&data)?;
+    let [of_files, of_directories] = group.map_or([0, 0], |_| [GROUP_FILE, GROUP_DIRECTORY]);
+    fs::create_dir_all(&data)?;
+    give(directory, group, top_mode | of_directories)?;
     for entry in entries {
         let path = data.join(&entry.path);
         if let Some(parent) = path.parent() {
             fs::create_dir_all(parent)?;
         }
         fs::write(&path, &entry.bytes)?;
-        let mode = if group.is_some() {
-            entry.mode | 0o040
-        } else {
-            entry.mode
-        };
-        give(&path, group, mode)?;
+        give(&path, group, entry.mode | of_files)?;
+        for parent in Path::new(&entry.path).ancestors().skip(1) {
+            give(&data.join(parent), group, DIRECTORY_MODE | of_directories)?;
+        }
     }
     symlink(&version, directory.join("..data"))?;
     for entry in entries {
@@ -354,6 +368,8 @@ mod tests {
             fs::read_link(expected.join("b")).unwrap(),
             Path::new("..data/b")
         );
+        let top = fs::metadata(&expected).unwrap().permissions().mode();
+        assert_eq!(top & 0o7777, 0o777);
         let version = fs::read_link(expected.join("..data")).unwrap();
         assert!(version.to_str().unwrap().starts_with("..20"), "{version:?}");
         let mode = fs::metadata(expected.join("b"))

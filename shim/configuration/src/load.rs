@@ -162,7 +162,7 @@ fn parse(name: &str, text: &str) -> Result<Table, ConfigError> {
         line: line(error.span().map_or(0, |span| span.start)),
         message: error.message().replace('\n', " "),
     };
-    measure_toml(text).map_err(syntax)?;
+    measure_toml(text).map_err(|error| syntax(error.into()))?;
     let spanned = DeTable::parse(text).map_err(syntax)?;
     schema::check(spanned.get_ref()).map_err(|complaint| ConfigError::Line {
         path: name.to_owned(),

@@ -6,7 +6,7 @@
 
 use std::{collections::BTreeMap, fmt};
 
-use agent_documents::{DEPTH_MAX, measure_toml};
+use agent_documents::{TooMuch, measure_toml};
 use aws_lc_rs::digest;
 use thiserror::Error;
 use toml::de::{DeTable, DeValue};
@@ -28,9 +28,9 @@ pub enum DocumentError {
     /// Not TOML. Says where, not what: the text may hold secrets.
     #[error("initdata is not TOML: mistake at byte {0}")]
     Toml(usize),
-    /// TOML whose tables or arrays are nested deeper than any document's.
-    #[error("initdata is nested more than {DEPTH_MAX} deep")]
-    Nested,
+    /// TOML that is deeper or of more tokens than any document.
+    #[error("initdata is not read: {0}")]
+    TooMuch(TooMuch),
     /// A key that must be there is not.
     #[error("initdata has no {0}")]
     Missing(&'static str),
@@ -196,7 +196,7 @@ impl Initdata {
             return Err(DocumentError::TooLarge(bytes.len()));
         }
         let text = std::str::from_utf8(bytes).map_err(|_| DocumentError::Text)?;
-        measure_toml(text).map_err(|_| DocumentError::Nested)?;
+        measure_toml(text).map_err(DocumentError::TooMuch)?;
         let root = DeTable::parse(text)
             .map_err(|error| DocumentError::Toml(error.span().map_or(0, |span| span.start)))?;
         let root = root.get_ref();

@@ -1,6 +1,7 @@
 //! A report as received: 1184 bytes that nobody may read yet.
 
 use agent_evidence::{
+    LaunchMeasurement,
     bytes::{Reader, Truncated, all_zero},
     snp::{REPORT_LEN, ReportLengthError},
 };
@@ -76,6 +77,12 @@ impl UnverifiedReport {
             chip_id: fields.chip_id,
             tcb: fields.reported_tcb,
         }
+    }
+
+    /// The launch measurement that the report claims. It is true only if a verdict accepts the
+    /// evidence.
+    pub fn claimed_measurement(&self) -> LaunchMeasurement {
+        self.unproven_fields().measurement
     }
 
     /// The fields, for authentication and transport only.

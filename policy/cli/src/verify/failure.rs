@@ -7,7 +7,7 @@ use anyhow::Error;
 use policy_appraisal::EvidenceError;
 use serde::Serialize;
 
-use super::show::escaped;
+use super::{guard::Guard, show::escaped};
 
 /// Exit code for wrong usage.
 const USAGE: u8 = 2;
@@ -20,6 +20,7 @@ const MALFORMED: u8 = 4;
 struct NoVerdict<'a> {
     accepted: bool,
     checks: [(); 0],
+    kernel_guard: Guard,
     log: [(); 0],
     error: Failure<'a>,
 }
@@ -66,6 +67,7 @@ fn print_no_verdict(exit_code: u8, message: &str) {
     print_json(&NoVerdict {
         accepted: false,
         checks: [],
+        kernel_guard: Guard::Unknown,
         log: [],
         error: Failure { exit_code, message },
     });

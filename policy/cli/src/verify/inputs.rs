@@ -19,7 +19,7 @@ use policy_appraisal::{
 };
 use serde::de::DeserializeOwned;
 
-use super::{Options, certificates::endorse};
+use super::{Options, certificates::endorse, guard::Guards};
 use crate::measure::expected;
 
 /// Longest file read of those that an owner writes, in bytes.
@@ -49,18 +49,20 @@ pub(crate) struct Inputs {
     pub(crate) initdata_digest: Option<Sha256Digest>,
     pub(crate) pcrs: PcrReferences,
     pub(crate) workload: Option<Workload>,
+    pub(crate) guards: Guards,
 }
 
 impl Inputs {
     pub(crate) fn read(options: &Options) -> Result<Self> {
         let mut evidence = evidence(&options.evidence)?;
         let mut references: ReferenceValues = json("the references", &options.references)?;
+        let mut guards = Guards::default();
         for image in &options.guest_image {
-            let launches = expected(&options.launches, image)?;
-            let measurements = launches
-                .iter()
-                .map(|launch| LaunchMeasurement(*launch.launch_digest.as_bytes()));
-            references.identities.measurements.extend(measurements);
+            for launch in expected(&options.launches, image)? {
+                let measurement = LaunchMeasurement(*launch.launch_digest.as_bytes());
+                references.identities.measurements.insert(measurement);
+                guards.add(measurement, launch.guard);
+            }
         }
         endorse(&mut evidence, options)?;
         Ok(Self {
@@ -79,6 +81,7 @@ impl Inputs {
                 Some(path) => Some(json("the workload", path)?),
                 None => None,
             },
+            guards,
         })
     }
 }

@@ -4,7 +4,7 @@ use agent_evidence::log::{Event, MeasurementLog};
 use anyhow::{Error, Result, anyhow};
 use policy_appraisal::{Question, QuestionError, Verdict};
 
-use super::inputs::Inputs;
+use super::{guard::Guard, inputs::Inputs};
 
 /// Evidence, judged.
 #[derive(Debug)]
@@ -13,6 +13,8 @@ pub(crate) struct Judged {
     pub(super) verdict: Verdict,
     /// What the guest says that it did; true if the verdict accepts it.
     pub(super) log: Option<MeasurementLog>,
+    /// Of the kernel that booted; unknown if the verdict does not accept the evidence.
+    pub(super) guard: Guard,
 }
 
 impl Judged {
@@ -44,7 +46,17 @@ pub(crate) fn judge(inputs: &Inputs) -> Result<Judged> {
     };
     let verdict = inputs.evidence.appraise(&question).map_err(by_flags)?;
     let log = inputs.evidence.log().cloned();
-    Ok(Judged { verdict, log })
+    let guard = if verdict.is_accepted() {
+        let booted = inputs.evidence.report().claimed_measurement();
+        inputs.guards.of(booted)
+    } else {
+        Guard::Unknown
+    };
+    Ok(Judged {
+        verdict,
+        log,
+        guard,
+    })
 }
 
 /// The same in terms of this command's flags.

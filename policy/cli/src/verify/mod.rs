@@ -12,11 +12,12 @@
 //! | 3 | an input cannot be read, or is not what it should be |
 //! | 4 | the evidence is malformed, or of a form that is not known |
 //!
-//! With `--json` each of them prints an object with `accepted`, `checks` and `log`; where there
-//! is no verdict the latter two are empty, and `error` says why.
+//! With `--json` each of them prints an object with `accepted`, `checks`, `kernel_guard` and `log`;
+//! where there is no verdict, checks and log are empty, the guard is unknown, and `error` says why.
 
 mod certificates;
 mod failure;
+mod guard;
 mod inputs;
 mod judge;
 mod kds;

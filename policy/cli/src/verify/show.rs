@@ -31,6 +31,7 @@ impl fmt::Display for Judged {
             let operation = escaped(event.operation());
             writeln!(f, "  {operation:<10} {}", escaped(&words(event)))?;
         }
+        writeln!(f, "\nguard of the guest's kernel: {}", self.guard)?;
         let word = if self.is_accepted() {
             "accepted"
         } else {
@@ -51,9 +52,10 @@ impl Serialize for Judged {
                 content: event.content(),
             })
             .collect();
-        let mut judged = serializer.serialize_struct("Judged", 3)?;
+        let mut judged = serializer.serialize_struct("Judged", 4)?;
         judged.serialize_field("accepted", &self.is_accepted())?;
         judged.serialize_field("checks", self.verdict.findings())?;
+        judged.serialize_field("kernel_guard", &self.guard)?;
         judged.serialize_field("log", &events)?;
         judged.end()
     }

@@ -7,7 +7,7 @@
 
 use std::path::{Path, PathBuf};
 
-use agent_documents::measure_toml;
+use agent_documents::{TooMuch, measure_toml};
 use thiserror::Error;
 use toml_edit::{Array, DocumentMut, Item, TomlError, Value, value};
 
@@ -47,9 +47,9 @@ pub(crate) enum EditError {
     /// The file is no TOML.
     #[error("it is not valid TOML, so containerd cannot read it either: mend it first")]
     Syntax(#[source] TomlError),
-    /// The file is nested deeper than any configuration.
-    #[error("its tables are nested too deep")]
-    Deep(#[source] toml::de::Error),
+    /// The file is deeper or longer than any configuration.
+    #[error("it is no configuration of containerd's")]
+    TooMuch(#[source] TooMuch),
     /// The file has no version, or one that is not known.
     #[error(
         "its version is neither 2, 3 nor 4: write what `containerd config migrate` prints over it, and run this again"
@@ -214,7 +214,7 @@ pub(crate) fn is_ours(drop_in: &str) -> bool {
 }
 
 fn parse(text: &str) -> Result<DocumentMut, EditError> {
-    measure_toml(text).map_err(EditError::Deep)?;
+    measure_toml(text).map_err(EditError::TooMuch)?;
     text.parse().map_err(EditError::Syntax)
 }
 
