@@ -27,6 +27,7 @@ pub mod kill;
 pub mod life;
 pub mod many;
 pub mod network;
+pub mod policy;
 pub mod process;
 pub mod protected;
 pub mod scratch;
@@ -114,6 +115,8 @@ macro_rules! scenarios_of_any_release {
                 qemu_of_a_pod_is_nobody_and_finds_nothing_of_the_node;
             many:
                 ten_pods_run_at_once;
+            policy:
+                kata_cc_run_makes_the_pods_policy_or_takes_it_from_a_file;
             bad_input:
                 malformed_yaml_is_named_with_its_place,
                 a_pod_that_needs_the_nodes_namespaces_is_refused_and_leaves_nothing,
